@@ -1,0 +1,120 @@
+"""The engine port: the seven verbs every way of running a container offers.
+
+An engine is an adapter; it decides nothing and retries nothing, so that failures reach the
+machine, which does. Must not import `coordinator`, `muster` or `agent.core.machine`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from agent.core.assignment import ContainerSpec, NodeKey
+
+
+class ErrorClass(StrEnum):
+    """What a failure means for the next step."""
+
+    TRANSIENT = "TRANSIENT"
+    """This host may well succeed when asked again (time-out, registry away, disk full)."""
+    PERMANENT = "PERMANENT"
+    """The job is wrong wherever it runs (no such image, invalid user, no such command)."""
+    ENGINE_GONE = "ENGINE_GONE"
+    """The engine itself does not answer; nothing is known of its containers."""
+
+
+class EngineError(Exception):
+    """A verb failed. `reason` is what a user reads, in the form `<ErrorName>: <text>` where
+    AWS has a name for it (CannotPullContainerError, CannotStartContainerError, ...)."""
+
+    def __init__(self, error_class: ErrorClass, reason: str) -> None:
+        super().__init__(reason)
+        self.error_class = error_class
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A container that runs. `private_ipv4` is None when it uses the host's own address."""
+
+    container_id: str
+    started_at_ms: int
+    private_ipv4: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """How a container ended. `exit_code` follows the shell's rule: 128 + n for signal n.
+
+    `reason` is empty after a normal end and `<ErrorName>: <text>` otherwise
+    (`OutOfMemoryError: Container killed due to memory usage`). `exit_code` is None only when
+    nothing can know it any more.
+    """
+
+    exit_code: int | None
+    stopped_at_ms: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Managed:
+    """A container of ours that the engine still has, running or ended."""
+
+    key: NodeKey
+    started: Started | None
+    running: bool
+
+
+class Engine(Protocol):
+    """One way to run a node's container.
+
+    Every verb is idempotent, may be cancelled, and raises EngineError and nothing else. At most
+    one verb per key runs at a time, but for `wait`, which runs beside `stop` and `kill`.
+    """
+
+    @property
+    def name(self) -> str:
+        """`process`, `docker` or `podman`."""
+        ...
+
+    async def probe(self) -> str:
+        """The engine's version; EngineError(ENGINE_GONE) when it does not answer."""
+        ...
+
+    async def prepare(self, key: NodeKey, spec: ContainerSpec) -> None:
+        """Do all that can be done before the main's address is known: pull the image (fall back
+        to the cached one), check user, free space and leftovers. Starts nothing."""
+        ...
+
+    async def start(self, key: NodeKey, spec: ContainerSpec) -> Started:
+        """Run the container. A container of this key that exists already is not started again:
+        its Started is returned."""
+        ...
+
+    async def wait(self, key: NodeKey) -> Exit:
+        """Return when the container has ended and all its output is in the spool. Works for a
+        container that an earlier agent process started. Never polls."""
+        ...
+
+    async def stop(self, key: NodeKey, grace_seconds: int) -> None:
+        """SIGTERM (or the image's STOPSIGNAL), `grace_seconds`, SIGKILL, for the whole process
+        tree. Returns when the container has ended; at once when it is not there."""
+        ...
+
+    async def kill(self, key: NodeKey) -> None:
+        """SIGKILL the whole tree. Returns when the container has ended."""
+        ...
+
+    async def remove(self, key: NodeKey) -> None:
+        """Remove what is left of an ended container and prove that its processes are gone.
+        EngineError with the evidence (pids, names) when something survives. Keeps the spool."""
+        ...
+
+    async def list_managed(self) -> list[Managed]:
+        """All of this host's containers that carry our labels, oldest attempt first."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of every helper task and file; containers stay as they are."""
+        ...
