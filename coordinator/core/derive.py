@@ -1,0 +1,99 @@
+"""State -> what every host should run now: level-triggered, recomputed, never stored.
+
+A crash between commit and send loses nothing, since the next session gets the whole list again.
+No I/O.
+"""
+
+from __future__ import annotations
+
+from coordinator.core.definition import JobSpec, NodeGroup
+from coordinator.core.effects import Assignment, NodeContainer
+from coordinator.core.ids import HostId, NodeKey
+from coordinator.core.settings import COMPUTE_ENVIRONMENT, Settings
+from coordinator.core.state import Attempt, ClusterState, Job, NodeRun
+from coordinator.core.states import Desired
+
+
+def assignments(
+    state: ClusterState, settings: Settings, host_id: HostId
+) -> tuple[Assignment, ...]:
+    """The full list for one host: at most one, but for nodes that still stop."""
+    found = []
+    for key in state.hosts[host_id].holds:
+        job = state.jobs[key.job_id]
+        attempt = job.attempts[key.attempt - 1]
+        node = attempt.nodes[key.node_index]
+        if not node.released:
+            found.append(_assignment(settings, job, attempt, node))
+    return tuple(found)
+
+
+def desired(attempt: Attempt, node: NodeRun) -> Desired:
+    """Only moves forward: PREPARE, RUN, STOP."""
+    if attempt.over or attempt.stop_cause is not None or node.stop_reason is not None:
+        return Desired.STOP
+    if node.state.is_terminal:
+        return Desired.STOP
+    return Desired.RUN if node.state.is_launched else Desired.PREPARE
+
+
+def _assignment(settings: Settings, job: Job, attempt: Attempt, node: NodeRun) -> Assignment:
+    want = desired(attempt, node)
+    return Assignment(
+        key=NodeKey(job.job_id, attempt.number, node.node_index),
+        desired=want,
+        container=None if want is Desired.STOP else _container(job, attempt, node.node_index),
+        stop_grace_seconds=settings.stop_grace_seconds,
+        lease_seconds=settings.lease_seconds,
+    )
+
+
+def _container(job: Job, attempt: Attempt, node_index: int) -> NodeContainer:
+    group = job.group_of(node_index)
+    properties = group.container
+    return NodeContainer(
+        image=properties.image or "",
+        command=properties.command,
+        environment=tuple(environment(job, attempt, group, node_index).items()),
+        vcpus=group.vcpus,
+        memory_mib=group.memory_mib,
+        user=properties.user,
+    )
+
+
+def environment(job: Job, attempt: Attempt, group: NodeGroup, node_index: int) -> dict[str, str]:
+    """The user's variables, then AWS's, which nobody can override (aws-batch-spec section 14).
+
+    The main's address is absent on main: its absence is how programs tell that they are main.
+    """
+    variables = {
+        pair.name: pair.value or "" for pair in group.container.environment if pair.name
+    }
+    variables |= _standard(job, attempt, node_index)
+    if job.spec.is_multinode:
+        variables |= _multinode(job.spec, attempt, node_index)
+    return variables
+
+
+def _standard(job: Job, attempt: Attempt, node_index: int) -> dict[str, str]:
+    node_id = f"{job.job_id}#{node_index}" if job.spec.is_multinode else str(job.job_id)
+    return {
+        "AWS_BATCH_JOB_ID": node_id,
+        "AWS_BATCH_JOB_ATTEMPT": str(attempt.number),
+        "AWS_BATCH_CE_NAME": COMPUTE_ENVIRONMENT,
+        "AWS_BATCH_JQ_NAME": job.job_queue,
+        "AWS_EXECUTION_ENV": "AWS_ECS_EC2",
+    }
+
+
+def _multinode(spec: JobSpec, attempt: Attempt, node_index: int) -> dict[str, str]:
+    variables = {
+        "AWS_BATCH_JOB_NODE_INDEX": str(node_index),
+        "AWS_BATCH_JOB_MAIN_NODE_INDEX": str(spec.main_node),
+        "AWS_BATCH_JOB_NUM_NODES": str(spec.num_nodes),
+    }
+    main = attempt.nodes.get(spec.main_node)
+    main_address = main.private_ipv4 if main is not None else ""
+    if node_index != spec.main_node and main_address:
+        variables["AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS"] = main_address
+    return variables

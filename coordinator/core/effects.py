@@ -1,0 +1,111 @@
+"""The work the shell does once the events of a step are durable, and never before. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from coordinator.core.events import Event
+from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
+from coordinator.core.state import Job
+from coordinator.core.states import Desired
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeContainer:
+    """What to run: complete, but for the main's address while only preparing."""
+
+    image: str
+    command: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    vcpus: int
+    memory_mib: int
+    user: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    key: NodeKey
+    desired: Desired
+    container: NodeContainer | None
+    """None with STOP."""
+    stop_grace_seconds: int
+    lease_seconds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendWelcome:
+    session_id: SessionId
+    heartbeat_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendAssignments:
+    session_id: SessionId
+    generation: int
+    assignments: tuple[Assignment, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendAck:
+    session_id: SessionId
+    report_seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendHeartbeatAck:
+    session_id: SessionId
+    seq: int
+
+
+class CloseReason(StrEnum):
+    SUPERSEDED = "SUPERSEDED"
+    """A newer session of the same agent took over."""
+    DUPLICATE = "DUPLICATE"
+    """Another machine speaks for this host id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseSession:
+    session_id: SessionId
+    reason: CloseReason
+    message: str
+
+
+Effect = SendWelcome | SendAssignments | SendAck | SendHeartbeatAck | CloseSession
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamped:
+    """An event and when it became a fact."""
+
+    at_ms: int
+    event: Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tail:
+    """The last output of a node, to be kept beside the events."""
+
+    key: NodeKey
+    offset: int
+    data: bytes
+
+
+Reply = object
+"""What an input's sender gets: a value of the kind its input names, or a Rejected."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Step:
+    """What one step asks of the shell, in this order: make `events`, `tails` and `archived`
+    durable in one commit; then replies and effects. `replies[i]` answers `inputs[i]`."""
+
+    events: list[Stamped] = field(default_factory=list)
+    tails: list[Tail] = field(default_factory=list)
+    archived: list[Job] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
+    replies: list[Reply] = field(default_factory=list)
+    changed_nodes: dict[JobId, dict[int, None]] = field(default_factory=dict)
+    """Which nodes of which jobs look different now; a job without nodes changed itself."""
+    changed_hosts: dict[HostId, None] = field(default_factory=dict)

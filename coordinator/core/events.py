@@ -1,0 +1,393 @@
+"""The durable facts: the journal's vocabulary, in past tense.
+
+One class a fact; the class name is its kind in the journal, so a class is never renamed and a
+member is never removed. A new member has a default: old journals do not have it. What is only true
+while this process lives is in `presence.py`. No I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from coordinator.core.definition import JobDefinition, JobSpec
+from coordinator.core.ids import HostId, JobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    node_index: int
+    host_id: HostId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeLimitAction:
+    """jobStateTimeLimitActions: cancel a job stuck at the head of its queue."""
+
+    reason: str
+    state: str
+    max_time_seconds: int
+    action: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoordinatorStarted:
+    """`epoch` counts starts; it makes every generation of this start larger than all before."""
+
+    epoch: int
+
+
+# definitions and queues
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefinitionRegistered:
+    definition: JobDefinition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefinitionDeregistered:
+    name: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefinitionForgotten:
+    """An INACTIVE revision outlived its retention; its number is still never used again."""
+
+    name: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueCreated:
+    name: str
+    priority: int
+    enabled: bool = True
+    tags: dict[str, str] = field(default_factory=dict)
+    time_limits: tuple[TimeLimitAction, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueUpdated:
+    """The whole of what can change, as it is after the update."""
+
+    name: str
+    priority: int
+    enabled: bool
+    time_limits: tuple[TimeLimitAction, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueDeleting:
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueDeleted:
+    name: str
+
+
+# hosts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostRegistered:
+    """An agent said who it is, and something of it was new."""
+
+    host_id: HostId
+    agent_uuid: str
+    boot_id: str
+    version: str
+    engine: str
+    instance_type: str
+    vcpus: int
+    memory_mib: int
+    gpus: int
+    private_ipv4: str
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostDrained:
+    host_id: HostId
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostResumed:
+    host_id: HostId
+
+
+# jobs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSubmitted:
+    job_id: JobId
+    job_queue: str
+    spec: JobSpec
+    waits_for: tuple[JobId, ...] = ()
+    client_token: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPended:
+    job_id: JobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DependencyEnded:
+    """A job that this one waited for has SUCCEEDED."""
+
+    job_id: JobId
+    dependency: JobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobQueued:
+    job_id: JobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GangReserved:
+    """A free host for every node: all or none. Uses up no attempt yet."""
+
+    job_id: JobId
+    attempt: int
+    placements: tuple[Placement, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePrepared:
+    """The host voted yes."""
+
+    job_id: JobId
+    attempt: int
+    node_index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRefused:
+    """The host voted no, or did not answer in time; it is handed back. `retry_after_ms` is when
+    this job may be offered the host again."""
+
+    job_id: JobId
+    attempt: int
+    node_index: int
+    host_id: HostId
+    reason: str
+    permanent: bool = False
+    retry_after_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeReplaced:
+    """Another host takes the place of one that refused."""
+
+    job_id: JobId
+    attempt: int
+    node_index: int
+    host_id: HostId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GangAbandoned:
+    """All hosts of the vote are handed back; the attempt's number is used again."""
+
+    job_id: JobId
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRefused:
+    """Enough hosts say that the job can start nowhere: the attempt is used up, nobody ran."""
+
+    job_id: JobId
+    attempt: int
+    reason: str
+    status_reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptStarted:
+    """All voted yes: the main node, and it alone, is launched."""
+
+    job_id: JobId
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildrenLaunched:
+    """The main node runs and its address is known: every child is launched."""
+
+    job_id: JobId
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRunning:
+    job_id: JobId
+    attempt: int
+    node_index: int
+    private_ipv4: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStopRequested:
+    """A user asked for this child alone to end."""
+
+    job_id: JobId
+    attempt: int
+    node_index: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeExited:
+    """The container ended, or could not be started (`exit_code` None, `reason` says why)."""
+
+    job_id: JobId
+    attempt: int
+    node_index: int
+    exit_code: int | None
+    reason: str
+    status_reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeLost:
+    """The node's host is gone; its container may still run until it is released or fenced."""
+
+    job_id: JobId
+    attempt: int
+    node_index: int
+    status_reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeUnclean:
+    """The host cannot prove that nothing is left; it is quarantined until it can."""
+
+    job_id: JobId
+    attempt: int
+    node_index: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeReleased:
+    """Nothing of the node is left on its host; `proof` says how that is known."""
+
+    job_id: JobId
+    attempt: int
+    node_index: int
+    proof: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptStopRequested:
+    """The attempt must end: a timeout or a user. The first cause wins and is kept."""
+
+    job_id: JobId
+    attempt: int
+    cause: str
+    by_user: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptEnded:
+    """The main node has ended, and so has the attempt; children are being stopped."""
+
+    job_id: JobId
+    attempt: int
+    exit_code: int | None
+    reason: str
+    status_reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRetried:
+    job_id: JobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSucceeded:
+    job_id: JobId
+    status_reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFailed:
+    job_id: JobId
+    status_reason: str
+    cancelled: bool = False
+    terminated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobArchived:
+    """Ended, and gone from every host: its final record is written and it leaves memory."""
+
+    job_id: JobId
+
+
+JobEvent = (
+    JobSubmitted
+    | JobPended
+    | DependencyEnded
+    | JobQueued
+    | GangReserved
+    | NodePrepared
+    | NodeRefused
+    | NodeReplaced
+    | GangAbandoned
+    | AttemptRefused
+    | AttemptStarted
+    | ChildrenLaunched
+    | NodeRunning
+    | NodeStopRequested
+    | NodeExited
+    | NodeLost
+    | NodeUnclean
+    | NodeReleased
+    | AttemptStopRequested
+    | AttemptEnded
+    | JobRetried
+    | JobSucceeded
+    | JobFailed
+    | JobArchived
+)
+ClusterEvent = (
+    CoordinatorStarted
+    | DefinitionRegistered
+    | DefinitionDeregistered
+    | DefinitionForgotten
+    | QueueCreated
+    | QueueUpdated
+    | QueueDeleting
+    | QueueDeleted
+    | HostRegistered
+    | HostDrained
+    | HostResumed
+)
+Event = JobEvent | ClusterEvent
+
+ALL_EVENTS: tuple[type, ...] = (*ClusterEvent.__args__, *JobEvent.__args__)
+
+
+def stream_of(event: Event) -> str:
+    """The journal stream an event belongs to."""
+    match event:
+        case CoordinatorStarted():
+            return "coordinator"
+        case DefinitionRegistered():
+            return f"definition/{event.definition.job_definition_name}"
+        case DefinitionDeregistered() | DefinitionForgotten():
+            return f"definition/{event.name}"
+        case QueueCreated() | QueueUpdated() | QueueDeleting() | QueueDeleted():
+            return f"queue/{event.name}"
+        case HostRegistered() | HostDrained() | HostResumed():
+            return f"host/{event.host_id}"
+        case _:
+            return f"job/{event.job_id}"

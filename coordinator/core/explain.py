@@ -1,0 +1,232 @@
+"""Why a job waits, host by host: what `muster explain` and a RUNNABLE job's statusReason say.
+
+The sentences that AWS is known to send come first and verbatim, since clients look for them
+(aws-batch-spec section 13); what follows in parentheses is ours. No I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from coordinator.core.ids import HostId
+from coordinator.core.placement import place, shortfall
+from coordinator.core.settings import Settings
+from coordinator.core.state import Attempt, ClusterState, Job, NodeRun
+from coordinator.core.states import JobState
+
+CAPACITY = "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY"
+MAX_RESOURCE = "MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE"
+REQUIREMENT = "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT"
+
+_TEXTS = {
+    CAPACITY: (
+        "Service cannot fulfill the capacity requested for instance type [{instance_type}]"
+    ),
+    MAX_RESOURCE: (
+        "CE(s) associated with the job queue cannot meet the CPU requirement of the job."
+    ),
+    REQUIREMENT: (
+        "The job resource requirement (vCPU/memory/GPU) is higher than that can be met by the "
+        "CE(s) attached to the job queue."
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    host_id: HostId
+    usable: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    summary: str
+    status_reason: str | None
+    needs: tuple[str, ...]
+    hosts: tuple[Verdict, ...]
+
+
+def clock(at_ms: int) -> str:
+    """A time of day for people, in UTC."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def waiting_code(state: ClusterState, job: Job) -> str:
+    """AWS's code for why the head of a queue is stuck: could the hosts ever do, when all free?"""
+    known = {host_id: host.facts for host_id, host in state.hosts.items()}
+    everyone = range(job.spec.num_nodes)
+    if place(job.spec, everyone, known) is not None:
+        return CAPACITY
+    wanted = [
+        facts
+        for facts in known.values()
+        if job.spec.instance_type in (None, facts.instance_type)
+    ]
+    groups = [group for group in job.spec.groups if group.nodes]
+    if wanted and not any(not shortfall(g, facts) for g in groups for facts in wanted):
+        return REQUIREMENT
+    if any(all(shortfall(group, facts) for facts in wanted) for group in groups) and wanted:
+        return REQUIREMENT
+    # Enough for each node, too few for all of them: more hosts would do, as on AWS more would.
+    return CAPACITY
+
+
+def status_reason(state: ClusterState, settings: Settings, job: Job) -> str | None:
+    """What DescribeJobs says of a waiting job; None when it does not wait."""
+    if job.state is JobState.PENDING:
+        waiting = ", ".join(job.waits_for)
+        return f"Waiting for the jobs it depends on: {waiting}"
+    if job.state is not JobState.RUNNABLE or job.current is not None:
+        return None
+    if job.unsettled:
+        return _fence_sentence(state, settings, job)
+    ahead = _ahead_of(state, job)
+    if ahead is not None:
+        return f"Behind job {ahead.job_id} in job queue {job.job_queue}"
+    code = waiting_code(state, job)
+    text = _TEXTS[code].format(instance_type=job.spec.instance_type or _likely_type(state))
+    return f"{code} - {text} ({_shortage(state, job)})"
+
+
+def _likely_type(state: ClusterState) -> str:
+    types = {host.facts.instance_type: None for host in state.hosts.values()}
+    return next(iter(types)) if len(types) == 1 else "any"
+
+
+def _ahead_of(state: ClusterState, job: Job) -> Job | None:
+    for _, job_id in state.queues[job.job_queue].runnable:
+        other = state.jobs[job_id]
+        if other is job:
+            return None
+        if not other.unsettled:
+            return other
+    return None
+
+
+def _shortage(state: ClusterState, job: Job) -> str:
+    verdicts = [_verdict(state, job, host_id) for host_id in sorted(state.hosts)]
+    usable = sum(verdict.usable for verdict in verdicts)
+    sentence = f"needs {job.spec.num_nodes} free hosts; {usable} of {len(verdicts)} can take a node"
+    reasons: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        if not verdict.usable:
+            reasons.setdefault(verdict.reason, []).append(verdict.host_id)
+    shown = [
+        f"{', '.join(hosts[:3])}{f' and {len(hosts) - 3} more' if len(hosts) > 3 else ''}: {why}"
+        for why, hosts in list(reasons.items())[:3]
+    ]
+    return "; ".join([sentence, *shown])
+
+
+def _verdict(state: ClusterState, job: Job, host_id: HostId) -> Verdict:
+    reason = _obstacle(state, job, host_id)
+    return Verdict(host_id=host_id, usable=not reason, reason=reason or "can take a node now")
+
+
+def _obstacle(state: ClusterState, job: Job, host_id: HostId) -> str:
+    """The first thing that keeps the host from taking a node of this job; empty when nothing."""
+    host, presence = state.hosts[host_id], state.presence[host_id]
+    wanted = job.spec.instance_type
+    if wanted is not None and host.facts.instance_type != wanted:
+        return f"is of instance type {host.facts.instance_type}, the job needs {wanted}"
+    sizes = [shortfall(group, host.facts) for group in job.spec.groups if group.nodes]
+    if all(sizes):
+        return sizes[0]
+    if presence.lost:
+        return f"is LOST: silent since {clock(presence.last_contact_ms)}"
+    if presence.session_id is None:
+        return "its agent is not connected"
+    if presence.unusable_reason:
+        return presence.unusable_reason
+    quarantine = quarantine_reason(state, host_id)
+    if quarantine:
+        return f"is QUARANTINED: {quarantine}"
+    if host.draining:
+        return f"is draining{f': {host.drain_reason}' if host.drain_reason else ''}"
+    if host.holds:
+        key = next(iter(host.holds))
+        return f"holds node {key.node_index} of job {key.job_id}"
+    if presence.strays:
+        return f"is letting go of {next(iter(presence.strays))}"
+    refusal = job.refusals.get(host_id)
+    if refusal is not None:
+        return f"voted no: {refusal.reason} (asked again after {clock(refusal.retry_after_ms)})"
+    return ""
+
+
+def quarantine_reason(state: ClusterState, host_id: HostId) -> str:
+    """Why a host cannot be proven clean; empty when it is not quarantined."""
+    for key in state.hosts[host_id].holds:
+        node = state.jobs[key.job_id].node(key)
+        if node is not None and node.unclean_reason:
+            return node.unclean_reason
+    return ""
+
+
+def _fence_sentence(state: ClusterState, settings: Settings, job: Job) -> str:
+    """What the next attempt waits for, and until when: never two attempts alive."""
+    waits = [
+        _proof_awaited(state, settings, attempt, node)
+        for attempt in job.attempts
+        if attempt.over and attempt.unreleased
+        for node in attempt.nodes.values()
+        if not node.released
+    ]
+    return f"Waiting until nothing of the last attempt runs: {'; '.join(waits[:3])}"
+
+
+def _proof_awaited(
+    state: ClusterState, settings: Settings, attempt: Attempt, node: NodeRun
+) -> str:
+    presence = state.presence[node.host_id]
+    where = f"node {node.node_index} of attempt {attempt.number} on {node.host_id}"
+    if not presence.lost:
+        return f"{where} is being stopped"
+    sentence = (
+        f"{where} may still run, as the host is lost; goes on when the host is back and clean, "
+        f"or has rebooted, or an operator runs: muster hosts fence {node.host_id}"
+    )
+    if settings.fence_after_ms is None:
+        return sentence
+    return f"{sentence}; or at {clock(presence.last_contact_ms + settings.fence_after_ms)}"
+
+
+def explain(state: ClusterState, settings: Settings, job: Job) -> Explanation:
+    """Everything there is to say about why a job is where it is."""
+    reason = status_reason(state, settings, job)
+    hosts: tuple[Verdict, ...] = ()
+    if job.state is JobState.RUNNABLE:
+        hosts = tuple(_verdict(state, job, host_id) for host_id in sorted(state.hosts))
+    return Explanation(
+        summary=reason or _summary(job), status_reason=reason, needs=_needs(job), hosts=hosts
+    )
+
+
+def _summary(job: Job) -> str:
+    attempt = job.current
+    if job.state is JobState.RUNNABLE and attempt is not None:
+        asked = [n.host_id for n in attempt.nodes.values() if n.state == "PREPARING"]
+        return (
+            f"Hosts are reserved and prepare attempt {attempt.number}: {attempt.prepared} of "
+            f"{job.spec.num_nodes} are ready; waiting for {', '.join(asked[:5]) or 'nobody'}"
+        )
+    if job.state.is_terminal:
+        return f"The job has ended: {job.status_reason}"
+    if attempt is not None and attempt.stop_cause is not None:
+        return f"The job is being stopped: {attempt.stop_cause}"
+    return f"The job does not wait: it is {job.state}"
+
+
+def _needs(job: Job) -> tuple[str, ...]:
+    spec = job.spec
+    needs = [f"{spec.num_nodes} hosts of {spec.instance_type or 'any one'} instance type, at once"]
+    for group in spec.groups:
+        if group.nodes:
+            gpus = f", {group.gpus} GPUs" if group.gpus else ""
+            needs.append(
+                f"nodes {group.target_nodes}: {len(group.nodes)} hosts with {group.vcpus} vCPUs, "
+                f"{group.memory_mib} MiB of memory{gpus}"
+            )
+    return tuple(needs)

@@ -1,0 +1,215 @@
+"""Policy for what an agent says of a node: votes, the launch, main first, exits, release.
+
+An observation holds all that was said before, so what a lost report would have told is made up
+for here; what is late or older than what is known is taken and ignored. No I/O.
+"""
+
+from __future__ import annotations
+
+from coordinator.core import events as e
+from coordinator.core.effects import Tail
+from coordinator.core.ending import (
+    EXITED,
+    FAILED_TO_START,
+    STOPPED_WITH_MAIN,
+    check_timeout,
+    end_attempt,
+    fail_vote,
+    host_gone,
+)
+from coordinator.core.ids import HostId, NodeKey
+from coordinator.core.inputs import Observation
+from coordinator.core.reservation import refuse
+from coordinator.core.state import Attempt, Job, NodeRun
+from coordinator.core.states import NodeState, Progress
+from coordinator.core.turn import Turn
+
+VERIFIED = "the agent verified that nothing is left"
+
+
+def held_node(turn: Turn, host_id: HostId, key: NodeKey) -> tuple[Job, Attempt, NodeRun] | None:
+    """The node, if this host holds it now; an older reservation of it is not held."""
+    if key not in turn.state.hosts[host_id].holds:
+        return None
+    job = turn.state.jobs[key.job_id]
+    attempt = job.attempts[key.attempt - 1]
+    return job, attempt, attempt.nodes[key.node_index]
+
+
+def observe(turn: Turn, host_id: HostId, seen: Observation) -> None:
+    """Take in what an agent says of one node."""
+    presence = turn.presence(host_id)
+    held = held_node(turn, host_id, seen.key)
+    if held is None or seen.key in presence.strays:
+        _observe_stray(turn, host_id, seen)
+        return
+    job, attempt, node = held
+    if node.released:
+        return
+    turn.touch_job(job.job_id, node.node_index)
+    if not node.state.is_launched:
+        _take_vote(turn, job, attempt, node, seen)
+        return
+    if seen.log_tail is not None:
+        turn.step.tails.append(
+            Tail(key=seen.key, offset=seen.log_tail_offset, data=seen.log_tail)
+        )
+    if node.state is NodeState.STARTING and (seen.progress is Progress.UP or seen.was_up):
+        _node_is_up(turn, job, attempt, node, seen)
+    if seen.progress >= Progress.EXITED and not node.state.is_terminal:
+        _node_has_ended(turn, job, attempt, node, seen)
+    if seen.unclean_reason and seen.unclean_reason != node.unclean_reason:
+        turn.emit(
+            e.NodeUnclean(
+                job_id=job.job_id,
+                attempt=attempt.number,
+                node_index=node.node_index,
+                reason=seen.unclean_reason,
+            )
+        )
+        turn.touch_host(host_id)
+    if seen.progress is Progress.RELEASED:
+        release(turn, job, attempt, node, VERIFIED)
+
+
+def _observe_stray(turn: Turn, host_id: HostId, seen: Observation) -> None:
+    strays = turn.presence(host_id).strays
+    if seen.progress is Progress.RELEASED:
+        if strays.pop(seen.key, 0) is None:
+            turn.reschedule = True
+    else:
+        strays[seen.key] = None
+    turn.touch_host(host_id)
+
+
+def _take_vote(
+    turn: Turn, job: Job, attempt: Attempt, node: NodeRun, seen: Observation
+) -> None:
+    if seen.progress in (Progress.REFUSED, Progress.EXITED, Progress.RELEASED):
+        refuse(turn, job, node, seen.reason or "handed the node back", permanent=seen.permanent)
+        if seen.progress is Progress.RELEASED:
+            turn.presence(node.host_id).strays.pop(seen.key, None)
+        if seen.permanent:
+            _believe_refusals(turn, job)
+    elif seen.progress is Progress.PREPARED and node.state is NodeState.PREPARING:
+        turn.emit(
+            e.NodePrepared(
+                job_id=job.job_id, attempt=attempt.number, node_index=node.node_index
+            )
+        )
+        if attempt.prepared == job.spec.num_nodes:
+            _start_main(turn, job, attempt)
+
+
+def _start_main(turn: Turn, job: Job, attempt: Attempt) -> None:
+    """All have voted: the main node is launched, and it alone (aws-batch-spec section 7.2)."""
+    turn.emit(e.AttemptStarted(job_id=job.job_id, attempt=attempt.number))
+    turn.touch_host(attempt.nodes[job.spec.main_node].host_id)
+    turn.touch_job(job.job_id, job.spec.main_node)
+
+
+def _believe_refusals(turn: Turn, job: Job) -> None:
+    """Enough hosts say that the job is wrong wherever it runs: the attempt fails as it would on
+    AWS (aws-batch-spec section 7.6), instead of going from host to host for ever."""
+    said = [refusal for refusal in job.refusals.values() if refusal.permanent]
+    others = [
+        host_id
+        for host_id, presence in turn.state.presence.items()
+        if host_id not in job.refusals
+        and presence.session_id is not None
+        and not presence.lost
+        and not presence.unusable_reason
+    ]
+    if len(said) < turn.settings.permanent_refusals_to_fail and others:
+        return
+    fail_vote(turn, job, said[-1].reason, FAILED_TO_START)
+
+
+def _node_is_up(
+    turn: Turn, job: Job, attempt: Attempt, node: NodeRun, seen: Observation
+) -> None:
+    is_main = node.node_index == job.spec.main_node
+    turn.emit(
+        e.NodeRunning(
+            job_id=job.job_id,
+            attempt=attempt.number,
+            node_index=node.node_index,
+            private_ipv4=seen.private_ipv4,
+        )
+    )
+    if is_main and not attempt.over:
+        # One fact launches all children: their assignments carry the address just learned.
+        turn.emit(e.ChildrenLaunched(job_id=job.job_id, attempt=attempt.number))
+        turn.touch_gang(job)
+        check_timeout(turn, job)
+
+
+def _end_reason(attempt: Attempt, node: NodeRun) -> str:
+    """The statusReason of a node that ended: the first cause is the one that counts."""
+    if node.stop_reason is not None:
+        return node.stop_reason
+    if attempt.stop_cause is not None:
+        return attempt.stop_cause
+    if attempt.over:
+        return STOPPED_WITH_MAIN
+    return EXITED if node.started_at_ms else FAILED_TO_START
+
+
+def _node_has_ended(
+    turn: Turn, job: Job, attempt: Attempt, node: NodeRun, seen: Observation
+) -> None:
+    # A host that came back from a reboot reports an end whose code nobody can know.
+    gone = seen.exit_code is None and node.started_at_ms and not seen.reason
+    turn.emit(
+        e.NodeExited(
+            job_id=job.job_id,
+            attempt=attempt.number,
+            node_index=node.node_index,
+            exit_code=seen.exit_code,
+            reason=seen.reason,
+            status_reason=(
+                host_gone(node.host_id) if gone else _end_reason(attempt, node)
+            ),
+        )
+    )
+    turn.touch_host(node.host_id)
+    if node.node_index == job.spec.main_node and not attempt.over:
+        end_attempt(turn, job, attempt)
+
+
+def lose(turn: Turn, job: Job, attempt: Attempt, node: NodeRun) -> None:
+    """The node's host is gone. A lost main ends the attempt; a lost child only itself."""
+    if node.state.is_terminal:
+        return
+    if not node.state.is_launched:
+        refuse(turn, job, node, host_gone(node.host_id))
+        return
+    turn.emit(
+        e.NodeLost(
+            job_id=job.job_id,
+            attempt=attempt.number,
+            node_index=node.node_index,
+            status_reason=host_gone(node.host_id),
+        )
+    )
+    turn.touch_job(job.job_id, node.node_index)
+    turn.touch_host(node.host_id)
+    if node.node_index == job.spec.main_node and not attempt.over:
+        end_attempt(turn, job, attempt)
+
+
+def release(turn: Turn, job: Job, attempt: Attempt, node: NodeRun, proof: str) -> None:
+    """Nothing of the node is left on its host. Idempotent."""
+    if node.released:
+        return
+    turn.emit(
+        e.NodeReleased(
+            job_id=job.job_id,
+            attempt=attempt.number,
+            node_index=node.node_index,
+            proof=proof,
+        )
+    )
+    turn.touch_host(node.host_id)
+    turn.touch_job(job.job_id, node.node_index)
+    turn.reschedule = True

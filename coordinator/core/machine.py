@@ -1,0 +1,201 @@
+"""The coordinator as a pure machine: inputs and a time in, facts and effects out.
+
+`step` is the only way to change it, and it never waits, sends, reads a clock or draws a number.
+Must not import anything outside `coordinator.core`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import assert_never
+
+from coordinator.core import admission, ending, hosts, reservation
+from coordinator.core import inputs as i
+from coordinator.core.derive import assignments
+from coordinator.core.effects import Reply, SendAssignments, Stamped, Step
+from coordinator.core.errors import NotFound, Rejected
+from coordinator.core.events import CoordinatorStarted, QueueCreated
+from coordinator.core.evolve import evolve
+from coordinator.core.ids import HostId, JobId
+from coordinator.core.invariants import check
+from coordinator.core.scheduler import schedule
+from coordinator.core.settings import DEFAULT_QUEUE, Settings
+from coordinator.core.state import ClusterState, Ended, Presence
+from coordinator.core.timers import Timers
+from coordinator.core.turn import Turn
+
+_PASSES_MAX = 100
+"""A scheduling pass can call for another; more than this many means that policy runs in a circle."""
+
+
+class Machine:
+    """Decide, evolve, derive. One owner calls it; nothing here is safe for two."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.state = ClusterState()
+        self.timers = Timers()
+        self._generation = 0
+
+    def replay(self, history: Iterable[Stamped], ended: Iterable[tuple[JobId, Ended]]) -> None:
+        """Rebuild the durable state; called once, before anything else."""
+        for job_id, job in ended:
+            self.state.ended[job_id] = job
+            if job.client_token is not None:
+                self.state.tokens[job.client_token] = job_id
+        for stamped in history:
+            evolve(self.state, stamped.event, stamped.at_ms)
+
+    def start(self, now: int) -> Step:
+        """Begin a new life: a larger epoch, a fresh lease for every host, the default queue."""
+        turn = Turn(self.state, self.settings, self.timers, now)
+        first = self.state.epoch == 0
+        turn.emit(CoordinatorStarted(epoch=self.state.epoch + 1))
+        if first and DEFAULT_QUEUE not in self.state.queues:
+            turn.emit(QueueCreated(name=DEFAULT_QUEUE, priority=1))
+        self._generation = self.state.epoch << 40
+        for host_id in self.state.hosts:
+            # Nobody was listening, so silence until now says nothing about a host.
+            self.state.presence[host_id] = Presence(last_contact_ms=now)
+            self.timers.arm("host", host_id, now + self.settings.lost_after_ms)
+        for job_id in self.state.jobs:
+            self.timers.arm("job", job_id, now)
+        self.timers.arm("definitions", "", now)
+        return turn.step
+
+    def step(self, inputs: Sequence[i.Input], now: int) -> Step:
+        """Take inputs in order, then place jobs and recompute what hosts should run.
+
+        `replies[k]` of the result answers `inputs[k]`: a value, or the Rejected that refused it;
+        a refused input has changed nothing. `now` is milliseconds and never decreases.
+        """
+        turn = Turn(self.state, self.settings, self.timers, now)
+        for given in inputs:
+            facts = len(turn.step.events)
+            try:
+                turn.step.replies.append(self._take(turn, given))
+            except Rejected as rejected:
+                if len(turn.step.events) != facts:
+                    raise AssertionError(f"{given} was refused half done") from rejected
+                turn.step.replies.append(rejected)
+        self._settle(turn)
+        return turn.step
+
+    def next_deadline(self) -> int | None:
+        """When to call `step` with a Tick at the latest; None when nothing is waited for."""
+        return self.timers.next_ms
+
+    def check(self) -> None:
+        """Raise InvariantViolation when the state is impossible."""
+        check(self.state)
+
+    def forget(self, job_ids: Sequence[JobId]) -> None:
+        """Retention is over: the journal has deleted these jobs."""
+        for job_id in job_ids:
+            ended = self.state.ended.pop(job_id, None)
+            if ended is not None and ended.client_token is not None:
+                self.state.tokens.pop(ended.client_token, None)
+
+    def _settle(self, turn: Turn) -> None:
+        """Policy runs until nothing calls for more; then every touched host gets its list."""
+        for _ in range(_PASSES_MAX):
+            if not turn.reschedule:
+                break
+            turn.reschedule = False
+            schedule(turn)
+        else:
+            raise AssertionError("scheduling does not come to rest")
+        ending.archive_settled(turn)
+        admission.drop_empty_queues(turn)
+        for host_id in turn.dirty_hosts:
+            self._send_assignments(turn, host_id)
+
+    def _send_assignments(self, turn: Turn, host_id: HostId) -> None:
+        session_id = self.state.presence[host_id].session_id
+        if session_id is not None:
+            self._generation += 1
+            turn.effect(
+                SendAssignments(
+                    session_id=session_id,
+                    generation=self._generation,
+                    assignments=assignments(self.state, self.settings, host_id),
+                )
+            )
+
+    def _take(self, turn: Turn, given: i.Input) -> Reply:
+        match given:
+            case i.HostHeartbeat():
+                return hosts.heartbeat(turn, given)
+            case i.HostReport():
+                return hosts.report(turn, given)
+            case i.HostHello():
+                return hosts.hello(turn, given)
+            case i.SessionEnded():
+                return hosts.session_ended(turn, given)
+            case i.Tick():
+                return self._tick(turn)
+            case i.Submit():
+                return admission.submit(turn, given)
+            case i.Cancel() | i.Terminate():
+                return self._end(turn, given)
+            case i.DrainHost():
+                return hosts.drain(turn, given)
+            case i.ResumeHost():
+                return hosts.resume(turn, given)
+            case i.FenceHost():
+                return hosts.fence(turn, given)
+            case _:
+                return self._register(turn, given)
+
+    def _register(
+        self,
+        turn: Turn,
+        given: i.RegisterDefinition
+        | i.DeregisterDefinition
+        | i.CreateQueue
+        | i.UpdateQueue
+        | i.DeleteQueue,
+    ) -> Reply:
+        match given:
+            case i.RegisterDefinition():
+                return admission.register_definition(turn, given)
+            case i.DeregisterDefinition():
+                return admission.deregister_definition(turn, given)
+            case i.CreateQueue():
+                return admission.create_queue(turn, given)
+            case i.UpdateQueue():
+                return admission.update_queue(turn, given)
+            case i.DeleteQueue():
+                return admission.delete_queue(turn, given)
+            case _:
+                assert_never(given)
+
+    def _end(self, turn: Turn, given: i.Cancel | i.Terminate) -> None:
+        job = ending.find_job(turn, given.job_id)
+        if job is None:
+            return
+        index = given.node_index
+        if index is not None and not (job.spec.is_multinode and index < job.spec.num_nodes):
+            raise NotFound(f"Job {job.job_id}#{index} does not exist")
+        whole = index is None or index == job.spec.main_node
+        if isinstance(given, i.Cancel):
+            if whole:
+                ending.cancel_job(turn, job, given.reason)
+        elif whole:
+            ending.terminate_job(turn, job, given.reason)
+        elif index is not None:
+            ending.terminate_child(turn, job, index, given.reason)
+
+    def _tick(self, turn: Turn) -> None:
+        for kind, name in self.timers.due(turn.now):
+            match kind:
+                case "host":
+                    hosts.check_host(turn, HostId(name))
+                case "job" if name in self.state.jobs:
+                    job = self.state.jobs[JobId(name)]
+                    ending.check_timeout(turn, job)
+                    reservation.check_votes(turn, job)
+                case "schedule":
+                    turn.reschedule = True
+                case "definitions":
+                    admission.forget_definitions(turn)

@@ -1,0 +1,128 @@
+"""Policy for who is next: queues by priority, jobs in order, gangs all or none.
+
+The head of a queue holds up the jobs behind it (aws-batch-spec section 13); a job that only waits
+for an old attempt of its own to be gone does not, since no capacity would help it. No I/O.
+"""
+
+from __future__ import annotations
+
+from coordinator.core import events as e
+from coordinator.core.ending import end_dependents_of, fail_job
+from coordinator.core.explain import waiting_code
+from coordinator.core.ids import HostId
+from coordinator.core.placement import place
+from coordinator.core.reservation import abandon, missing_nodes, replace, reserve
+from coordinator.core.state import ClusterState, HeadSince, Job, Queue
+from coordinator.core.turn import Turn
+
+
+
+def is_free(state: ClusterState, host_id: HostId) -> bool:
+    """True when the host could get a node this moment."""
+    host, presence = state.hosts[host_id], state.presence[host_id]
+    return (
+        presence.session_id is not None
+        and not presence.lost
+        and not presence.unusable_reason
+        and not presence.strays
+        and not host.draining
+        and not host.holds
+    )
+
+
+def free_hosts(state: ClusterState) -> dict[HostId, e.HostRegistered]:
+    """Hosts that could get a node this moment, by id."""
+    return {
+        host_id: state.hosts[host_id].facts
+        for host_id in sorted(state.hosts)
+        if is_free(state, host_id)
+    }
+
+
+def schedule(turn: Turn) -> None:
+    """One pass: first complete the gangs that vote, then place jobs."""
+    free = free_hosts(turn.state)
+    queues = sorted(turn.state.queues.values(), key=lambda queue: (-queue.priority, queue.name))
+    for queue in queues:
+        for job_id in list(queue.live):
+            _complete_vote(turn, turn.state.jobs[job_id], free)
+    for queue in queues:
+        _place_in_order(turn, queue, free)
+
+
+def _askable(turn: Turn, job: Job, free: dict[HostId, e.HostRegistered]) -> dict[
+    HostId, e.HostRegistered
+]:
+    """Free hosts that have not refused this job a short while ago."""
+    if not job.refusals:
+        return free
+    return {
+        host_id: facts
+        for host_id, facts in free.items()
+        if host_id not in job.refusals or job.refusals[host_id].retry_after_ms <= turn.now
+    }
+
+
+def _complete_vote(turn: Turn, job: Job, free: dict[HostId, e.HostRegistered]) -> None:
+    attempt = job.current
+    if attempt is None or attempt.started:
+        return
+    missing = missing_nodes(job, attempt)
+    if not missing:
+        return
+    kept = next(iter(attempt.nodes.values()), None)
+    instance_type = turn.state.hosts[kept.host_id].facts.instance_type if kept else None
+    placements = place(job.spec, missing, _askable(turn, job, free), instance_type)
+    if placements is None:
+        # Holding a part of a gang while waiting for the rest is how two gangs lock each other out.
+        abandon(turn, job, "no free host to replace one that refused")
+        return
+    replace(turn, job, placements)
+    for placement in placements:
+        del free[placement.host_id]
+
+
+def _place_in_order(turn: Turn, queue: Queue, free: dict[HostId, e.HostRegistered]) -> None:
+    head: Job | None = None
+    for _, job_id in list(queue.runnable):
+        job = turn.state.jobs[job_id]
+        if job.unsettled:
+            continue
+        placements = place(job.spec, range(job.spec.num_nodes), _askable(turn, job, free))
+        if placements is None:
+            head = job
+            break
+        reserve(turn, job, placements)
+        for placement in placements:
+            free.pop(placement.host_id)
+    _watch_head(turn, queue, head)
+
+
+def _watch_head(turn: Turn, queue: Queue, head: Job | None) -> None:
+    """jobStateTimeLimitActions: cancel what stays at the head for the same reason too long."""
+    if head is None:
+        turn.state.heads.pop(queue.name, None)
+        return
+    turn.touch_job(head.job_id)
+    code = waiting_code(turn.state, head)
+    since = turn.state.heads.get(queue.name)
+    if since is None or since.job_id != head.job_id or since.code != code:
+        since = HeadSince(job_id=head.job_id, code=code, since_ms=turn.now)
+        turn.state.heads[queue.name] = since
+    for limit in queue.time_limits:
+        deadline_ms = since.since_ms + 1000 * limit.max_time_seconds
+        if limit.reason != code:
+            continue
+        if turn.now < deadline_ms:
+            turn.timers.arm("schedule", "", deadline_ms)
+            continue
+        fail_job(
+            turn,
+            head,
+            f"Canceled by JobStateTimeLimit action due to reason: {code}",
+            cancelled=True,
+        )
+        end_dependents_of(turn, head.job_id)
+        del turn.state.heads[queue.name]
+        turn.reschedule = True
+        return

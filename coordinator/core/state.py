@@ -1,0 +1,186 @@
+"""What the coordinator knows: data only, changed by `evolve.py` alone.
+
+Everything here but `Presence` is rebuilt from the journal. Dicts keep insertion order and are
+iterated in it; nothing iterates a set. No I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from coordinator.core.definition import JobDefinition, JobSpec, NodeGroup
+from coordinator.core.events import HostRegistered, TimeLimitAction
+from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
+from coordinator.core.states import JobState, NodeState
+
+
+@dataclass(slots=True, kw_only=True)
+class NodeRun:
+    """One node of one attempt. Times are 0 until they are known."""
+
+    node_index: int
+    host_id: HostId
+    state: NodeState
+    since_ms: int
+    launched_at_ms: int = 0
+    started_at_ms: int = 0
+    stopped_at_ms: int = 0
+    private_ipv4: str = ""
+    exit_code: int | None = None
+    reason: str = ""
+    status_reason: str = ""
+    stop_reason: str | None = None
+    """Set when a user asked for this child alone to end."""
+    unclean_reason: str = ""
+    released: bool = False
+    """Proven: nothing of it is left on its host. Never set on intent."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """One try of the whole gang. `started` uses the number up; before it, hosts only vote."""
+
+    number: int
+    reserved_at_ms: int
+    nodes: dict[int, NodeRun] = field(default_factory=dict)
+    prepared: int = 0
+    """How many nodes are PREPARED; kept so that a vote costs the same for 2 and 1000 nodes."""
+    unreleased: int = 0
+    """How many nodes are not released, for the same reason."""
+    started: bool = False
+    stop_cause: str | None = None
+    stopped_by_user: bool = False
+    over: bool = False
+    exit_code: int | None = None
+    reason: str = ""
+    status_reason: str = ""
+    started_at_ms: int = 0
+    stopped_at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    reason: str
+    permanent: bool
+    retry_after_ms: int
+    count: int = 1
+
+
+@dataclass(slots=True, kw_only=True)
+class Job:
+    """`order` is its place in line for ever: a retry does not go to the back."""
+
+    job_id: JobId
+    job_queue: str
+    spec: JobSpec
+    order: int
+    created_at_ms: int
+    state: JobState
+    client_token: str | None = None
+    waits_for: dict[JobId, None] = field(default_factory=dict)
+    attempts: list[Attempt] = field(default_factory=list)
+    refusals: dict[HostId, Refusal] = field(default_factory=dict)
+    started_at_ms: int = 0
+    stopped_at_ms: int = 0
+    status_reason: str = ""
+    cancelled: bool = False
+    terminated: bool = False
+
+    @property
+    def current(self) -> Attempt | None:
+        """The attempt that votes or runs now."""
+        return self.attempts[-1] if self.attempts and not self.attempts[-1].over else None
+
+    @property
+    def unsettled(self) -> bool:
+        """Something of an attempt that is over may still be on a host."""
+        return any(attempt.over and attempt.unreleased for attempt in self.attempts)
+
+    def node(self, key: NodeKey) -> NodeRun | None:
+        if not 1 <= key.attempt <= len(self.attempts):
+            return None
+        return self.attempts[key.attempt - 1].nodes.get(key.node_index)
+
+    def group_of(self, node_index: int) -> NodeGroup:
+        return next(group for group in self.spec.groups if node_index in group.nodes)
+
+
+@dataclass(slots=True, kw_only=True)
+class Queue:
+    name: str
+    priority: int
+    enabled: bool
+    deleting: bool = False
+    tags: dict[str, str] = field(default_factory=dict)
+    time_limits: tuple[TimeLimitAction, ...] = ()
+    runnable: list[tuple[int, JobId]] = field(default_factory=list)
+    """RUNNABLE jobs with no hosts reserved, by `order`."""
+    live: dict[JobId, None] = field(default_factory=dict)
+    """Its jobs that are still in memory."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Revision:
+    definition: JobDefinition
+    active: bool
+    changed_at_ms: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Host:
+    """`holds` are the nodes placed here that are not yet both over and released; a host with one
+    takes no other."""
+
+    facts: HostRegistered
+    draining: bool = False
+    drain_reason: str = ""
+    holds: dict[NodeKey, None] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class Presence:
+    """What is known of a host only while this process lives; never journaled."""
+
+    last_contact_ms: int
+    """When the newest heartbeat was handled; at a start, the start itself (a fresh lease)."""
+    session_id: SessionId | None = None
+    seen: bool = False
+    lost: bool = False
+    unusable_reason: str = ""
+    strays: dict[NodeKey, None] = field(default_factory=dict)
+    """What the agent holds although nothing places it there: it must let go first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A job that has left memory: dependencies and client tokens still ask for it."""
+
+    state: JobState
+    client_token: str | None
+    stopped_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadSince:
+    """Since when a queue's head has been stuck for the same reason code."""
+
+    job_id: JobId
+    code: str
+    since_ms: int
+
+
+@dataclass(slots=True, kw_only=True)
+class ClusterState:
+    epoch: int = 0
+    next_order: int = 1
+    definitions: dict[str, dict[int, Revision]] = field(default_factory=dict)
+    last_revision: dict[str, int] = field(default_factory=dict)
+    queues: dict[str, Queue] = field(default_factory=dict)
+    hosts: dict[HostId, Host] = field(default_factory=dict)
+    jobs: dict[JobId, Job] = field(default_factory=dict)
+    ended: dict[JobId, Ended] = field(default_factory=dict)
+    tokens: dict[str, JobId] = field(default_factory=dict)
+    dependents: dict[JobId, dict[JobId, None]] = field(default_factory=dict)
+    presence: dict[HostId, Presence] = field(default_factory=dict)
+    sessions: dict[SessionId, HostId] = field(default_factory=dict)
+    heads: dict[str, HeadSince] = field(default_factory=dict)
