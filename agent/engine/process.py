@@ -1,0 +1,411 @@
+"""The process engine: runs a node's command on the host itself, without a container.
+
+For hosts without a container engine, for the demo and for tests. Each node has a shim process
+(`shim.py`) that owns the command; this file starts shims, waits for them and cleans up, and keeps
+nothing in memory, so a new agent takes over where a killed one was. `image`, `vcpus` and
+`memory_mib` are ignored. What cannot be told apart from outside is told by two variables that
+every process of a node inherits: AWS_BATCH_JOB_ID and AWS_BATCH_JOB_ATTEMPT.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent import spool
+from agent.core.assignment import ContainerSpec, NodeKey
+from agent.engine import shim
+from agent.engine.port import EngineError, ErrorClass, Exit, Managed, Started
+
+_START_SECONDS = 60.0
+_DEATH_SECONDS = 10.0
+"""How long a process that was sent SIGKILL may take to be gone."""
+
+_MARKS = ("AWS_BATCH_JOB_ID", "AWS_BATCH_JOB_ATTEMPT")
+
+# Run as a module's function, not as a script: a script is compiled anew at every start.
+_LAUNCH = """import sys
+sys.path.append(sys.argv[1])
+from agent.engine.shim import main
+main(sys.argv[2])
+"""
+_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shim:
+    """What started.json says."""
+
+    pid: int
+    start_ticks: int
+    boot_id: str
+    started_at_ms: int
+
+
+class ProcessEngine:
+    """Engine that runs commands as processes of the host. See `port.Engine` for the verbs.
+
+    `data_dir` holds one directory per node (specification with its secrets, exit code, scratch
+    directory); `spool_dir` one spool per node, which `remove` leaves alone.
+    """
+
+    def __init__(self, data_dir: Path, spool_dir: Path, spool_limit_bytes: int) -> None:
+        self._data_dir = data_dir.absolute()
+        self._spool_dir = spool_dir.absolute()
+        self._spool_limit_bytes = spool_limit_bytes
+
+    @property
+    def name(self) -> str:
+        """`process`."""
+        return "process"
+
+    async def probe(self) -> str:
+        """The kernel's version: there is nothing else to ask."""
+        return f"linux {os.uname().release}"
+
+    async def prepare(self, key: NodeKey, spec: ContainerSpec) -> None:
+        """Check command, user and free space."""
+        _check(spec)
+        try:
+            self._spool_dir.mkdir(parents=True, exist_ok=True)
+            free_bytes = shutil.disk_usage(self._spool_dir).free
+        except OSError as error:
+            raise _transient(f"CannotCreateContainerError: {error}") from error
+        if free_bytes < self._spool_limit_bytes:
+            raise _transient(
+                f"CannotCreateContainerError: {self._spool_dir} has {free_bytes} bytes free, "
+                f"fewer than the {self._spool_limit_bytes} that a node's output may take"
+            )
+
+    async def start(self, key: NodeKey, spec: ContainerSpec) -> Started:
+        """Run the command; returns when its exec has succeeded."""
+        started = self._started(key)
+        if started is None:
+            _check(spec)
+            try:
+                self._write_spec(key, spec)
+            except OSError as error:
+                raise _transient(f"CannotCreateContainerError: {error}") from error
+            await self._launch(key)
+            started = self._started(key)
+        if started is None:
+            raise _transient("CannotStartContainerError: the shim left no record of its start")
+        return Started(container_id=key.name, started_at_ms=started.started_at_ms)
+
+    async def wait(self, key: NodeKey) -> Exit:
+        """Wait for the shim. A shim that was itself killed is exit code 137 with a reason."""
+        started = self._started(key)
+        if started is not None:
+            async with _opened(started) as pidfd:
+                await _ended(pidfd)
+        end = _read_json(self._directory(key) / shim.EXIT)
+        if started is not None and end is None:
+            # The command went with its shim; what it had started may not have.
+            await self._kill_marked(key)
+        try:
+            spool.finish(self._spool_dir / key.name)
+        except OSError as error:
+            raise _transient(f"CannotInspectContainerError: {error}") from error
+        now_ms = time.time_ns() // 1_000_000
+        if started is None:
+            reason = f"CannotInspectContainerError: no process node {key.name} on this host"
+            return Exit(exit_code=None, stopped_at_ms=now_ms, reason=reason)
+        if end is None:
+            return Exit(exit_code=137, stopped_at_ms=now_ms, reason=_shim_died(started))
+        return Exit(exit_code=end["exit_code"], stopped_at_ms=end["stopped_at_ms"])
+
+    async def stop(self, key: NodeKey, grace_seconds: int) -> None:
+        """SIGTERM to every process of the tree, then as `kill`."""
+        started = self._started(key)
+        if started is None:
+            return
+        async with _opened(started) as pidfd:
+            _send(pidfd, signal.SIGTERM)
+            if await _ended(pidfd, grace_seconds):
+                return
+        await self.kill(key)
+
+    async def kill(self, key: NodeKey) -> None:
+        """SIGKILL the tree through the shim, or the shim too when it does not answer."""
+        started = self._started(key)
+        if started is None:
+            return
+        async with _opened(started) as pidfd:
+            _send(pidfd, signal.SIGUSR1)
+            if not await _ended(pidfd, _DEATH_SECONDS):
+                _send(pidfd, signal.SIGKILL)
+                await _ended(pidfd, _DEATH_SECONDS)
+        if not (self._directory(key) / shim.EXIT).exists():
+            await self._kill_marked(key)
+
+    async def remove(self, key: NodeKey) -> None:
+        """Kill what is left, prove that it is gone, delete the node's directory."""
+        directory = self._directory(key)
+        if not directory.exists():
+            return
+        lock = await _locked(directory / shim.LOCK)
+        try:
+            await self.kill(key)
+            await self._kill_marked(key)
+            shutil.rmtree(directory)
+        except OSError as error:
+            raise _transient(f"CannotRemoveContainerError: {error}") from error
+        finally:
+            os.close(lock)
+
+    async def list_managed(self) -> list[Managed]:
+        """All nodes that have a directory here."""
+        if not self._data_dir.exists():
+            return []
+        keys = [NodeKey.parse(entry.name) for entry in self._data_dir.iterdir()]
+        return [self._managed(key) for key in sorted(key for key in keys if key is not None)]
+
+    async def close(self) -> None:
+        """Nothing to let go of: every verb closes what it opened."""
+
+    def _managed(self, key: NodeKey) -> Managed:
+        record = self._started(key)
+        if record is None:
+            return Managed(key=key, started=None, running=False)
+        started = Started(container_id=key.name, started_at_ms=record.started_at_ms)
+        return Managed(key=key, started=started, running=_is_alive(record))
+
+    def _directory(self, key: NodeKey) -> Path:
+        return self._data_dir / key.name
+
+    def _started(self, key: NodeKey) -> _Shim | None:
+        record = _read_json(self._directory(key) / shim.STARTED)
+        if record is None:
+            return None
+        return _Shim(
+            pid=record["shim_pid"],
+            start_ticks=record["shim_start_ticks"],
+            boot_id=record["boot_id"],
+            started_at_ms=record["started_at_ms"],
+        )
+
+    def _write_spec(self, key: NodeKey, spec: ContainerSpec) -> None:
+        directory = self._directory(key)
+        # Passable but not readable, so that a job of another user reaches its scratch directory.
+        directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        temporary = directory / f"{shim.SPEC}.tmp"
+        content = {
+            "command": spec.command,
+            "environment": spec.environment,
+            "user": spec.user,
+            "spool": str(self._spool_dir / key.name),
+            "spool_limit_bytes": self._spool_limit_bytes,
+        }
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(fd, "w", encoding="utf-8") as file:
+            json.dump(content, file)
+        temporary.rename(directory / shim.SPEC)
+
+    async def _launch(self, key: NodeKey) -> None:
+        """Run the launcher to its end. Cancelled or timed out, the node may or may not run: the
+        next `start` finds out, since the launcher goes on and holds the lock."""
+        directory = str(self._directory(key))
+        try:
+            launcher = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-I", "-S", "-c", _LAUNCH, str(_PACKAGE_ROOT), directory),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                env={},
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise _transient(f"CannotStartContainerError: {error}") from error
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                _, stderr = await launcher.communicate()
+        except TimeoutError:
+            reason = f"no start within {_START_SECONDS:.0f} s"
+            raise _transient(f"CannotStartContainerError: {reason}") from None
+        finally:
+            if launcher.returncode is None:
+                launcher.kill()
+                await launcher.wait()
+        if launcher.returncode:
+            lasting = launcher.returncode == shim.PERMANENT
+            error_class = ErrorClass.PERMANENT if lasting else ErrorClass.TRANSIENT
+            raise EngineError(error_class, stderr.decode(errors="replace")[-4096:])
+
+    async def _kill_marked(self, key: NodeKey) -> None:
+        """SIGKILL every process that carries the node's marks, until there is none.
+
+        EngineError with pids and names when one survives for _DEATH_SECONDS.
+        """
+        marks = _marks(_read_json(self._directory(key) / shim.SPEC))
+        deadline = time.monotonic() + _DEATH_SECONDS
+        while pids := _marked_pids(marks):
+            for pid in pids:
+                if not await _kill_pid(pid, deadline - time.monotonic()):
+                    names = ", ".join(f"{pid} ({_command_name(pid)})" for pid in pids)
+                    raise EngineError(
+                        ErrorClass.TRANSIENT,
+                        f"CannotRemoveContainerError: still there {_DEATH_SECONDS:.0f} s after "
+                        f"SIGKILL: {names}",
+                    )
+
+
+def _check(spec: ContainerSpec) -> None:
+    """EngineError(PERMANENT) for what this engine can never run."""
+    if not spec.command:
+        raise _permanent(
+            "CannotCreateContainerError: the process engine needs a command; "
+            "there is no image whose own could be run"
+        )
+    if spec.user is None:
+        return
+    try:
+        uid, _, _ = shim.user_ids(spec.user)
+    except shim.CannotStart as error:
+        raise _permanent(f"CannotCreateContainerError: {error}") from error
+    if os.geteuid() != 0:
+        raise _permanent(
+            f"CannotCreateContainerError: user {spec.user} ({uid}): only an agent that runs as "
+            "root can switch the user"
+        )
+
+
+def _permanent(reason: str) -> EngineError:
+    return EngineError(ErrorClass.PERMANENT, reason)
+
+
+def _transient(reason: str) -> EngineError:
+    return EngineError(ErrorClass.TRANSIENT, reason)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        return content
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise _transient(f"CannotInspectContainerError: {path}: {error}") from error
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def _is_alive(record: _Shim) -> bool:
+    return record.boot_id == _boot_id() and shim.start_ticks(record.pid) == record.start_ticks
+
+
+def _shim_died(record: _Shim) -> str:
+    if record.boot_id != _boot_id():
+        return "ContainerRuntimeError: the host was restarted while the node ran"
+    return f"ContainerRuntimeError: the node's shim (pid {record.pid}) was killed, and the node"
+
+
+@contextlib.asynccontextmanager
+async def _opened(record: _Shim) -> AsyncIterator[int | None]:
+    """A pidfd of the shim; None when it has ended."""
+    try:
+        pidfd = os.pidfd_open(record.pid)
+    except ProcessLookupError:
+        yield None
+        return
+    try:
+        # Asked after opening: the pidfd keeps the pid from being given to another process.
+        yield pidfd if _is_alive(record) else None
+    finally:
+        os.close(pidfd)
+
+
+async def _ended(pidfd: int | None, timeout_seconds: float | None = None) -> bool:
+    """Wait for the process; False after `timeout_seconds`."""
+    if pidfd is None:
+        return True
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(pidfd, ended.set)
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            await ended.wait()
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(pidfd)
+    return True
+
+
+def _send(pidfd: int | None, number: int) -> None:
+    if pidfd is not None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, number)
+
+
+async def _locked(path: Path) -> int:
+    """The launcher's lock, so that no start is under way; at most a start's time away."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            await asyncio.to_thread(fcntl.flock, fd, fcntl.LOCK_EX)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _marks(spec: dict[str, Any] | None) -> list[bytes]:
+    """`NAME=value` entries that every process of the node has; none for a node without both."""
+    environment = dict(spec["environment"]) if spec else {}
+    if not all(environment.get(name) for name in _MARKS):
+        return []
+    return [os.fsencode(f"{name}={environment[name]}") for name in _MARKS]
+
+
+def _marked_pids(marks: list[bytes]) -> list[int]:
+    if not marks:
+        return []
+    return [
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and _is_marked(entry, marks)
+    ]
+
+
+def _is_marked(process: Path, marks: list[bytes]) -> bool:
+    try:
+        environment = (process / "environ").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        # Gone meanwhile, or of a user whom this agent cannot have started it as.
+        return False
+    return all(mark in environment for mark in marks)
+
+
+async def _kill_pid(pid: int, timeout_seconds: float) -> bool:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        _send(pidfd, signal.SIGKILL)
+        return await _ended(pidfd, max(0.0, timeout_seconds))
+    finally:
+        os.close(pidfd)
+
+
+def _command_name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return "ended meanwhile"

@@ -1,0 +1,39 @@
+"""Following a spool as it grows.
+
+Apart from `spool.py` because the shim imports that one and must not pay for asyncio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from agent import spool
+from agent.host.inotify import DirectoryWatch
+
+_CHUNK_BYTES = 64 * 1024
+
+
+async def follow(directory: Path, offset: int) -> AsyncIterator[tuple[int, bytes]]:
+    """Yield (offset, bytes) from `offset` on, waiting for more, until the spool is finished and
+    read to its end, or removed.
+
+    An offset larger than the last one plus its bytes means that what lay between was dropped.
+    Raises FileNotFoundError when there is no such spool. Close it (`aclosing`) to stop early.
+    """
+    with DirectoryWatch(directory) as watch:
+        while True:
+            # Finished is asked before reading: asked after it, bytes written in between are lost.
+            finished = spool.is_finished(directory)
+            actual, data = spool.read(directory, offset, _CHUNK_BYTES)
+            if data:
+                yield actual, data
+                offset = actual + len(data)
+            elif finished or _is_gone(directory):
+                return
+            else:
+                await watch.wait()
+
+
+def _is_gone(directory: Path) -> bool:
+    return not directory.is_dir()
