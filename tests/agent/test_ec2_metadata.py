@@ -154,6 +154,7 @@ async def test_a_network_that_swallows_the_connection(
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(ec2_metadata, "CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(ec2_metadata, "TOTAL_SECONDS", 60)
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)

@@ -116,6 +116,7 @@ def test_a_file_that_cannot_be_read(toml: Path, capsys: pytest.CaptureFixture[st
         ([*NEEDED, "--account-id", "12"], "--account-id is '12'; it must be a string of 12 digits"),
         ([*NEEDED, "--region", "a b"], "--region is 'a b'; it must be 1 to 64 of lower-case"),
         ([*NEEDED, "--lost-after-seconds", "9"], "at least two heartbeats, which is 10"),
+        ([*NEEDED, "--lease-seconds", "1"], "0 or at least lost_after_seconds, which is 30"),
         ([*NEEDED, "--lease-seconds", "29"], "0 or at least lost_after_seconds, which is 30"),
         ([*NEEDED, "--tls-cert", "c"], "tls_cert, tls_key and tls_ca go together"),
         ([*NEEDED, *TLS, "--insecure"], "insecure contradicts tls_cert"),
