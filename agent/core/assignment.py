@@ -79,11 +79,11 @@ class Progress(IntEnum):
 class Assignment:
     """One entry of the full list that the coordinator sends.
 
-    `lease_seconds` 0 means the container never stops by itself when contact is lost.
+    `spec` is None with STOP. `lease_seconds` 0 means the container never stops by itself when contact is lost.
     """
 
     key: NodeKey
     desired: Desired
-    spec: ContainerSpec
+    spec: ContainerSpec | None
     stop_grace_seconds: int
     lease_seconds: int

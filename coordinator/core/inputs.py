@@ -1,4 +1,7 @@
-"""What can arrive at the machine. Names, times and ids come with it: the core never asks. No I/O."""
+"""What can arrive at the machine. Names, times and ids come with it: the core never asks.
+
+No I/O.
+"""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ Must not import anything outside `coordinator.core`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import assert_never
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from coordinator.core import admission, ending, hosts, reservation
 from coordinator.core import inputs as i
@@ -25,7 +25,7 @@ from coordinator.core.timers import Timers
 from coordinator.core.turn import Turn
 
 _PASSES_MAX = 100
-"""A scheduling pass can call for another; more than this many means that policy runs in a circle."""
+"""A scheduling pass can call for another; more than this many mean that policy goes in circles."""
 
 
 class Machine:
@@ -73,7 +73,7 @@ class Machine:
         for given in inputs:
             facts = len(turn.step.events)
             try:
-                turn.step.replies.append(self._take(turn, given))
+                turn.step.replies.append(_HANDLERS[type(given)](turn, given))
             except Rejected as rejected:
                 if len(turn.step.events) != facts:
                     raise AssertionError(f"{given} was refused half done") from rejected
@@ -122,80 +122,54 @@ class Machine:
                 )
             )
 
-    def _take(self, turn: Turn, given: i.Input) -> Reply:
-        match given:
-            case i.HostHeartbeat():
-                return hosts.heartbeat(turn, given)
-            case i.HostReport():
-                return hosts.report(turn, given)
-            case i.HostHello():
-                return hosts.hello(turn, given)
-            case i.SessionEnded():
-                return hosts.session_ended(turn, given)
-            case i.Tick():
-                return self._tick(turn)
-            case i.Submit():
-                return admission.submit(turn, given)
-            case i.Cancel() | i.Terminate():
-                return self._end(turn, given)
-            case i.DrainHost():
-                return hosts.drain(turn, given)
-            case i.ResumeHost():
-                return hosts.resume(turn, given)
-            case i.FenceHost():
-                return hosts.fence(turn, given)
-            case _:
-                return self._register(turn, given)
 
-    def _register(
-        self,
-        turn: Turn,
-        given: i.RegisterDefinition
-        | i.DeregisterDefinition
-        | i.CreateQueue
-        | i.UpdateQueue
-        | i.DeleteQueue,
-    ) -> Reply:
-        match given:
-            case i.RegisterDefinition():
-                return admission.register_definition(turn, given)
-            case i.DeregisterDefinition():
-                return admission.deregister_definition(turn, given)
-            case i.CreateQueue():
-                return admission.create_queue(turn, given)
-            case i.UpdateQueue():
-                return admission.update_queue(turn, given)
-            case i.DeleteQueue():
-                return admission.delete_queue(turn, given)
-            case _:
-                assert_never(given)
+def _end(turn: Turn, given: i.Cancel | i.Terminate) -> None:
+    job = ending.find_job(turn, given.job_id)
+    if job is None:
+        return
+    index = given.node_index
+    if index is not None and not (job.spec.is_multinode and index < job.spec.num_nodes):
+        raise NotFound(f"Job {job.job_id}#{index} does not exist")
+    whole = index is None or index == job.spec.main_node
+    if isinstance(given, i.Cancel):
+        if whole:
+            ending.cancel_job(turn, job, given.reason)
+    elif whole:
+        ending.terminate_job(turn, job, given.reason)
+    elif index is not None:
+        ending.terminate_child(turn, job, index, given.reason)
 
-    def _end(self, turn: Turn, given: i.Cancel | i.Terminate) -> None:
-        job = ending.find_job(turn, given.job_id)
-        if job is None:
-            return
-        index = given.node_index
-        if index is not None and not (job.spec.is_multinode and index < job.spec.num_nodes):
-            raise NotFound(f"Job {job.job_id}#{index} does not exist")
-        whole = index is None or index == job.spec.main_node
-        if isinstance(given, i.Cancel):
-            if whole:
-                ending.cancel_job(turn, job, given.reason)
-        elif whole:
-            ending.terminate_job(turn, job, given.reason)
-        elif index is not None:
-            ending.terminate_child(turn, job, index, given.reason)
 
-    def _tick(self, turn: Turn) -> None:
-        for kind, name in self.timers.due(turn.now):
-            match kind:
-                case "host":
-                    hosts.check_host(turn, HostId(name))
-                case "job" if name in self.state.jobs:
-                    job = self.state.jobs[JobId(name)]
-                    ending.check_timeout(turn, job)
-                    reservation.check_votes(turn, job)
-                case "schedule":
-                    turn.reschedule = True
-                case "definitions":
-                    admission.forget_definitions(turn)
+def _tick(turn: Turn, given: i.Tick) -> None:
+    for kind, name in turn.timers.due(turn.now):
+        match kind:
+            case "host":
+                hosts.check_host(turn, HostId(name))
+            case "job" if name in turn.state.jobs:
+                job = turn.state.jobs[JobId(name)]
+                ending.check_timeout(turn, job)
+                reservation.check_votes(turn, job)
+            case "schedule":
+                turn.reschedule = True
+            case "definitions":
+                admission.forget_definitions(turn)
+
+
+_HANDLERS: dict[type, Callable[[Turn, Any], Reply]] = {
+    i.RegisterDefinition: admission.register_definition,
+    i.DeregisterDefinition: admission.deregister_definition,
+    i.Submit: admission.submit,
+    i.Cancel: _end,
+    i.Terminate: _end,
+    i.CreateQueue: admission.create_queue,
+    i.UpdateQueue: admission.update_queue,
+    i.DeleteQueue: admission.delete_queue,
+    i.DrainHost: hosts.drain,
+    i.ResumeHost: hosts.resume,
+    i.FenceHost: hosts.fence,
+    i.HostHello: hosts.hello,
+    i.HostHeartbeat: hosts.heartbeat,
+    i.HostReport: hosts.report,
+    i.SessionEnded: hosts.session_ended,
+    i.Tick: _tick,
+}

@@ -1,0 +1,85 @@
+"""The work of the agent's shell, in order. Ledger effects become durable before any engine or
+report effect that follows them is acted on. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.core.assignment import ContainerSpec, NodeKey
+from agent.core.state import Slot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepSlot:
+    """Write the slot's durable members to the ledger, as they are when this is handled."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetSlot:
+    key: NodeKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepContact:
+    """Remember when the lease of everything here was last renewed."""
+
+    last_contact_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepare:
+    key: NodeKey
+    spec: ContainerSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelPrepare:
+    """Nobody needs it any more; answered by PrepareFailed as any other."""
+
+    key: NodeKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    key: NodeKey
+    spec: ContainerSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    key: NodeKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    key: NodeKey
+    grace_seconds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remove:
+    key: NodeKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Tell the coordinator all that is known of these slots."""
+
+    seq: int
+    slots: tuple[Slot, ...]
+
+
+Effect = (
+    KeepSlot
+    | ForgetSlot
+    | KeepContact
+    | Prepare
+    | CancelPrepare
+    | Start
+    | Wait
+    | Stop
+    | Remove
+    | Report
+)

@@ -1,0 +1,156 @@
+"""What can arrive at the agent's machine. `wall_ms` is milliseconds since 1970 on the host's clock,
+for people to read; decisions use the machine's own `now`. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.core.assignment import Assignment, NodeKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A container that the engine has at the agent's start; `started_at_ms` 0 if it never ran."""
+
+    key: NodeKey
+    started_at_ms: int = 0
+    private_ipv4: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """First input: what the engine still has. `last_contact_ms` is what the ledger knows of the
+    newest acknowledged contact, if it was in this boot."""
+
+    managed: tuple[Found, ...]
+    rebooted: bool
+    wall_ms: int
+    last_contact_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUp:
+    """Welcome has come: a session is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDown:
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeartbeatSent:
+    seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeartbeatAcked:
+    seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportAcked:
+    """All reports of this session up to `seq` are durable."""
+
+    seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssignmentsReceived:
+    generation: int
+    assignments: tuple[Assignment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    key: NodeKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareFailed:
+    key: NodeKey
+    reason: str
+    permanent: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartedUp:
+    key: NodeKey
+    started_at_ms: int
+    private_ipv4: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartFailed:
+    """`uncertain`: the engine did not answer, so the container may or may not run."""
+
+    key: NodeKey
+    reason: str
+    uncertain: bool
+    wall_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    key: NodeKey
+    exit_code: int | None
+    reason: str
+    stopped_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitFailed:
+    key: NodeKey
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    key: NodeKey
+    wall_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopFailed:
+    key: NodeKey
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removed:
+    """Proven: the container, its processes and its files are gone."""
+
+    key: NodeKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveFailed:
+    key: NodeKey
+    reason: str
+
+
+Input = (
+    Started
+    | LinkUp
+    | LinkDown
+    | HeartbeatSent
+    | HeartbeatAcked
+    | ReportAcked
+    | AssignmentsReceived
+    | Tick
+    | Prepared
+    | PrepareFailed
+    | StartedUp
+    | StartFailed
+    | Ended
+    | WaitFailed
+    | Stopped
+    | StopFailed
+    | Removed
+    | RemoveFailed
+)

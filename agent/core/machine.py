@@ -1,0 +1,377 @@
+"""The agent as a pure machine: assignments and engine results in, engine verbs and reports out.
+
+One slot per node of an attempt. Its progress only grows, what is wanted of it only moves forward,
+and it leaves only when the engine has proven that nothing is left. Times are milliseconds of the
+host's monotonic clock, given by the shell. Must not import anything outside `agent.core`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from agent.core import inputs as i
+from agent.core.assignment import Assignment, ContainerSpec, Desired, NodeKey, Progress
+from agent.core.effects import (
+    CancelPrepare,
+    Effect,
+    ForgetSlot,
+    KeepContact,
+    KeepSlot,
+    Prepare,
+    Remove,
+    Report,
+    Start,
+    Stop,
+    Wait,
+)
+from agent.core.state import AgentState, Slot, Work
+
+UNKNOWN_GRACE_MS = 60_000
+"""How long a container that the coordinator does not name goes on: long enough for an operator to
+notice that a coordinator came up with the wrong data directory."""
+RETRY_FIRST_MS = 1_000
+RETRY_MAX_MS = 60_000
+_RANK = {Desired.PREPARE: 0, Desired.RUN: 1, Desired.STOP: 2}
+LEASE_OVER = "MusterLeaseError: no contact with the coordinator for {seconds} s"
+
+
+class Machine:
+    """Owns the slots. `step` is the only way to change it."""
+
+    def __init__(self, slots: Sequence[Slot] = ()) -> None:
+        self.state = AgentState(slots={slot.key: slot for slot in slots})
+        self._effects: list[Effect] = []
+        self._now = 0
+
+    def step(self, given: i.Input, now: int) -> list[Effect]:
+        """Take one input. The shell must make KeepSlot and ForgetSlot durable before it acts on
+        any effect after them in the list."""
+        self._effects = []
+        self._now = now
+        match given:
+            case i.Started():
+                self._started(given)
+            case i.LinkUp():
+                self._link_up()
+            case i.LinkDown():
+                self._link_down()
+            case i.HeartbeatSent():
+                self.state.heartbeats[given.seq] = now
+            case i.HeartbeatAcked():
+                self._acked(given.seq)
+            case i.ReportAcked():
+                self._report_acked(given.seq)
+            case i.AssignmentsReceived():
+                self._assign(given)
+            case i.Tick():
+                self._tick()
+            case i.Prepared() | i.PrepareFailed():
+                self._voted(given)
+            case i.StartedUp() | i.StartFailed():
+                self._launched(given)
+            case i.Ended():
+                self._ended(given)
+            case i.WaitFailed():
+                self._wait_failed(given)
+            case i.Stopped() | i.StopFailed():
+                self._stopped(given)
+            case i.Removed() | i.RemoveFailed():
+                self._removed(given)
+            case _:
+                assert_never(given)
+        return self._effects
+
+    def next_deadline(self) -> int | None:
+        """When to call `step` with a Tick at the latest."""
+        deadlines = [slot.retry_at_ms for slot in self.state.slots.values() if slot.retry_at_ms]
+        if self.state.unknown_since_ms is not None:
+            deadlines.append(self.state.unknown_since_ms + UNKNOWN_GRACE_MS)
+        deadlines += [at for at in map(self._lease_ends, self.state.slots.values()) if at]
+        return min(deadlines, default=None)
+
+    # contact and lease
+
+    def _started(self, given: i.Started) -> None:
+        """Hold the ledger against what the engine still has; then go on where it stopped."""
+        contact = given.last_contact_ms
+        self.state.last_contact_ms = self._now if contact is None else min(contact, self._now)
+        running = {managed.key: managed for managed in given.managed}
+        for slot in list(self.state.slots.values()):
+            slot.work, slot.waiting = Work.IDLE, False
+            found = running.pop(slot.key, None)
+            if given.rebooted and slot.may_run and slot.progress < Progress.EXITED:
+                # exit_code stays None: the end was not seen by anybody.
+                self._advance(slot, Progress.EXITED, stopped_at_ms=given.wall_ms)
+            elif slot.progress is Progress.RUNNING and found is None:
+                slot.reason = "MusterLostContainerError: the engine no longer has the container"
+                self._advance(slot, Progress.EXITED, stopped_at_ms=given.wall_ms)
+            elif slot.progress is Progress.STARTING and found is not None and found.started_at_ms:
+                self._up(slot, found.started_at_ms, found.private_ipv4)
+        for key, found in running.items():
+            self._adopt(key, found)
+        for slot in list(self.state.slots.values()):
+            self._go_on(slot)
+
+    def _adopt(self, key: NodeKey, found: i.Found) -> None:
+        """A container with our labels that the ledger does not know: report it, start nothing."""
+        slot = Slot(
+            key=key,
+            desired=Desired.RUN,
+            assignment=None,
+            progress=Progress.RUNNING if found.started_at_ms else Progress.STARTING,
+            started_at_ms=found.started_at_ms,
+            private_ipv4=found.private_ipv4,
+            known=False,
+        )
+        self.state.slots[key] = slot
+        self._effects.append(KeepSlot(slot=slot))
+
+    def _link_up(self) -> None:
+        """A new session: its generations and report numbers start anew, and all is told again."""
+        self.state.connected = True
+        self.state.generation = 0
+        self.state.next_report = 1
+        self._report(*self.state.slots.values())
+
+    def _link_down(self) -> None:
+        self.state.connected = False
+        self.state.unknown_since_ms = None
+        self.state.heartbeats.clear()
+        self.state.released.clear()
+
+    def _report_acked(self, seq: int) -> None:
+        for told in [told for told in self.state.released if told <= seq]:
+            for key in self.state.released.pop(told):
+                if self.state.slots.pop(key, None) is not None:
+                    self._effects.append(ForgetSlot(key=key))
+
+    def _acked(self, seq: int) -> None:
+        sent_at = self.state.heartbeats.pop(seq, None)
+        if sent_at is None:
+            return
+        for older in [s for s in self.state.heartbeats if s < seq]:
+            del self.state.heartbeats[older]
+        if sent_at > self.state.last_contact_ms:
+            self.state.last_contact_ms = sent_at
+            self._effects.append(KeepContact(last_contact_ms=sent_at))
+
+    def _lease_ends(self, slot: Slot) -> int | None:
+        """When the slot's container stops by itself for want of contact; None when never."""
+        seconds = slot.assignment.lease_seconds if slot.assignment is not None else 0
+        if not seconds or slot.desired is Desired.STOP or slot.progress >= Progress.EXITED:
+            return None
+        return self.state.last_contact_ms + 1000 * seconds
+
+    def _tick(self) -> None:
+        for slot in list(self.state.slots.values()):
+            lease_ends = self._lease_ends(slot)
+            if lease_ends is not None and self._now >= lease_ends:
+                slot.lease_over = True
+                if slot.assignment is not None:
+                    slot.reason = LEASE_OVER.format(seconds=slot.assignment.lease_seconds)
+                self._want(slot, Desired.STOP)
+            if slot.retry_at_ms is not None and self._now >= slot.retry_at_ms:
+                slot.retry_at_ms = None
+                self._go_on(slot)
+        since = self.state.unknown_since_ms
+        if since is not None and self._now >= since + UNKNOWN_GRACE_MS:
+            self.state.unknown_since_ms = None
+            for slot in list(self.state.slots.values()):
+                if not slot.known:
+                    self._want(slot, Desired.STOP)
+
+    # what is wanted
+
+    def _assign(self, given: i.AssignmentsReceived) -> None:
+        """Take over a full list; an older generation is ignored (omicron's rule)."""
+        if given.generation <= self.state.generation:
+            return
+        self.state.generation = given.generation
+        named = {assignment.key: assignment for assignment in given.assignments}
+        for slot in list(self.state.slots.values()):
+            slot.known = slot.key in named
+            slot.confirmed = slot.known
+            if not slot.known and not slot.may_run:
+                self._want(slot, Desired.STOP)
+        unknown = any(not s.known and s.desired is not Desired.STOP for s in self._slots())
+        if not unknown:
+            self.state.unknown_since_ms = None
+        elif self.state.unknown_since_ms is None:
+            self.state.unknown_since_ms = self._now
+        for assignment in given.assignments:
+            self._take(assignment)
+
+    def _slots(self) -> list[Slot]:
+        return list(self.state.slots.values())
+
+    def _take(self, assignment: Assignment) -> None:
+        slot = self.state.slots.get(assignment.key)
+        if slot is None:
+            slot = Slot(key=assignment.key, desired=assignment.desired, assignment=assignment)
+            slot.confirmed = True
+            self.state.slots[assignment.key] = slot
+            if assignment.desired is Desired.STOP:
+                # Nothing of it was ever here, or all of it is gone: only say so.
+                slot.progress = Progress.RELEASED
+                self._report(slot)
+                return
+            self._effects.append(KeepSlot(slot=slot))
+            self._go_on(slot)
+        elif slot.progress is Progress.RELEASED:
+            self._report(slot)
+        elif assignment.desired is Desired.STOP:
+            slot.assignment = slot.assignment or assignment
+            if slot.unclean_reason:
+                slot.retry_at_ms = None
+            self._want(slot, Desired.STOP)
+            self._go_on(slot)
+        elif _RANK[assignment.desired] >= _RANK[slot.desired]:
+            slot.assignment = assignment
+            slot.desired = assignment.desired
+            self._effects.append(KeepSlot(slot=slot))
+            self._go_on(slot)
+
+    def _want(self, slot: Slot, desired: Desired) -> None:
+        if _RANK[desired] <= _RANK[slot.desired]:
+            return
+        slot.desired = desired
+        slot.retry_at_ms = None
+        self._effects.append(KeepSlot(slot=slot))
+        if slot.work is Work.PREPARE:
+            self._effects.append(CancelPrepare(key=slot.key))
+        self._go_on(slot)
+
+    # one step nearer to what is wanted
+
+    def _go_on(self, slot: Slot) -> None:
+        """Ask the engine for the next verb, if it has none in hand."""
+        if slot.retry_at_ms is not None:
+            return
+        if slot.progress is Progress.RUNNING and not slot.waiting:
+            slot.waiting = True
+            self._effects.append(Wait(key=slot.key))
+        if slot.work is not Work.IDLE or slot.progress is Progress.RELEASED:
+            return
+        stopping = slot.desired is Desired.STOP
+        if slot.progress is Progress.EXITED or (stopping and not slot.may_run):
+            self._begin(slot, Work.REMOVE, Remove(key=slot.key))
+        elif stopping:
+            grace = slot.assignment.stop_grace_seconds if slot.assignment is not None else 30
+            self._begin(slot, Work.STOP, Stop(key=slot.key, grace_seconds=grace))
+        elif slot.confirmed and slot.assignment is not None and slot.assignment.spec is not None:
+            self._launch(slot, slot.assignment.spec)
+
+    def _launch(self, slot: Slot, spec: ContainerSpec) -> None:
+        if slot.progress is Progress.ASSIGNED:
+            self._begin(slot, Work.PREPARE, Prepare(key=slot.key, spec=spec))
+        elif slot.desired is Desired.RUN and slot.progress in (
+            Progress.PREPARED,
+            Progress.STARTING,
+        ):
+            # Written down before it is done: after a crash the container is looked for, and a
+            # slot that never got this far is known not to run.
+            self._advance(slot, Progress.STARTING)
+            self._begin(slot, Work.START, Start(key=slot.key, spec=spec))
+
+    def _begin(self, slot: Slot, work: Work, effect: Effect) -> None:
+        slot.work = work
+        self._effects.append(effect)
+
+    def _advance(self, slot: Slot, progress: Progress, *, stopped_at_ms: int = 0) -> None:
+        if progress > slot.progress:
+            slot.progress = progress
+            slot.stopped_at_ms = stopped_at_ms or slot.stopped_at_ms
+            self._effects.append(KeepSlot(slot=slot))
+            self._report(slot)
+
+    def _up(self, slot: Slot, started_at_ms: int, private_ipv4: str) -> None:
+        slot.started_at_ms = started_at_ms
+        slot.private_ipv4 = private_ipv4
+        self._advance(slot, Progress.RUNNING)
+
+    def _report(self, *slots: Slot) -> None:
+        if not (slots and self.state.connected):
+            return
+        seq = self.state.next_report
+        self.state.next_report += 1
+        told = tuple(s.key for s in slots if s.progress is Progress.RELEASED)
+        if told:
+            self.state.released[seq] = told
+        self._effects.append(Report(seq=seq, slots=slots))
+
+    def _retry_later(self, slot: Slot) -> None:
+        slot.failures += 1
+        pause_ms = min(RETRY_FIRST_MS * 2 ** min(slot.failures - 1, 16), RETRY_MAX_MS)
+        slot.retry_at_ms = self._now + pause_ms
+
+    # what the engine says
+
+    def _voted(self, given: i.Prepared | i.PrepareFailed) -> None:
+        slot = self.state.slots[given.key]
+        slot.work = Work.IDLE
+        if isinstance(given, i.Prepared):
+            self._advance(slot, Progress.PREPARED)
+        else:
+            slot.reason, slot.permanent = given.reason, given.permanent
+            self._advance(slot, Progress.REFUSED)
+        self._go_on(slot)
+
+    def _launched(self, given: i.StartedUp | i.StartFailed) -> None:
+        slot = self.state.slots[given.key]
+        slot.work = Work.IDLE
+        if isinstance(given, i.StartedUp):
+            slot.failures = 0
+            self._up(slot, given.started_at_ms, given.private_ipv4)
+        elif given.uncertain:
+            # The engine did not answer: the container may or may not run. Ask again, never assume.
+            self._retry_later(slot)
+        else:
+            slot.reason = given.reason
+            self._advance(slot, Progress.EXITED, stopped_at_ms=given.wall_ms)
+        self._go_on(slot)
+
+    def _ended(self, given: i.Ended) -> None:
+        slot = self.state.slots.get(given.key)
+        if slot is None:
+            return
+        slot.waiting = False
+        if slot.progress < Progress.EXITED:
+            slot.exit_code = given.exit_code
+            slot.reason = slot.reason if slot.lease_over else given.reason
+            self._advance(slot, Progress.EXITED, stopped_at_ms=given.stopped_at_ms)
+        self._go_on(slot)
+
+    def _wait_failed(self, given: i.WaitFailed) -> None:
+        slot = self.state.slots.get(given.key)
+        if slot is not None:
+            slot.waiting = False
+            self._retry_later(slot)
+
+    def _stopped(self, given: i.Stopped | i.StopFailed) -> None:
+        slot = self.state.slots[given.key]
+        slot.work = Work.IDLE
+        if isinstance(given, i.StopFailed):
+            self._unclean(slot, given.reason)
+        elif slot.progress is Progress.STARTING:
+            # It was stopped before it came up: nothing will ever say how it ended.
+            self._advance(slot, Progress.EXITED, stopped_at_ms=given.wall_ms)
+            self._go_on(slot)
+        # Nothing to do for a running one: is still waited for, and its exit code comes by Ended.
+
+    def _removed(self, given: i.Removed | i.RemoveFailed) -> None:
+        slot = self.state.slots[given.key]
+        slot.work = Work.IDLE
+        if isinstance(given, i.RemoveFailed):
+            self._unclean(slot, given.reason)
+            return
+        slot.unclean_reason = ""
+        self._advance(slot, Progress.RELEASED)
+
+    def _unclean(self, slot: Slot, reason: str) -> None:
+        """The host cannot be proven clean: say so with the evidence, and go on trying."""
+        if reason != slot.unclean_reason:
+            slot.unclean_reason = reason
+            self._effects.append(KeepSlot(slot=slot))
+            self._report(slot)
+        self._retry_later(slot)

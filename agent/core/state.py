@@ -1,0 +1,76 @@
+"""What one agent knows of the nodes it was given: data only. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from agent.core.assignment import Assignment, Desired, NodeKey, Progress
+
+
+class Work(StrEnum):
+    """What the engine is doing for a slot right now; one verb at a time, but for WAIT."""
+
+    IDLE = "IDLE"
+    PREPARE = "PREPARE"
+    START = "START"
+    STOP = "STOP"
+    REMOVE = "REMOVE"
+
+
+@dataclass(slots=True, kw_only=True)
+class Slot:
+    """One node on this host, from its assignment until it is released.
+
+    The members up to `unclean_reason` are in the ledger, written before the engine is asked to
+    act on them; the rest is of this process alone.
+    """
+
+    key: NodeKey
+    desired: Desired
+    assignment: Assignment | None
+    """None for a container that was found and that no assignment named."""
+    progress: Progress = Progress.ASSIGNED
+    started_at_ms: int = 0
+    private_ipv4: str = ""
+    exit_code: int | None = None
+    reason: str = ""
+    permanent: bool = False
+    stopped_at_ms: int = 0
+    unclean_reason: str = ""
+
+    work: Work = Work.IDLE
+    waiting: bool = False
+    """The engine's `wait` runs for this slot."""
+    known: bool = True
+    """The newest assignments of this session name it; else it is stopped after a grace."""
+    confirmed: bool = False
+    """Assignments that came to this process name it. Nothing is started on the word of a ledger
+    alone: the coordinator may have given the node up while the agent was away."""
+    retry_at_ms: int | None = None
+    """When to ask the engine again for what failed."""
+    failures: int = 0
+    lease_over: bool = False
+
+    @property
+    def may_run(self) -> bool:
+        """Something of it may be on the host: it may never be forgotten without proof."""
+        return Progress.STARTING <= self.progress < Progress.RELEASED
+
+
+@dataclass(slots=True, kw_only=True)
+class AgentState:
+    slots: dict[NodeKey, Slot] = field(default_factory=dict)
+    generation: int = 0
+    connected: bool = False
+    heartbeats: dict[int, int] = field(default_factory=dict)
+    """seq -> when it was sent, for those not yet acknowledged."""
+    last_contact_ms: int = 0
+    """When the newest acknowledged heartbeat was *sent*: the coordinator cannot have counted
+    from any earlier moment, so the lease ends here first."""
+    next_report: int = 1
+    released: dict[int, tuple[NodeKey, ...]] = field(default_factory=dict)
+    """report seq -> slots whose release it told; forgotten only once that is acknowledged, so
+    that an assignment repeated after a lost report never starts a node again."""
+    unknown_since_ms: int | None = None
+    """Since when a connected session names none of some slots."""
