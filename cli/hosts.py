@@ -1,0 +1,149 @@
+"""`muster hosts`: the machines of the cluster, and an operator's words about them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from cli.arguments import Parser
+from cli.connect import ANSWER_SECONDS, Coordinator, coordinator
+from cli.failure import ExitCode, Failure
+from cli.table import Style, ago, fields, now_ms, rows
+from muster.v1.host_service_pb2 import (
+    DescribeHostsRequest,
+    DrainHostRequest,
+    DrainHostResponse,
+    FenceHostRequest,
+    FenceHostResponse,
+    Host,
+    HostState,
+    ListHostsRequest,
+    ListHostsResponse,
+    ResumeHostRequest,
+    ResumeHostResponse,
+)
+
+_HEADERS = ("HOST", "STATE", "NODE", "ADDRESS", "TYPE", "VCPUS", "MIB", "GPUS", "ENGINE", "SEEN")
+
+
+def arguments(parser: Parser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
+    actions.add_parser("list", help="all hosts (the default)")
+    describe = actions.add_parser("describe", help="hosts in full")
+    describe.add_argument("hosts", nargs="+", metavar="HOST")
+    drain = actions.add_parser("drain", help="give a host no new work; what it runs goes on")
+    drain.add_argument("host", metavar="HOST")
+    drain.add_argument("--reason", default="", help="shown with the host")
+    resume = actions.add_parser("resume", help="end a drain, or a quarantine if it is clean again")
+    resume.add_argument("host", metavar="HOST")
+    fence = actions.add_parser(
+        "fence", help="vouch that nothing runs on a lost host any more: its job goes on elsewhere"
+    )
+    fence.add_argument("host", metavar="HOST")
+
+
+async def run(args: argparse.Namespace) -> int:
+    async with coordinator(args) as there:
+        match args.action:
+            case "describe":
+                return await _describe(there, args)
+            case "drain" | "resume" | "fence":
+                return await _change(there, args)
+        reply = await there.hosts.ListHosts(ListHostsRequest(), timeout=ANSWER_SECONDS)
+    if args.output == "json":
+        from cli.jsonout import show
+
+        show(reply)
+    else:
+        print("\n".join(_table(reply, Style.of(sys.stdout))))
+    return 0
+
+
+def _table(reply: ListHostsResponse, style: Style) -> list[str]:
+    if not reply.hosts:
+        return ["no hosts; muster-agent --coordinator HOST:PORT makes a machine one"]
+    now = now_ms()
+    cells = [
+        (
+            host.host_id,
+            HostState.Name(host.state),
+            host.job_id,
+            host.private_ipv4_address,
+            host.instance_type,
+            host.vcpus,
+            host.memory_mib,
+            host.gpus,
+            host.engine,
+            ago(host.last_contact_at, now),
+            "; ".join(filter(None, ("draining" if host.draining else "", host.reason))),
+        )
+        for host in reply.hosts
+    ]
+    return rows((*_HEADERS, "REMARK"), cells, style)
+
+
+def _details(host: Host, style: Style) -> list[str]:
+    return fields(
+        (
+            ("host", host.host_id),
+            ("state", HostState.Name(host.state)),
+            ("draining", "yes" if host.draining else "no"),
+            ("reason", host.reason),
+            ("node", host.job_id),
+            ("address", host.private_ipv4_address),
+            ("instance type", host.instance_type),
+            ("vCPUs", host.vcpus),
+            ("memory", f"{host.memory_mib} MiB"),
+            ("GPUs", host.gpus),
+            ("engine", host.engine),
+            ("labels", ", ".join(f"{key}={host.labels[key]}" for key in sorted(host.labels))),
+            ("agent", host.agent_version),
+            ("boot id", host.boot_id),
+            ("last contact", ago(host.last_contact_at, now_ms())),
+        ),
+        style,
+    )
+
+
+async def _describe(there: Coordinator, args: argparse.Namespace) -> int:
+    request = DescribeHostsRequest(host_ids=args.hosts)
+    reply = await there.hosts.DescribeHosts(request, timeout=ANSWER_SECONDS)
+    if args.output == "json":
+        from cli.jsonout import show
+
+        show(reply)
+    else:
+        style = Style.of(sys.stdout)
+        print("\n\n".join("\n".join(_details(host, style)) for host in reply.hosts))
+    known = [host.host_id for host in reply.hosts]
+    unknown = [host for host in args.hosts if host not in known]
+    if unknown:
+        raise Failure(
+            f"there is no host {', '.join(unknown)}; `muster hosts` shows all", ExitCode.NOT_FOUND
+        )
+    return 0
+
+
+async def _change(there: Coordinator, args: argparse.Namespace) -> int:
+    host_id: str = args.host
+    reply: DrainHostResponse | ResumeHostResponse | FenceHostResponse
+    match args.action:
+        case "drain":
+            reply = await there.hosts.DrainHost(
+                DrainHostRequest(host_id=host_id, reason=args.reason), timeout=ANSWER_SECONDS
+            )
+        case "resume":
+            reply = await there.hosts.ResumeHost(
+                ResumeHostRequest(host_id=host_id), timeout=ANSWER_SECONDS
+            )
+        case _:
+            reply = await there.hosts.FenceHost(
+                FenceHostRequest(host_id=host_id), timeout=ANSWER_SECONDS
+            )
+    if args.output == "json":
+        from cli.jsonout import show
+
+        show(reply)
+    else:
+        print("\n".join(_table(ListHostsResponse(hosts=[reply.host]), Style.of(sys.stdout))))
+    return 0

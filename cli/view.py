@@ -1,0 +1,74 @@
+"""A job as WatchJob tells it, folded into what is true now. Pure: no clock, no stream.
+
+`watch`, `logs -f` and `submit --wait` all stand on it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from muster.v1.job_pb2 import JobStatus, JobSummary
+from muster.v1.job_service_pb2 import JobEvent, NodeView, WatchJobResponse
+
+TERMINAL = ("SUCCEEDED", "FAILED")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one response brought that was not known before."""
+
+    events: list[JobEvent]
+    nodes: list[NodeView]
+    status: bool
+
+
+@dataclass(slots=True)
+class View:
+    """The newest state of a job and its nodes."""
+
+    job: JobSummary = field(default_factory=JobSummary)
+    nodes: dict[int, NodeView] = field(default_factory=dict)
+    _told: set[tuple[float, str, str, int | None]] = field(default_factory=set)
+
+    def apply(self, response: WatchJobResponse) -> Change:
+        """Take in one response. The same one twice changes nothing, as after a reconnect."""
+        before = {} if response.reset else self.nodes
+        changed = [node for node in response.nodes if self.nodes.get(node.node_index) != node]
+        self.nodes = dict(sorted({**before, **{n.node_index: n for n in response.nodes}}.items()))
+        status = self.job.status != response.job.status
+        self.job = response.job
+        return Change([event for event in response.events if self._is_new(event)], changed, status)
+
+    def _is_new(self, event: JobEvent) -> bool:
+        # An event has no number of its own, and all that are known come again after a reconnect.
+        node = event.node_index if event.HasField("node_index") else None
+        key = (event.at, event.kind, event.message, node)
+        new = key not in self._told
+        self._told.add(key)
+        return new
+
+    @property
+    def status(self) -> str:
+        return JobStatus.Name(self.job.status)
+
+    @property
+    def attempt(self) -> int:
+        """The newest attempt that a host was reserved for; 0 before."""
+        return max((node.attempt for node in self.nodes.values()), default=0)
+
+    @property
+    def ended(self) -> bool:
+        return self.status in TERMINAL
+
+    def counts(self) -> dict[str, int]:
+        """How many nodes there are in each state."""
+        return dict(sorted(Counter(node.state for node in self.nodes.values()).items()))
+
+
+def exit_code(job: JobSummary) -> int:
+    """What `submit --wait` exits with: main's exit code, but never 0 for a job that FAILED, as
+    it does by a timeout, by `terminate`, or when its memory ran out."""
+    if job.status == JobStatus.SUCCEEDED:
+        return 0
+    return job.container.exit_code or 1

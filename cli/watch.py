@@ -1,0 +1,152 @@
+"""`muster watch`: a job's nodes live, one line a node.
+
+On a terminal the picture is redrawn in place; anywhere else each change is a line of its own,
+so that the output can be kept and searched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from typing import TextIO
+
+from cli.arguments import Parser
+from cli.connect import Coordinator, coordinator
+from cli.stream import tell, watch_job
+from cli.table import Style, clock, is_dumb, plain, rows
+from cli.view import Change, View
+from muster.v1.job_service_pb2 import NodeView, WatchJobResponse
+
+_HEADERS = ("NODE", "STATE", "HOST", "ADDRESS", "SINCE", "EXIT", "REASON")
+_UNHAPPY_FIRST = ("FAILED", "STOPPING", "PREPARING", "PREPARED", "STARTING", "RUNNING")
+
+
+def arguments(parser: Parser) -> None:
+    parser.add_argument("job", metavar="JOB", help="id or ARN of a job")
+
+
+async def run(args: argparse.Namespace) -> int:
+    async with coordinator(args) as there:
+        if args.output == "json":
+            from cli.jsonout import show_line
+
+            async for response in watch_job(there, args.job):
+                show_line(response)
+        else:
+            await show(there, args.job, sys.stdout)
+    return 0
+
+
+async def show(there: Coordinator, job_id: str, out: TextIO) -> View:
+    """Show a job on `out` until it has ended and its nodes are gone; what it was at the end."""
+    view = View()
+    live = out.isatty() and not is_dumb()
+    draw: Callable[[View, Change], None] = Screen(out).draw if live else Lines(out).draw
+    async for response in watch_job(there, job_id):
+        draw(view, view.apply(response))
+        _tell_skipped(response)
+    return view
+
+
+def _tell_skipped(response: WatchJobResponse) -> None:
+    if response.events_skipped:
+        tell(f"{response.events_skipped} events left out: this terminal was too slow")
+
+
+class Lines:
+    """Each event and change on a line of its own."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._style = Style.of(out)
+
+    def draw(self, view: View, change: Change) -> None:
+        for line in lines(view, change, self._style):
+            print(line, file=self._out, flush=True)
+
+
+def lines(view: View, change: Change, style: Style) -> Iterable[str]:
+    """What happened, then the nodes whose state is new, then the job's status."""
+    for event in change.events:
+        who = f"#{event.node_index}" if event.HasField("node_index") else "job"
+        yield f"{clock(event.at)}  {who:<5} {event.kind}: {plain(event.message)}"
+    for node in change.nodes:
+        told = [node.state, node.host_id, node.private_ipv4_address, _end(node)]
+        yield (
+            f"{clock(node.since)}  {f'#{node.node_index}':<5} "
+            f"{style.state(node.state)} {plain(' '.join(filter(None, told[1:])))}".rstrip()
+        )
+    if change.status:
+        reason = plain(view.job.status_reason)
+        yield f"job {view.job.job_id} {style.state(view.status)}{f': {reason}' if reason else ''}"
+
+
+def _end(node: NodeView) -> str:
+    code = f"exit code {node.exit_code}" if node.HasField("exit_code") else ""
+    return ", ".join(filter(None, (code, node.reason)))
+
+
+class Screen:
+    """A picture of the job that replaces itself, as many nodes as the terminal is high."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._height = 0
+        self._event = ""
+
+    def draw(self, view: View, change: Change) -> None:
+        for event in change.events:
+            self._event = f"{clock(event.at)} {event.kind}: {plain(event.message)}"
+        columns, lines = shutil.get_terminal_size()
+        # The last column stays free: a full line would wrap on some terminals.
+        style = Style(Style.of(self._out).colour, columns - 1)
+        picture = frame(view, self._event, style, lines - 1)
+        up = f"\x1b[{self._height}F" if self._height else ""
+        self._out.write(up + "".join(f"{line}\x1b[K\n" for line in picture) + "\x1b[J")
+        self._out.flush()
+        self._height = len(picture)
+
+
+def frame(view: View, event: str, style: Style, height: int) -> list[str]:
+    """The picture, at most `height` lines: the job, its nodes, and what happened last.
+
+    When not all nodes fit, main and those in trouble come first, and the rest is counted.
+    """
+    job = view.job
+    head = f"{job.job_name}  {job.job_id}  {view.status}"
+    if view.attempt > 1:
+        head += f"  attempt {view.attempt}"
+    head = head[: style.width].replace(view.status, style.state(view.status), 1)
+    nodes = list(view.nodes.values())
+    # The job's line, the header and the last event always stand.
+    room = max(height - 3, 1)
+    rest: list[str] = []
+    if len(nodes) > room:
+        room = max(room - 1, 1)
+        nodes.sort(key=_importance)
+        counts = ", ".join(f"{number} {state}" for state, number in view.counts().items())
+        rest = [f"... {len(nodes) - room} more of {len(nodes)} nodes: {counts}"[: style.width]]
+    shown = sorted(nodes[:room], key=lambda node: node.node_index)
+    table = rows(_HEADERS, map(_cells, shown), style) if shown else []
+    last = plain(job.status_reason) if view.ended or not event else event
+    return [head, *table, *rest, last[: style.width]]
+
+
+def _importance(node: NodeView) -> tuple[bool, int, int]:
+    known = node.state in _UNHAPPY_FIRST
+    rank = _UNHAPPY_FIRST.index(node.state) if known else len(_UNHAPPY_FIRST)
+    return (not node.is_main_node, rank, node.node_index)
+
+
+def _cells(node: NodeView) -> tuple[object, ...]:
+    return (
+        f"#{node.node_index}{' main' if node.is_main_node else ''}",
+        node.state,
+        node.host_id,
+        node.private_ipv4_address,
+        clock(node.since),
+        node.exit_code if node.HasField("exit_code") else "",
+        node.reason,
+    )
