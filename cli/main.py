@@ -26,7 +26,7 @@ COMMANDS = {
     "watch": ("cli.watch", "show a job's nodes live, until the job has ended"),
     "logs": ("cli.logs", "print the output of a job's nodes, or follow it"),
     "cancel": ("cli.cancel", "end jobs that have not started"),
-    "terminate": ("cli.terminate", "end jobs, or single child nodes, in any state"),
+    "terminate": ("cli.cancel", "end jobs, or single child nodes, in any state"),
     "explain": ("cli.explain", "say why a job waits, host by host"),
     "hosts": ("cli.hosts", "list, describe, drain, resume and fence hosts"),
     "definitions": ("cli.definitions", "list, register, describe and deregister job definitions"),
