@@ -5,7 +5,7 @@ Apart from `spool.py` because the shim imports that one and must not pay for asy
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from agent import spool
@@ -14,7 +14,7 @@ from agent.host.inotify import DirectoryWatch
 _CHUNK_BYTES = 64 * 1024
 
 
-async def follow(directory: Path, offset: int) -> AsyncIterator[tuple[int, bytes]]:
+async def follow(directory: Path, offset: int) -> AsyncGenerator[tuple[int, bytes], None]:
     """Yield (offset, bytes) from `offset` on, waiting for more, until the spool is finished and
     read to its end, or removed.
 

@@ -26,6 +26,7 @@ from typing import Any
 from agent import spool
 from agent.core.assignment import ContainerSpec, NodeKey
 from agent.engine import shim
+from agent.engine.pidfd import ended
 from agent.engine.port import EngineError, ErrorClass, Exit, Managed, Started
 
 _START_SECONDS = 60.0
@@ -168,8 +169,9 @@ class ProcessEngine:
         """All nodes that have a directory here."""
         if not self._data_dir.exists():
             return []
-        keys = [NodeKey.parse(entry.name) for entry in self._data_dir.iterdir()]
-        return [self._managed(key) for key in sorted(key for key in keys if key is not None)]
+        parsed = [NodeKey.parse(entry.name) for entry in self._data_dir.iterdir()]
+        keys = [key for key in parsed if key is not None]
+        return [self._managed(key) for key in sorted(keys, key=lambda key: (key.attempt, key))]
 
     async def close(self) -> None:
         """Nothing to let go of: every verb closes what it opened."""
@@ -329,20 +331,7 @@ async def _opened(record: _Shim) -> AsyncIterator[int | None]:
 
 
 async def _ended(pidfd: int | None, timeout_seconds: float | None = None) -> bool:
-    """Wait for the process; False after `timeout_seconds`."""
-    if pidfd is None:
-        return True
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    loop.add_reader(pidfd, ended.set)
-    try:
-        async with asyncio.timeout(timeout_seconds):
-            await ended.wait()
-    except TimeoutError:
-        return False
-    finally:
-        loop.remove_reader(pidfd)
-    return True
+    return pidfd is None or await ended(pidfd, timeout_seconds)
 
 
 def _send(pidfd: int | None, number: int) -> None:
@@ -399,7 +388,7 @@ async def _kill_pid(pid: int, timeout_seconds: float) -> bool:
         return True
     try:
         _send(pidfd, signal.SIGKILL)
-        return await _ended(pidfd, max(0.0, timeout_seconds))
+        return await ended(pidfd, max(0.0, timeout_seconds))
     finally:
         os.close(pidfd)
 

@@ -21,6 +21,7 @@ neither asyncio, pathlib nor subprocess. Must not import anything of `agent` but
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -162,8 +163,8 @@ class _Shim:
             os.close(go_write)
             try:
                 _become_command(shim, output, scratch, ids, go_read)
-                os.execvpe(command[0], command, environment)
-            except OSError as error:
+                _exec(command, environment)
+            except Exception as error:
                 os.write(failed_write, _exec_failure(command[0], error).encode())
             finally:
                 os._exit(127)
@@ -284,13 +285,30 @@ def _become_command(
     # After the switch, which clears it.
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != shim or os.read(go, 1) != b"g":
-        os._exit(127)
+        raise OSError(errno.ESRCH, "the shim is gone")
 
 
-def _exec_failure(program: str, error: OSError) -> str:
+def _exec(command: list[str], environment: dict[str, str]) -> NoReturn:
+    """Search the PATH of `environment`. Not os.execvpe, which imports a module, and the user
+    switched to may not be allowed to read this Python."""
+    failure: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    directories = [""] if "/" in command[0] else environment["PATH"].split(":")
+    for directory in directories:
+        try:
+            os.execve(os.path.join(directory, command[0]), command, environment)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except PermissionError as error:
+            # As a shell does: go on looking, but say this if nothing else is found.
+            failure = error
+    raise failure
+
+
+def _exec_failure(program: str, error: Exception) -> str:
     if isinstance(error, FileNotFoundError) and "/" not in program:
         return f'exec: "{program}": executable file not found in $PATH'
-    return f'exec: "{program}": {(error.strerror or str(error)).lower()}'
+    why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return f'exec: "{program}": {why.lower()}'
 
 
 def _signals_to_pipe() -> int:
@@ -380,5 +398,5 @@ def _read_all(fd: int) -> bytes:
 def _prctl(option: int, value: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(option, value, 0, 0, 0) != 0:
-        errno = ctypes.get_errno()
-        raise OSError(errno, f"prctl({option}): {os.strerror(errno)}")
+        code = ctypes.get_errno()
+        raise OSError(code, f"prctl({option}): {os.strerror(code)}")

@@ -1,0 +1,124 @@
+"""Runs docker's or podman's command line: one call, one process, one time limit.
+
+Turns what can go wrong with a process (no such binary, no answer in time, engine away) into
+EngineError, and leaves the meaning of an exit code to the caller. Must not import a certain
+engine, nor build or read anything that `argv` and `parse` do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from agent.engine import parse
+from agent.engine.port import EngineError, ErrorClass
+
+CALL_SECONDS = 60.0
+_STDOUT_BYTES = 4 * 1024 * 1024
+_STDERR_BYTES = 4 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What an ended call left. `stderr` is its last 4 KiB."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    def error(self, name: str) -> EngineError:
+        """This output as a failure that AWS calls `name`."""
+        reason = f"{name}: {parse.message(self.stderr)}"
+        return EngineError(parse.error_class(self.stderr), reason)
+
+
+class Cli:
+    """One engine's binary. `engine_args` go before the sub-command of every call."""
+
+    def __init__(self, binary: str, engine_args: tuple[str, ...]) -> None:
+        self.binary = binary
+        self._engine_args = engine_args
+
+    async def call(
+        self,
+        arguments: Sequence[str],
+        *,
+        limit_seconds: float | None = CALL_SECONDS,
+        environment: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> Output:
+        """Run to the end. `environment` is added to the agent's own.
+
+        EngineError: ENGINE_GONE when the engine or its binary is not there, TRANSIENT when it
+        does not end in time. Cancelled, it ends the process first.
+        """
+        async with self.running(
+            arguments, asyncio.subprocess.PIPE, environment, pass_fds
+        ) as process:
+            if process.stdout is None or process.stderr is None:
+                raise AssertionError("both were asked for as pipes")
+            try:
+                async with asyncio.timeout(limit_seconds):
+                    stdout, stderr, exit_code = await asyncio.gather(
+                        _tail(process.stdout, _STDOUT_BYTES),
+                        _tail(process.stderr, _STDERR_BYTES),
+                        process.wait(),
+                    )
+            except TimeoutError:
+                raise EngineError(
+                    ErrorClass.TRANSIENT,
+                    f"DockerTimeoutError: {self.binary} {arguments[0]} did not end within "
+                    f"{limit_seconds:.0f} s",
+                ) from None
+        output = Output(exit_code, stdout, stderr)
+        if exit_code != 0 and parse.error_class(stderr) is ErrorClass.ENGINE_GONE:
+            raise output.error("EngineNotReachableError")
+        return output
+
+    @contextlib.asynccontextmanager
+    async def running(
+        self,
+        arguments: Sequence[str],
+        stderr: int,
+        environment: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
+        """The started process; it is killed and collected if it still runs at the end."""
+        # Looked up in the agent's PATH, before a job's variables are added.
+        path = shutil.which(self.binary)
+        if path is None:
+            raise EngineError(
+                ErrorClass.ENGINE_GONE, f"EngineNotReachableError: no program {self.binary}"
+            )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(path, *self._engine_args, *arguments),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=stderr,
+                env={**os.environ, **(environment or {})},
+                pass_fds=pass_fds,
+                # A terminal's Ctrl-C is the agent's business, not that of its calls under way.
+                start_new_session=True,
+            )
+        except OSError as error:
+            reason = f"EngineNotReachableError: {path}: {error}"
+            raise EngineError(ErrorClass.TRANSIENT, reason) from error
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+
+
+async def _tail(stream: asyncio.StreamReader, limit_bytes: int) -> str:
+    kept = b""
+    while data := await stream.read(64 * 1024):
+        kept = (kept + data)[-limit_bytes:]
+    return kept.decode(errors="replace")

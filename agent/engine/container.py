@@ -1,0 +1,306 @@
+"""What docker and podman have in common: the port's verbs, over their command lines.
+
+Keeps no state about containers: the engine does. All that is held in memory is one task per
+running container that copies its output to the spool; after a restart it goes on where the spool
+ends, because an engine's log always begins with the container's first byte.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import contextlib
+import functools
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+from agent import spool
+from agent.core.assignment import ContainerSpec, NodeKey
+from agent.engine import argv, parse
+from agent.engine.cli import CALL_SECONDS, Cli
+from agent.engine.port import EngineError, ErrorClass, Exit, Managed, Started
+
+_PULL_SECONDS = 30 * 60.0
+_DRAIN_SECONDS = 30.0
+"""How long output may still come after the end of its container."""
+
+
+class ContainerEngine(abc.ABC):
+    """An engine behind a command line. See `port.Engine` for the verbs.
+
+    `engine_args` go before every sub-command (`--runtime runc`), `run_args` are added to
+    `create` (`--ulimit nofile=1024:1024`). Spools are `spool_dir/<key.name>`.
+    """
+
+    def __init__(
+        self,
+        binary: str,
+        host_id: str,
+        spool_dir: Path,
+        spool_limit_bytes: int,
+        run_args: tuple[str, ...] = (),
+        engine_args: tuple[str, ...] = (),
+    ) -> None:
+        self._cli = Cli(binary, engine_args)
+        self._host_id = host_id
+        self._spool_dir = spool_dir
+        self._spool_limit_bytes = spool_limit_bytes
+        self._run_args = run_args
+        self._copies: dict[NodeKey, _Copy] = {}
+
+    _create_args: tuple[str, ...] = ()
+    """What this engine's `create` needs besides what both have."""
+
+    _remove_args: tuple[str, ...] = ()
+    """What this engine's `rm` needs besides what both have."""
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """`docker` or `podman`."""
+
+    @abc.abstractmethod
+    async def probe(self) -> str:
+        """The engine's version; EngineError(ENGINE_GONE) when it does not answer."""
+
+    @abc.abstractmethod
+    async def _wait_for_end(self, key: NodeKey, container: parse.Container) -> None:
+        """Return when the running container has ended. May return too early, and then fails."""
+
+    @abc.abstractmethod
+    async def _copy_output(
+        self,
+        key: NodeKey,
+        container: parse.Container,
+        write: Callable[[bytes], None],
+        ended: asyncio.Event,
+    ) -> None:
+        """Give `write` all output from the container's first byte to its last; `ended` says when
+        no more will come."""
+
+    async def prepare(self, key: NodeKey, spec: ContainerSpec) -> None:
+        """Pull the image; the one already here will do when that fails."""
+        if argv.has_local_registry(spec.image) and await self._has_image(spec.image):
+            return
+        try:
+            pulled = await self._cli.call(argv.pull(spec.image), limit_seconds=_PULL_SECONDS)
+            if pulled.exit_code == 0:
+                return
+            failure = pulled.error("CannotPullContainerError")
+        except EngineError as error:
+            if error.error_class is ErrorClass.ENGINE_GONE:
+                raise
+            failure = error
+        if not await self._has_image(spec.image):
+            raise failure
+
+    async def start(self, key: NodeKey, spec: ContainerSpec) -> Started:
+        """Create, then start: each step is skipped when an earlier call has done it."""
+        container = await self._inspect(key)
+        if container is None:
+            await self._create(key, spec)
+        if container is None or container.started is None:
+            output = await self._cli.call(argv.start(key))
+            if output.exit_code:
+                raise output.error("CannotStartContainerError")
+            container = await self._inspect(key)
+        if container is None or container.started is None:
+            raise _transient(f"CannotStartContainerError: {key.name} vanished while it started")
+        self._copy(key, container)
+        return container.started
+
+    async def wait(self, key: NodeKey) -> Exit:
+        """The engine's own record of the end, once all output is in the spool."""
+        container = await self._inspect(key)
+        copy = None
+        if container is not None and container.started is not None:
+            copy = self._copy(key, container)
+            if container.is_running:
+                await self._wait_for_end(key, container)
+                container = await self._inspect(key)
+        if container is not None and container.is_running:
+            raise _transient(f"CannotInspectContainerError: {key.name} still runs")
+        if copy is not None:
+            await copy.drained()
+        try:
+            spool.finish(self._spool_dir / key.name)
+        except OSError as error:
+            raise _transient(f"CannotInspectContainerError: {error}") from error
+        if container is None or not container.has_ended:
+            what = "no container" if container is None else "never started:"
+            return Exit(
+                exit_code=None,
+                stopped_at_ms=time.time_ns() // 1_000_000,
+                reason=f"CannotInspectContainerError: {what} {key.name}",
+            )
+        return container.end
+
+    async def stop(self, key: NodeKey, grace_seconds: int) -> None:
+        """The engine's `stop`; `kill` if that leaves it running."""
+        output = await self._cli.call(
+            argv.stop(key, grace_seconds), limit_seconds=grace_seconds + CALL_SECONDS
+        )
+        if output.exit_code and parse.says_absent(output.stderr):
+            return
+        await self.kill(key)
+
+    async def kill(self, key: NodeKey) -> None:
+        """The engine's `kill`, unless it has ended, and then its end."""
+        container = await self._inspect(key)
+        if container is None or not container.is_running:
+            return
+        output = await self._cli.call(argv.kill(key))
+        # It may have ended by itself meanwhile, which is an error to the engine and not to us.
+        container = await self._inspect(key)
+        if container is not None and container.is_running:
+            if output.exit_code:
+                raise output.error("CannotStopContainerError")
+            async with _limited(f"CannotStopContainerError: {key.name} survives SIGKILL"):
+                await self._wait_for_end(key, container)
+
+    async def remove(self, key: NodeKey) -> None:
+        """The engine's `rm`, and proof by `inspect`."""
+        output = await self._cli.call(argv.remove(key, self._remove_args))
+        left = await self._inspect(key)
+        if left is not None:
+            evidence = f"{key.name} is {left.status}, pid {left.pid}"
+            error = output.error("CannotRemoveContainerError")
+            raise EngineError(error.error_class, f"{error.reason} ({evidence})")
+        copy = self._copies.pop(key, None)
+        if copy is not None:
+            await copy.close()
+
+    async def list_managed(self) -> list[Managed]:
+        """By label; containers that go meanwhile are left out."""
+        listed = await self._cli.call(argv.list_ids(self._host_id))
+        if listed.exit_code:
+            raise listed.error("CannotListContainersError")
+        ids = listed.stdout.split()
+        found = await self._inspect_all(ids) if ids else []
+        managed = [
+            Managed(key=entry.key, started=entry.started, running=entry.is_running)
+            for entry in found
+            if entry.key is not None
+        ]
+        return sorted(managed, key=lambda entry: (entry.key.attempt, entry.key))
+
+    async def close(self) -> None:
+        """End the copying of output; the next engine goes on with it."""
+        for copy in self._copies.values():
+            await copy.close()
+        self._copies.clear()
+
+    async def _create(self, key: NodeKey, spec: ContainerSpec) -> None:
+        environment = argv.split_environment(spec.environment)
+        if environment.refused:
+            raise EngineError(
+                ErrorClass.PERMANENT,
+                f"CannotCreateContainerError: {', '.join(environment.refused)}: a value with "
+                "control characters cannot be passed under this name",
+            )
+        # In memory, so that no secret is left on a disk whatever happens to the agent.
+        env_file = os.memfd_create("environment")
+        try:
+            os.write(env_file, environment.file.encode())
+            output = await self._cli.call(
+                argv.create(
+                    key,
+                    spec,
+                    self._host_id,
+                    f"/proc/self/fd/{env_file}",
+                    [name for name, _ in environment.inherited],
+                    [*self._create_args, *self._run_args],
+                ),
+                environment=dict(environment.inherited),
+                pass_fds=(env_file,),
+            )
+        finally:
+            os.close(env_file)
+        if output.exit_code:
+            raise output.error("CannotCreateContainerError")
+
+    async def _has_image(self, image: str) -> bool:
+        return (await self._cli.call(argv.inspect_image(image))).exit_code == 0
+
+    async def _inspect(self, key: NodeKey) -> parse.Container | None:
+        found = await self._inspect_all([key.name])
+        return found[0] if found else None
+
+    async def _inspect_all(self, names: list[str]) -> list[parse.Container]:
+        """Those of `names` that are there."""
+        output = await self._cli.call(argv.inspect(names))
+        if output.exit_code and not parse.says_absent(output.stderr):
+            raise output.error("CannotInspectContainerError")
+        try:
+            return parse.containers(output.stdout)
+        except ValueError as error:
+            raise _transient(f"CannotInspectContainerError: {error}") from error
+
+    def _copy(self, key: NodeKey, container: parse.Container) -> _Copy:
+        """The task that copies the container's output, started if there is none."""
+        copy = self._copies.get(key)
+        if copy is None or copy.has_failed:
+            writer = spool.SpoolWriter(self._spool_dir / key.name, self._spool_limit_bytes)
+            copy = _Copy(writer, functools.partial(self._copy_output, key, container))
+            self._copies[key] = copy
+        return copy
+
+
+class _Copy:
+    """The copying of one container's output to its spool."""
+
+    def __init__(
+        self,
+        writer: spool.SpoolWriter,
+        copy_output: Callable[[Callable[[bytes], None], asyncio.Event], Awaitable[None]],
+    ) -> None:
+        self._writer = writer
+        self._skip_bytes = writer.end_offset
+        self._ended = asyncio.Event()
+        self._task = asyncio.ensure_future(copy_output(self._write, self._ended))
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it stopped before the end of the output."""
+        return self._task.done() and (self._task.cancelled() or self._task.exception() is not None)
+
+    async def drained(self) -> None:
+        """Return when all output of the container, which has ended, is written. What cannot be
+        read is said in the spool itself, for whoever misses it."""
+        self._ended.set()
+        done, _ = await asyncio.wait([self._task], timeout=_DRAIN_SECONDS)
+        if not done:
+            why = f"the engine did not come to its end in {_DRAIN_SECONDS:.0f} s"
+        elif self.has_failed:
+            why = str(self._task.exception())
+        else:
+            why = ""
+        if why:
+            self._writer.write(f"\nmuster: output may be missing: {why}\n".encode())
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop copying."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        self._writer.close()
+
+    def _write(self, data: bytes) -> None:
+        new = data[self._skip_bytes :]
+        self._skip_bytes -= len(data) - len(new)
+        self._writer.write(new)
+
+
+@contextlib.asynccontextmanager
+async def _limited(reason: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(CALL_SECONDS):
+            yield
+    except TimeoutError:
+        raise _transient(reason) from None
+
+
+def _transient(reason: str) -> EngineError:
+    return EngineError(ErrorClass.TRANSIENT, reason)

@@ -1,0 +1,60 @@
+"""The docker engine: the docker command line, 20.10 and later.
+
+Waiting and output are two client processes per container (`docker wait`, `docker logs`), which
+the daemon pushes to; the container itself is the daemon's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from agent.core.assignment import NodeKey
+from agent.engine import argv, parse
+from agent.engine.container import ContainerEngine
+from agent.engine.port import EngineError, ErrorClass
+
+
+class DockerEngine(ContainerEngine):
+    """See `container.ContainerEngine`."""
+
+    # A log that the daemon rotates has lost its beginning, and a copy that counts from there
+    # would go wrong. The log goes with its container.
+    _create_args = ("--log-driver=json-file", "--log-opt=max-size=1t")
+
+    @property
+    def name(self) -> str:
+        """`docker`."""
+        return "docker"
+
+    async def probe(self) -> str:
+        """The daemon's version."""
+        output = await self._cli.call(["version", "--format", "{{.Server.Version}}"])
+        if output.exit_code:
+            raise EngineError(
+                ErrorClass.ENGINE_GONE, output.error("EngineNotReachableError").reason
+            )
+        return output.stdout.strip()
+
+    async def _wait_for_end(self, key: NodeKey, container: parse.Container) -> None:
+        output = await self._cli.call(argv.wait(key), limit_seconds=None)
+        if output.exit_code and not parse.says_absent(output.stderr):
+            raise output.error("CannotInspectContainerError")
+
+    async def _copy_output(
+        self,
+        key: NodeKey,
+        container: parse.Container,
+        write: Callable[[bytes], None],
+        ended: asyncio.Event,
+    ) -> None:
+        # stderr into the same pipe: the client writes both streams in the order of its log, which
+        # two pipes would lose. The client itself sees the end of the container.
+        stderr = asyncio.subprocess.STDOUT
+        async with self._cli.running(argv.follow_logs(key), stderr) as process:
+            if process.stdout is None:
+                raise AssertionError("it was asked for as a pipe")
+            while data := await process.stdout.read(64 * 1024):
+                write(data)
+            if await process.wait() != 0:
+                raise EngineError(ErrorClass.TRANSIENT, "docker logs failed; see the lines above")

@@ -1,0 +1,109 @@
+"""The podman engine: the podman command line, 4.3 and later.
+
+Podman has no daemon: its `wait` and `logs --follow` look four times a second. So the end is seen
+through a pidfd of the container's first process, and output is read through inotify from the file
+that conmon, the container's own supervisor, writes. Between calls no process of ours runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.core.assignment import NodeKey
+from agent.engine import argv, parse
+from agent.engine.container import ContainerEngine
+from agent.engine.pidfd import ended as process_ended
+from agent.engine.port import EngineError, ErrorClass
+from agent.host.inotify import DirectoryWatch
+
+_READ_BYTES = 256 * 1024
+
+
+class PodmanEngine(ContainerEngine):
+    """See `container.ContainerEngine`."""
+
+    # Podman would hand the agent's proxy variables to the job, whose environment is complete.
+    _create_args = ("--log-driver=k8s-file", "--http-proxy=false")
+
+    # Without it `rm --force` grants a running container ten seconds more.
+    _remove_args = ("--time=0",)
+
+    @property
+    def name(self) -> str:
+        """`podman`."""
+        return "podman"
+
+    async def probe(self) -> str:
+        """Podman's version."""
+        output = await self._cli.call(["version", "--format", "{{.Client.Version}}"])
+        if output.exit_code:
+            raise EngineError(
+                ErrorClass.ENGINE_GONE, output.error("EngineNotReachableError").reason
+            )
+        return output.stdout.strip()
+
+    async def _wait_for_end(self, key: NodeKey, container: parse.Container) -> None:
+        try:
+            pidfd = os.pidfd_open(container.pid) if container.pid else None
+        except ProcessLookupError:
+            pidfd = None
+        if pidfd is not None:
+            try:
+                # Asked again after opening: an old pid may be another process' by now.
+                now = await self._inspect(key)
+                if now is not None and now.pid == container.pid:
+                    await process_ended(pidfd)
+            finally:
+                os.close(pidfd)
+        # For the short while until conmon has recorded the end; all along where the process is
+        # not to be seen from here.
+        output = await self._cli.call(argv.wait(key), limit_seconds=None)
+        if output.exit_code and not parse.says_absent(output.stderr):
+            raise output.error("CannotInspectContainerError")
+
+    async def _copy_output(
+        self,
+        key: NodeKey,
+        container: parse.Container,
+        write: Callable[[bytes], None],
+        ended: asyncio.Event,
+    ) -> None:
+        try:
+            with DirectoryWatch(Path(container.log_path).parent) as watch:
+                log = os.open(container.log_path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    await _copy_log(log, write, watch, ended)
+                finally:
+                    os.close(log)
+        except OSError as error:
+            raise EngineError(ErrorClass.TRANSIENT, f"podman's log: {error}") from error
+
+
+async def _copy_log(
+    fd: int, write: Callable[[bytes], None], watch: DirectoryWatch, ended: asyncio.Event
+) -> None:
+    end = asyncio.ensure_future(ended.wait())
+    position = 0
+    try:
+        while True:
+            # Asked before reading: conmon has written all it will once the end is known.
+            has_ended = ended.is_set()
+            output, length = parse.k8s_file_output(os.pread(fd, _READ_BYTES, position))
+            position += length
+            if length:
+                write(output)
+                # A long log of an earlier agent's container must not hold up the loop.
+                await asyncio.sleep(0)
+                continue
+            if has_ended:
+                return
+            change = asyncio.ensure_future(watch.wait())
+            try:
+                await asyncio.wait([change, end], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                change.cancel()
+    finally:
+        end.cancel()

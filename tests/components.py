@@ -1,0 +1,46 @@
+"""Which components of this machine the tests may use, and why not where not.
+
+Looks, and starts nothing that stays.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+
+_NEEDS: dict[str, tuple[str, ...]] = {
+    "podman": ("podman", "runc", "busybox"),
+    "docker": ("docker", "dockerd", "containerd", "runc", "busybox"),
+    "netns": ("ip", "nsenter"),
+    "grpcurl": ("grpcurl",),
+    "systemd": ("systemd-analyze",),
+    "systemd-analyze": ("systemd-analyze",),
+}
+
+
+@functools.cache
+def missing(name: str) -> str | None:
+    """Why the component `name` cannot be used here; None when it can.
+
+    KeyError for a component that this file does not know.
+    """
+    for program in _NEEDS[name]:
+        if shutil.which(program) is None:
+            return f"{name}: no program {program}"
+    if name in ("podman", "docker", "netns") and os.geteuid() != 0:
+        return f"{name}: the tests are not run as root"
+    if name == "netns":
+        return _fails("netns", ["ip", "netns", "list"])
+    if name == "podman":
+        return _fails("podman", ["podman", "--runtime", "runc", "info", "--format", "ok"])
+    return None
+
+
+def _fails(name: str, argv: list[str]) -> str | None:
+    try:
+        ended = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    except subprocess.TimeoutExpired:
+        return f"{name}: {' '.join(argv)} does not end"
+    return None if ended.returncode == 0 else f"{name}: {ended.stderr.strip()[-500:]}"

@@ -1,0 +1,556 @@
+"""What every engine promises, asked of each: fake, process, docker and podman.
+
+A test is written once, against the port. What a node runs is `Programs`, since the fake engine
+has a language of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from agent import spool
+from agent.core.assignment import ContainerSpec, NodeKey
+from agent.engine.docker import DockerEngine
+from agent.engine.fake import FakeEngine, FakeHost
+from agent.engine.podman import PodmanEngine
+from agent.engine.port import Engine, EngineError, ErrorClass, Exit
+from agent.engine.process import ProcessEngine
+from agent.spool_follow import follow
+from tests.engines import IMAGE, RealEngine, docker_host, podman_host
+
+__all__ = ["docker_host", "podman_host"]
+
+LIMIT_BYTES = 1 << 20
+DEADLINE_SECONDS = 30
+_job_numbers = itertools.count(1)
+
+FAKE = pytest.param("fake")
+PROCESS = pytest.param("process")
+DOCKER = pytest.param("docker", marks=pytest.mark.real("docker"))
+PODMAN = pytest.param("podman", marks=pytest.mark.real("podman"))
+ALL = pytest.mark.parametrize("engine_name", [FAKE, PROCESS, DOCKER, PODMAN])
+REAL = pytest.mark.parametrize("engine_name", [PROCESS, DOCKER, PODMAN])
+CONTAINERS = pytest.mark.parametrize("engine_name", [DOCKER, PODMAN])
+
+
+def shell(script: str) -> tuple[str, ...]:
+    return ("sh", "-c", script)
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Commands, in an engine's language. Those that run on say `ready` first."""
+
+    run: tuple[str, ...] = shell("trap 'exit 143' TERM; echo ready; sleep 1000 & wait")
+    ignore_term: tuple[str, ...] = shell("trap '' TERM; echo ready; sleep 1000")
+    once: tuple[str, ...] = ("echo", "once")
+    unknown: tuple[str, ...] = ("no-such-program",)
+
+    def exit(self, code: int) -> tuple[str, ...]:
+        return shell(f"exit {code}")
+
+    def trap_term(self, code: int, last_words: str) -> tuple[str, ...]:
+        """Ends with `code` at SIGTERM, after a last line."""
+        trap = f"trap 'echo {last_words}; exit {code}' TERM"
+        return shell(f"{trap}; echo ready; sleep 1000 & wait")
+
+
+class FakePrograms(Programs):
+    def __init__(self) -> None:
+        super().__init__(
+            run=("print", "ready\n", "run"),
+            ignore_term=("print", "ready\n", "ignore-term"),
+            once=("print", "once\n", "exit", "0"),
+        )
+
+    def exit(self, code: int) -> tuple[str, ...]:
+        return ("exit", str(code))
+
+    def trap_term(self, code: int, last_words: str) -> tuple[str, ...]:
+        # It prints when it starts, and no byte of it has been read before it ends.
+        return ("print", f"ready\n{last_words}\n", "trap-term", str(code))
+
+
+@dataclass
+class Bench:
+    """One engine, ready to be tested, and the nodes that a test made of it."""
+
+    spool_dir: Path
+    make: Callable[[], Engine]
+    programs: Programs
+    keys: list[NodeKey] = field(default_factory=list)
+    engines: list[Engine] = field(default_factory=list)
+
+    @property
+    def engine(self) -> Engine:
+        return self.engines[-1]
+
+    async def restart_agent(self) -> None:
+        """What is left after an agent's end: a new engine that knows nothing."""
+        await self.engine.close()
+        self.engines.append(self.make())
+
+    def key(self, attempt: int = 1) -> NodeKey:
+        job_id = f"test-{os.getpid()}-{next(_job_numbers)}"
+        key = NodeKey(job_id=job_id, attempt=attempt, node_index=0)
+        self.keys.append(key)
+        return key
+
+    def spec(
+        self,
+        key: NodeKey,
+        command: tuple[str, ...],
+        *,
+        user: str | None = None,
+        image: str = IMAGE,
+        memory_mib: int = 64,
+        environment: tuple[tuple[str, str], ...] = (),
+    ) -> ContainerSpec:
+        marks = (
+            ("AWS_BATCH_JOB_ID", f"{key.job_id}#{key.node_index}"),
+            ("AWS_BATCH_JOB_ATTEMPT", str(key.attempt)),
+        )
+        return ContainerSpec(
+            image=image,
+            command=command,
+            environment=(*marks, *environment),
+            vcpus=1,
+            memory_mib=memory_mib,
+            user=user,
+        )
+
+    async def started(self, command: tuple[str, ...], user: str | None = None) -> NodeKey:
+        key = self.key()
+        await self.engine.start(key, self.spec(key, command, user=user))
+        return key
+
+    async def ready(self, key: NodeKey) -> None:
+        """Return when the node has said `ready`."""
+        said = b""
+        async with (
+            asyncio.timeout(DEADLINE_SECONDS),
+            aclosing(follow(self.spool_dir / key.name, 0)) as chunks,
+        ):
+            async for _, data in chunks:
+                said += data
+                if said.startswith(b"ready\n"):
+                    return
+        raise AssertionError(f"{key.name} ended and said {said!r}")
+
+    async def ended(self, key: NodeKey) -> Exit:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            return await self.engine.wait(key)
+
+    def output(self, key: NodeKey) -> str:
+        """All output; the spool must be complete, as it is after `wait`."""
+        assert spool.is_finished(self.spool_dir / key.name)
+        offset, data = spool.read(self.spool_dir / key.name, 0, LIMIT_BYTES)
+        assert offset == 0
+        return data.decode()
+
+
+def pids_of(key: NodeKey) -> list[int]:
+    """Living processes of the whole host that have the node's environment."""
+    mark = f"AWS_BATCH_JOB_ID={key.job_id}#{key.node_index}".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                found.append(int(process.name))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+    return found
+
+
+def command_lines() -> list[bytes]:
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(file.read_bytes())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+@pytest.fixture
+async def bench(
+    engine_name: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[Bench]:
+    spool_dir = tmp_path / "spool"
+    host_id = f"host-{os.getpid()}-{next(_job_numbers)}"
+    made = Bench(spool_dir, _maker(engine_name, tmp_path, host_id, request), Programs())
+    if engine_name == "fake":
+        made.programs = FakePrograms()
+    made.engines.append(made.make())
+    yield made
+    engine = made.engine
+    for key in made.keys:
+        await engine.remove(key)
+    assert await engine.list_managed() == []
+    await engine.close()
+    assert [pid for key in made.keys for pid in pids_of(key)] == []
+    assert list((tmp_path / "data").glob("*")) == []
+    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    assert tasks == [], "tasks are left behind"
+
+
+def _maker(
+    engine_name: str, tmp_path: Path, host_id: str, request: pytest.FixtureRequest
+) -> Callable[[], Engine]:
+    spool_dir = tmp_path / "spool"
+    if engine_name == "fake":
+        host = FakeHost(spool_dir)
+        return lambda: FakeEngine(host)
+    if engine_name == "process":
+        return lambda: ProcessEngine(tmp_path / "data", spool_dir, LIMIT_BYTES)
+    real: RealEngine = request.getfixturevalue(f"{engine_name}_host")
+    engine_class = {"docker": DockerEngine, "podman": PodmanEngine}[engine_name]
+    return lambda: engine_class(
+        real.binary, host_id, spool_dir, LIMIT_BYTES, real.run_args, real.engine_args
+    )
+
+
+@ALL
+async def test_probe_names_a_version(bench: Bench) -> None:
+    assert await bench.engine.probe()
+
+
+@ALL
+@pytest.mark.parametrize("code", [0, 3])
+async def test_wait_returns_the_exit_code(bench: Bench, code: int) -> None:
+    key = bench.key()
+    spec = bench.spec(key, bench.programs.exit(code))
+    await bench.engine.prepare(key, spec)
+    started = await bench.engine.start(key, spec)
+    end = await bench.ended(key)
+    assert (end.exit_code, end.reason) == (code, "")
+    assert started.started_at_ms <= end.stopped_at_ms
+
+
+@ALL
+async def test_start_is_idempotent(bench: Bench) -> None:
+    key = bench.key()
+    spec = bench.spec(key, bench.programs.once)
+    first = await bench.engine.start(key, spec)
+    assert await bench.engine.start(key, spec) == first
+    end = await bench.ended(key)
+    assert await bench.engine.start(key, spec) == first
+    await bench.restart_agent()
+    assert await bench.engine.start(key, spec) == first
+    assert await bench.ended(key) == end
+    assert bench.output(key) == "once\n"
+
+
+@ALL
+async def test_a_cancelled_start_can_be_repeated(bench: Bench) -> None:
+    key = bench.key()
+    spec = bench.spec(key, bench.programs.once)
+    start = asyncio.ensure_future(bench.engine.start(key, spec))
+    await asyncio.wait([start], timeout=0)
+    start.cancel()
+    await asyncio.wait([start])
+    await bench.engine.start(key, spec)
+    assert (await bench.ended(key)).exit_code == 0
+    assert bench.output(key) == "once\n"
+
+
+@ALL
+async def test_a_new_agent_loses_and_repeats_no_output(bench: Bench) -> None:
+    key = await bench.started(bench.programs.trap_term(7, "bye"))
+    await bench.ready(key)
+    await bench.restart_agent()
+    wait = asyncio.ensure_future(bench.ended(key))
+    await bench.engine.stop(key, 10)
+    end = await wait
+    assert end.exit_code == 7
+    assert bench.output(key) == "ready\nbye\n"
+    await bench.restart_agent()
+    assert await bench.ended(key) == end
+    assert bench.output(key) == "ready\nbye\n"
+
+
+@ALL
+async def test_a_new_agent_learns_of_an_end_it_missed(bench: Bench) -> None:
+    key = await bench.started(bench.programs.trap_term(7, "bye"))
+    await bench.ready(key)
+    await bench.restart_agent()
+    # Without `wait`, nothing of the agent follows the output.
+    await bench.engine.stop(key, 10)
+    await bench.restart_agent()
+    assert (await bench.ended(key)).exit_code == 7
+    assert bench.output(key) == "ready\nbye\n"
+
+
+@ALL
+async def test_stop_lets_a_node_end_by_itself(bench: Bench) -> None:
+    key = await bench.started(bench.programs.trap_term(0, "bye"))
+    await bench.ready(key)
+    await bench.engine.stop(key, 10)
+    assert (await bench.ended(key)).exit_code == 0
+    await bench.engine.stop(key, 10)
+
+
+@ALL
+async def test_stop_kills_what_ignores_sigterm(bench: Bench) -> None:
+    key = await bench.started(bench.programs.ignore_term)
+    await bench.ready(key)
+    await bench.engine.stop(key, 1)
+    assert (await bench.ended(key)).exit_code == 137
+
+
+@ALL
+async def test_kill(bench: Bench) -> None:
+    key = await bench.started(bench.programs.ignore_term)
+    await bench.ready(key)
+    wait = asyncio.ensure_future(bench.ended(key))
+    await bench.engine.kill(key)
+    assert (await wait).exit_code == 137
+    await bench.engine.kill(key)
+
+
+@ALL
+async def test_list_managed(bench: Bench) -> None:
+    assert await bench.engine.list_managed() == []
+    second, first = bench.key(attempt=2), bench.key(attempt=1)
+    for key in (second, first):
+        await bench.engine.start(key, bench.spec(key, bench.programs.run))
+        await bench.ready(key)
+    await bench.engine.stop(first, 10)
+    await bench.ended(first)
+    await bench.restart_agent()
+    managed = await bench.engine.list_managed()
+    assert [(entry.key, entry.running) for entry in managed] == [(first, False), (second, True)]
+    assert all(entry.started is not None for entry in managed)
+    await bench.engine.remove(first)
+    assert [entry.key for entry in await bench.engine.list_managed()] == [second]
+
+
+@ALL
+async def test_verbs_for_a_node_that_is_not_there(bench: Bench) -> None:
+    key = bench.key()
+    await bench.engine.stop(key, 1)
+    await bench.engine.kill(key)
+    await bench.engine.remove(key)
+    end = await bench.ended(key)
+    assert end.exit_code is None
+    assert key.name in end.reason
+
+
+@ALL
+async def test_remove_is_idempotent_and_keeps_the_output(bench: Bench) -> None:
+    key = await bench.started(bench.programs.once)
+    await bench.ended(key)
+    await bench.engine.remove(key)
+    await bench.engine.remove(key)
+    assert await bench.engine.list_managed() == []
+    assert bench.output(key) == "once\n"
+
+
+@ALL
+async def test_an_unknown_program_is_permanent(bench: Bench) -> None:
+    key = bench.key()
+    spec = bench.spec(key, bench.programs.unknown)
+    for _ in range(2):
+        with pytest.raises(
+            EngineError, match=r"CannotStartContainerError: .*no-such-program"
+        ) as at:
+            await bench.engine.start(key, spec)
+        assert at.value.error_class is ErrorClass.PERMANENT
+    assert all(not entry.running for entry in await bench.engine.list_managed())
+
+
+@REAL
+async def test_the_whole_tree_ends_with_the_first_process(bench: Bench) -> None:
+    grandchild = "setsid sh -c 'trap \"\" TERM; echo ready; sleep 1000' &"
+    key = await bench.started(shell(f"trap 'exit 5' TERM; {grandchild} wait"))
+    await bench.ready(key)
+    assert len(pids_of(key)) >= 2
+    await bench.engine.stop(key, 10)
+    assert (await bench.ended(key)).exit_code == 5
+    assert pids_of(key) == []
+
+
+@REAL
+async def test_remove_ends_what_still_runs(bench: Bench) -> None:
+    key = await bench.started(shell("(setsid sh -c 'echo ready; sleep 1000' &); sleep 1000"))
+    await bench.ready(key)
+    assert len(pids_of(key)) >= 2
+    await bench.engine.remove(key)
+    assert pids_of(key) == []
+
+
+@REAL
+async def test_the_environment_is_exact(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OF_THE_AGENT", "secret")
+    monkeypatch.setenv("http_proxy", "http://of-the-agent")
+    environment = (
+        ("PATH", "/elsewhere:/bin:/usr/bin"),
+        ("HOME", "/root"),
+        ("DOCKER_HOST", "unix:///nowhere"),
+        ("CONTAINER_HOST", "unix:///nowhere"),
+        ("LD_PRELOAD", ""),
+        ("LINES", "one\ntwo\n\nfour = 4\n"),
+        ("CARRIAGE", "a\r"),
+        ("SPACES", "  a  b  "),
+        ("QUOTED", "\"a\" 'b' `c` $HOME \\n #x"),
+        ("EMPTY", ""),
+        ("UNICODE", "größe ✓"),
+    )
+    key = bench.key()
+    spec = bench.spec(key, ("cat", "/proc/self/environ"), environment=environment)
+    await bench.engine.start(key, spec)
+    assert (await bench.ended(key)).exit_code == 0
+    entries = bench.output(key).split("\0")[:-1]
+    seen = dict(entry.split("=", 1) for entry in entries)
+    for added in ("HOSTNAME", "TERM", "container"):
+        # What the two container engines set on their own.
+        seen.pop(added, None)
+    assert seen == dict(spec.environment)
+
+
+@REAL
+async def test_secrets_are_in_no_command_line(bench: Bench) -> None:
+    key = bench.key()
+    secrets = (("ONE", "a-secret-of-one-line"), ("TWO", "a-secret-of\ntwo-lines"))
+    seen: list[bytes] = []
+
+    async def look() -> None:
+        while True:
+            seen.extend(command_lines())
+            await asyncio.sleep(0)
+
+    looking = asyncio.ensure_future(look())
+    try:
+        await bench.engine.start(key, bench.spec(key, bench.programs.run, environment=secrets))
+    finally:
+        looking.cancel()
+        await asyncio.wait([looking])
+    assert any(key.name.encode() in line for line in seen)
+    assert [line for line in seen if b"a-secret-of" in line] == []
+
+
+@REAL
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can switch the user")
+async def test_user(bench: Bench) -> None:
+    command = shell("id -u; id -g")
+    key = await bench.started(command, user="1234:1235")
+    assert (await bench.ended(key)).exit_code == 0
+    assert bench.output(key) == "1234\n1235\n"
+
+
+@REAL
+async def test_an_unknown_user_is_permanent(bench: Bench) -> None:
+    key = bench.key()
+    spec = bench.spec(key, bench.programs.once, user="no-such-user")
+    with pytest.raises(EngineError, match="unable to find user no-such-user") as at:
+        await bench.engine.start(key, spec)
+    assert at.value.error_class is ErrorClass.PERMANENT
+
+
+@REAL
+async def test_arguments_are_never_flags(bench: Bench) -> None:
+    key = await bench.started(("echo", "--privileged", "-it", "--", "a  b", "*", "$HOME"))
+    await bench.ended(key)
+    assert bench.output(key) == "--privileged -it -- a  b * $HOME\n"
+
+
+@REAL
+async def test_more_output_than_the_spool_holds(bench: Bench) -> None:
+    lines = 300_000
+    count = f"i=0; while [ $i -lt {lines} ]; do echo $i; i=$((i+1)); done"
+    key = await bench.started(shell(count))
+    assert (await bench.ended(key)).exit_code == 0
+    directory = bench.spool_dir / key.name
+    first, end = spool.bounds(directory)
+    assert end == sum(len(f"{i}\n") for i in range(lines))
+    assert LIMIT_BYTES * 3 // 4 < end - first <= LIMIT_BYTES
+    assert spool.tail(directory, 7)[1].decode() == f"{lines - 1}\n"
+
+
+@CONTAINERS
+async def test_no_command_is_the_image_s_own(bench: Bench) -> None:
+    key = await bench.started(())
+    await bench.ended(key)
+    assert bench.output(key) == "image-command\n"
+
+
+@CONTAINERS
+async def test_an_image_that_is_no_name_is_permanent(bench: Bench) -> None:
+    key = bench.key()
+    for image in ("Bad IMAGE", "--privileged"):
+        spec = bench.spec(key, bench.programs.once, image=image)
+        with pytest.raises(EngineError, match=r"CannotPullContainerError: .*invalid") as at:
+            await bench.engine.prepare(key, spec)
+        assert at.value.error_class is ErrorClass.PERMANENT
+
+
+@CONTAINERS
+async def test_a_registry_that_is_away_is_transient(bench: Bench) -> None:
+    key = bench.key()
+    # Port 1 of this host: refused at once, by everybody.
+    spec = bench.spec(key, bench.programs.once, image="127.0.0.1:1/absent:1")
+    with pytest.raises(EngineError, match=r"CannotPullContainerError: .*refused") as at:
+        await bench.engine.prepare(key, spec)
+    assert at.value.error_class is ErrorClass.TRANSIENT
+
+
+@CONTAINERS
+async def test_an_image_that_is_not_here_cannot_be_created(bench: Bench) -> None:
+    key = bench.key()
+    spec = bench.spec(key, bench.programs.once, image="127.0.0.1:1/absent:1")
+    with pytest.raises(EngineError, match="CannotCreateContainerError: ") as at:
+        await bench.engine.start(key, spec)
+    assert at.value.error_class is ErrorClass.PERMANENT
+
+
+@pytest.mark.parametrize("engine_name", [DOCKER])
+async def test_out_of_memory(bench: Bench) -> None:
+    key = bench.key()
+    grow = shell("x=a; while :; do x=$x$x; done")
+    await bench.engine.start(key, bench.spec(key, grow, memory_mib=8))
+    end = await bench.ended(key)
+    assert end.reason == "OutOfMemoryError: Container killed due to memory usage"
+    assert end.exit_code == 137
+
+
+@pytest.mark.parametrize("engine_name", [PROCESS])
+async def test_a_process_that_a_signal_ends(bench: Bench) -> None:
+    key = await bench.started(shell("kill -HUP $$"))
+    assert (await bench.ended(key)).exit_code == 129
+
+
+@pytest.mark.parametrize("engine_name", [PROCESS])
+async def test_a_process_needs_a_command(bench: Bench) -> None:
+    key = bench.key()
+    with pytest.raises(EngineError, match="the process engine needs a command") as at:
+        await bench.engine.prepare(key, bench.spec(key, ()))
+    assert at.value.error_class is ErrorClass.PERMANENT
+
+
+@pytest.mark.parametrize("engine_class", [DockerEngine, PodmanEngine])
+async def test_an_engine_that_is_not_installed_is_gone(
+    engine_class: type[DockerEngine | PodmanEngine], tmp_path: Path
+) -> None:
+    engine = engine_class("no-such-binary", "host", tmp_path, LIMIT_BYTES)
+    with pytest.raises(EngineError) as at:
+        await engine.list_managed()
+    assert at.value.error_class is ErrorClass.ENGINE_GONE
+
+
+@pytest.mark.real("docker")
+async def test_a_daemon_that_is_away_is_gone(tmp_path: Path) -> None:
+    nowhere = ("--host", f"unix://{tmp_path}/sock")
+    engine = DockerEngine("docker", "host", tmp_path, LIMIT_BYTES, engine_args=nowhere)
+    key = NodeKey(job_id="j", attempt=1, node_index=0)
+    for verb in (engine.probe(), engine.wait(key), engine.stop(key, 1), engine.list_managed()):
+        with pytest.raises(EngineError, match="docker") as at:
+            await verb
+        assert at.value.error_class is ErrorClass.ENGINE_GONE

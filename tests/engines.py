@@ -1,0 +1,189 @@
+"""Real engines for tests: a private docker daemon, the test image, podman's arguments.
+
+Nothing of this may leave anything behind: a daemon ends with its context, images are removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.components import missing
+
+IMAGE = "localhost/muster-test:latest"
+"""Has /bin/sh and the usual programs. Its command is `echo image-command`."""
+
+PODMAN_ENGINE_ARGS = ("--runtime", "runc")
+
+# Sandboxes often forbid to raise a hard limit, which both engines do by default.
+ULIMIT_ARGS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
+
+_PROGRAMS = ("sh", "cat", "echo", "env", "id", "kill", "printf", "setsid", "sleep", "true")
+
+
+@dataclass(frozen=True, slots=True)
+class RealEngine:
+    """How to reach an engine that has IMAGE. `argv` begins a command line for it."""
+
+    binary: str
+    engine_args: tuple[str, ...]
+    run_args: tuple[str, ...]
+
+    @property
+    def argv(self) -> list[str]:
+        return [self.binary, *self.engine_args]
+
+
+@pytest.fixture(scope="session")
+def docker_host() -> Iterator[RealEngine]:
+    """`docker_engine` for the whole session."""
+    if reason := missing("docker"):
+        pytest.skip(reason)
+    with docker_engine() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def podman_host() -> Iterator[RealEngine]:
+    """`podman_engine` for the whole session."""
+    if reason := missing("podman"):
+        pytest.skip(reason)
+    with podman_engine() as engine:
+        yield engine
+
+
+@contextlib.contextmanager
+def docker_engine() -> Iterator[RealEngine]:
+    """The docker daemon that answers by default, else one of our own while the context lasts."""
+    with contextlib.ExitStack() as stack:
+        engine_args: tuple[str, ...] = ()
+        if _run(["docker", "version"]).returncode != 0:
+            engine_args = ("--host", stack.enter_context(_docker_daemon()))
+        engine = RealEngine("docker", engine_args, ULIMIT_ARGS)
+        stack.enter_context(_image(engine))
+        yield engine
+
+
+@contextlib.contextmanager
+def podman_engine() -> Iterator[RealEngine]:
+    """Podman with runc."""
+    engine = RealEngine("podman", PODMAN_ENGINE_ARGS, ULIMIT_ARGS)
+    with _image(engine):
+        yield engine
+
+
+@contextlib.contextmanager
+def _docker_daemon() -> Iterator[str]:
+    """A dockerd with all its state in a temporary directory; yields its address."""
+    # Not pytest's tmp_path: a socket's path may have 107 characters only.
+    directory = Path(tempfile.mkdtemp(prefix="muster-dockerd-"))
+    address = f"unix://{directory}/sock"
+    log = directory / "log"
+    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notify.bind(str(directory / "notify"))
+    with open(log, "wb") as output:
+        daemon = subprocess.Popen(
+            [
+                "dockerd",
+                *("--iptables=false", "--ip6tables=false", "--bridge=none", "--host", address),
+                *("--data-root", str(directory / "data"), "--exec-root", str(directory / "exec")),
+                *("--pidfile", str(directory / "pid")),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, "NOTIFY_SOCKET": str(directory / "notify")},
+            start_new_session=True,
+        )
+    try:
+        _await_ready(daemon, notify, log)
+        yield address
+    finally:
+        notify.close()
+        daemon.send_signal(signal.SIGTERM)
+        try:
+            daemon.wait(60)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait()
+        _unmount_below(directory)
+        shutil.rmtree(directory)
+
+
+def _await_ready(daemon: subprocess.Popen[bytes], notify: socket.socket, log: Path) -> None:
+    """Return when the daemon tells systemd, in whose place we are, that it is ready."""
+    pidfd = os.pidfd_open(daemon.pid)
+    try:
+        ready, _, _ = select.select([notify.fileno(), pidfd], [], [], 60)
+    finally:
+        os.close(pidfd)
+    assert ready == [notify.fileno()], f"dockerd does not start:\n{log.read_text()[-4000:]}"
+
+
+def _unmount_below(directory: Path) -> None:
+    mounts = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+    points = [line.split()[1] for line in mounts]
+    for point in reversed([point for point in points if point.startswith(f"{directory}/")]):
+        subprocess.run(["umount", "--lazy", point], check=True)
+
+
+@contextlib.contextmanager
+def _image(engine: RealEngine) -> Iterator[None]:
+    """IMAGE, made of a static busybox; removed afterwards unless it was there before."""
+    if _run([*engine.argv, "image", "inspect", IMAGE]).returncode == 0:
+        yield
+        return
+    command = 'CMD ["echo", "image-command"]'
+    imported = subprocess.run(
+        [*engine.argv, "import", "--change", command, "-", IMAGE],
+        input=_root_file_system(),
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert imported.returncode == 0, imported.stderr.decode()
+    try:
+        yield
+    finally:
+        removed = _run([*engine.argv, "image", "rm", "--force", IMAGE])
+        assert removed.returncode == 0, removed.stderr
+
+
+def _root_file_system() -> bytes:
+    busybox = shutil.which("busybox")
+    assert busybox is not None, "the test image is made of busybox (package busybox-static)"
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.add(busybox, "bin/busybox")
+        for program in _PROGRAMS:
+            link = tarfile.TarInfo(f"bin/{program}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            archive.addfile(link)
+        for path, text in (
+            ("etc/passwd", "root:x:0:0::/root:/bin/sh\nuser:x:1234:1235::/:/bin/sh\n"),
+            ("etc/group", "root:x:0:\nuser:x:1235:\n"),
+        ):
+            entry = tarfile.TarInfo(path)
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+        temporary = tarfile.TarInfo("tmp")
+        temporary.type, temporary.mode = tarfile.DIRTYPE, 0o1777
+        archive.addfile(temporary)
+    return buffer.getvalue()
+
+
+def _run(argv: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
