@@ -11,10 +11,10 @@ from types import ModuleType, NoneType
 from typing import NamedTuple, NewType, get_args, get_origin, get_type_hints
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.core import container, definition
+from coordinator.core import container, definition, events, state
 from coordinator.journal.codec import CodecError, EventCodec, decode, encode
 
 Name = NewType("Name", str)
@@ -103,16 +103,24 @@ def dataclasses_in(module: ModuleType) -> list[type]:
     return [each for each in members if isinstance(each, type) and dataclasses.is_dataclass(each)]
 
 
-AnyDataclass = st.sampled_from(
-    [Everything, *dataclasses_in(container), *dataclasses_in(definition)]
+any_dataclass = st.sampled_from(
+    [
+        Everything,
+        state.Job,
+        *events.ALL_EVENTS,
+        *dataclasses_in(container),
+        *dataclasses_in(definition),
+    ]
 ).flatmap(lambda cls: values_of(cls))
 
 
-@given(AnyDataclass)
+@settings(deadline=None)
+@given(any_dataclass)
 def test_what_goes_in_comes_out(value: object) -> None:
     assert decode(type(value), encode(value)) == value
 
 
+@settings(deadline=None)
 @given(values_of(Everything))
 def test_types_survive_not_only_equality(value: object) -> None:
     """`True == 1` and a StrEnum equals its text, so equality alone would not notice."""

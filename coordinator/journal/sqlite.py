@@ -1,0 +1,404 @@
+"""The journal in one sqlite file: the embedded default, with nothing to install.
+
+All calls run on one thread with one connection, so the event loop never waits for a disk and
+commits keep the order in which they were asked for. Must not import `coordinator.core`, `rpc`,
+grpc or protobuf.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Concatenate, ParamSpec, TypeVar
+
+from coordinator.journal.port import (
+    Batch,
+    EndedJob,
+    Entry,
+    JournalError,
+    LogTail,
+    Record,
+    RecordQuery,
+    Replay,
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+APPLICATION_ID = 0x4D555354
+"""`MUST` in ASCII: tells a journal from any other sqlite file."""
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE streams (
+    stream_id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    open INTEGER NOT NULL DEFAULT 1
+);
+-- Replay walks this index, so that it costs what is open and not what ever was. A name is open once
+-- at most; written again after its end it gets another row.
+CREATE UNIQUE INDEX streams_open ON streams (name) WHERE open;
+CREATE INDEX streams_by_name ON streams (name);
+
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY,
+    stream_id INTEGER NOT NULL,
+    at_ms INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    body TEXT NOT NULL
+);
+CREATE INDEX events_by_stream ON events (stream_id);
+
+CREATE TABLE records (
+    job_id TEXT NOT NULL PRIMARY KEY,
+    job_queue TEXT NOT NULL,
+    job_name TEXT NOT NULL,
+    job_name_folded TEXT NOT NULL,
+    definition_name TEXT NOT NULL,
+    definition_revision INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    created_at_ms INTEGER NOT NULL,
+    stopped_at_ms INTEGER NOT NULL,
+    client_token TEXT,
+    body TEXT NOT NULL
+);
+-- A listing names a queue and one thing more at most; each index ends in the order of the answer.
+CREATE INDEX records_by_age ON records (created_at_ms, job_id);
+CREATE INDEX records_by_queue ON records (job_queue, created_at_ms, job_id);
+CREATE INDEX records_by_status ON records (job_queue, status, created_at_ms, job_id);
+CREATE INDEX records_by_name ON records (job_queue, job_name_folded, created_at_ms, job_id);
+CREATE INDEX records_by_definition ON records (job_queue, definition_name, created_at_ms, job_id);
+-- Covers both `replay` and `forget`: neither reads a body.
+CREATE INDEX records_by_end ON records (stopped_at_ms, job_id, status, client_token);
+
+CREATE TABLE tails (
+    job_id TEXT NOT NULL,
+    node_index INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    offset INTEGER NOT NULL,
+    data BLOB NOT NULL,
+    PRIMARY KEY (job_id, node_index, attempt)
+);
+"""
+
+# CROSS JOIN fixes the order of the loops: open streams first, then their events by index. Left to
+# itself the planner may read every event ever written, to save the sort.
+REPLAY = """
+    SELECT name, at_ms, kind, body
+    FROM streams INDEXED BY streams_open CROSS JOIN events USING (stream_id)
+    WHERE open ORDER BY seq
+"""
+HISTORY = """
+    SELECT name, at_ms, kind, body
+    FROM streams INDEXED BY streams_by_name CROSS JOIN events USING (stream_id)
+    WHERE name = ? ORDER BY seq
+"""
+RECORD_COLUMNS = tuple(field.name for field in dataclasses.fields(Record))
+RECORD = f"SELECT {', '.join(RECORD_COLUMNS)} FROM records"
+PUT_RECORD = f"""
+    INSERT OR REPLACE INTO records (job_name_folded, {", ".join(RECORD_COLUMNS)})
+    VALUES (:job_name_folded, {", ".join(f":{column}" for column in RECORD_COLUMNS)})
+"""
+
+HINTS = {
+    sqlite3.SQLITE_NOTADB: "this is not a journal; move the file away or choose another data "
+    "directory",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged; restore it from a backup, or move it away to "
+    "start with an empty journal",
+    sqlite3.SQLITE_BUSY: "another coordinator uses this data directory; stop it or choose another",
+    sqlite3.SQLITE_CANTOPEN: "the directory must exist and this user must be able to write to it",
+    sqlite3.SQLITE_READONLY: "this user must be able to write to the file and its directory",
+    sqlite3.SQLITE_FULL: "make room on the disk, then start the coordinator again",
+}
+
+
+class SqliteJournal:
+    """`Journal` on one file, which no other process can open meanwhile."""
+
+    def __init__(self, path: Path, connection: Connection, thread: ThreadPoolExecutor) -> None:
+        self._path = path
+        self._connection = connection
+        self._thread = thread
+        self._closed = False
+        self._poison: str | None = None
+        """Why an append failed; read and written on the thread only."""
+
+    @classmethod
+    async def open(cls, path: Path) -> SqliteJournal:
+        """Open the journal, or create it with mode 0600; its directory must exist. Raises
+        JournalError when another process has it open, a newer version wrote it, or it is no
+        journal."""
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
+        try:
+            connection = await asyncio.get_running_loop().run_in_executor(thread, _open, path)
+        except BaseException:
+            thread.shutdown()
+            raise
+        return cls(path, connection, thread)
+
+    async def append(self, batch: Batch) -> None:
+        def append_or_poison(connection: Connection) -> None:
+            try:
+                _append(connection, batch)
+            except BaseException as error:
+                self._poison = str(error)
+                raise
+
+        await self._run("append to", append_or_poison)
+
+    async def replay(self) -> Replay:
+        return await self._run("replay", _replay)
+
+    async def history(self, stream: str) -> Sequence[Entry]:
+        return await self._run("read", _history, stream)
+
+    async def record(self, job_id: str) -> Record | None:
+        return await self._run("read", _record, job_id)
+
+    async def records(
+        self, query: RecordQuery, *, after: tuple[int, str] | None, limit: int
+    ) -> Sequence[Record]:
+        return await self._run("read", _records, query, after, limit)
+
+    async def log_tail(self, job_id: str, node_index: int, attempt: int) -> LogTail | None:
+        return await self._run("read", _log_tail, job_id, node_index, attempt)
+
+    async def forget(self, stopped_before_ms: int, limit: int) -> Sequence[str]:
+        return await self._run("delete from", _forget, stopped_before_ms, limit)
+
+    async def close(self) -> None:
+        """Wait for what was asked before, then let go of the file. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._thread, self._connection.close)
+        except sqlite3.Error as error:
+            raise _refusal("close", self._path, error) from error
+        finally:
+            self._thread.shutdown()
+
+    async def _run(
+        self,
+        verb: str,
+        work: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        if self._closed:
+            raise JournalError(f"cannot {verb} {self._path}: it is closed")
+
+        def on_thread() -> T:
+            # Checked here and not before: a call may wait in line behind an append that fails.
+            if self._poison is not None:
+                raise JournalError(
+                    f"cannot {verb} {self._path}: an append failed ({self._poison}), so what is "
+                    "durable is unknown; start the coordinator again"
+                )
+            try:
+                return work(self._connection, *args, **kwargs)
+            except (sqlite3.Error, ValueError, OverflowError) as error:
+                raise _refusal(verb, self._path, error) from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, on_thread)
+
+
+def _refusal(verb: str, path: Path, error: Exception) -> JournalError:
+    # The low byte of an extended code is the primary one (sqlite.org/rescode.html).
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    hint = f"; {HINTS[code]}" if code in HINTS else ""
+    return JournalError(f"cannot {verb} {path}: {error}{hint}")
+
+
+def _open(path: Path) -> Connection:
+    try:
+        # sqlite gives its WAL file the mode of the file. O_EXCL: to open and close a file that is
+        # in use by this process would drop the locks on it (sqlite.org/howtocorrupt.html, 2.2).
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise JournalError(f"cannot create {path}: {error.strerror}") from error
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise _refusal("open", path, error) from error
+    try:
+        _prepare(connection, path)
+    except sqlite3.Error as error:
+        connection.close()
+        raise _refusal("open", path, error) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: Connection, path: Path) -> None:
+    # Before anything is read: then sqlite never gives the lock back while the file is open.
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables and application != APPLICATION_ID:
+        raise JournalError(
+            f"cannot open {path}: it is the database of another program; choose another data "
+            "directory"
+        )
+    if version > SCHEMA_VERSION:
+        raise JournalError(
+            f"cannot open {path}: a newer version wrote it (schema {version}, this version knows "
+            f"{SCHEMA_VERSION}); run that version or a later one"
+        )
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    # A long replay sorts; a hardened unit has nowhere to put temporary files.
+    connection.execute("PRAGMA temp_store = MEMORY")
+    with connection:
+        # Takes the lock even if there is nothing to write.
+        connection.execute("BEGIN EXCLUSIVE")
+        if not tables:
+            for statement in SCHEMA.split(";\n"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _append(connection: Connection, batch: Batch) -> None:
+    with connection:
+        connection.execute("BEGIN")
+        connection.executemany(
+            "INSERT INTO streams (name) VALUES (?) ON CONFLICT DO NOTHING",
+            ((name,) for name in dict.fromkeys(entry.stream for entry in batch.entries)),
+        )
+        connection.executemany(
+            "INSERT INTO events (stream_id, at_ms, kind, body) VALUES"
+            " ((SELECT stream_id FROM streams WHERE name = ? AND open), ?, ?, ?)",
+            ((each.stream, each.at_ms, each.kind, each.body) for each in batch.entries),
+        )
+        connection.executemany(
+            "INSERT OR REPLACE INTO tails (job_id, node_index, attempt, offset, data)"
+            " VALUES (?, ?, ?, ?, ?)",
+            ((t.job_id, t.node_index, t.attempt, t.offset, t.data) for t in batch.tails),
+        )
+        connection.executemany(PUT_RECORD, map(_record_row, batch.records))
+        connection.executemany(
+            "UPDATE streams SET open = 0 WHERE name = ? AND open",
+            ((name,) for name in batch.closed),
+        )
+
+
+def _replay(connection: Connection) -> Replay:
+    ended = connection.execute(
+        "SELECT job_id, status, client_token, stopped_at_ms FROM records"
+        " ORDER BY stopped_at_ms, job_id"
+    )
+    return Replay(
+        entries=_entries(connection.execute(REPLAY)),
+        ended=[
+            EndedJob(job_id=job_id, status=status, client_token=token, stopped_at_ms=stopped_at_ms)
+            for job_id, status, token, stopped_at_ms in ended
+        ],
+    )
+
+
+def _history(connection: Connection, stream: str) -> list[Entry]:
+    return _entries(connection.execute(HISTORY, (stream,)))
+
+
+def _entries(rows: sqlite3.Cursor) -> list[Entry]:
+    return [
+        Entry(stream=stream, at_ms=at_ms, kind=kind, body=body)
+        for stream, at_ms, kind, body in rows
+    ]
+
+
+def _record_row(record: Record) -> dict[str, object]:
+    row: dict[str, object] = {column: getattr(record, column) for column in RECORD_COLUMNS}
+    return row | {"job_name_folded": record.job_name.casefold()}
+
+
+def _as_records(rows: sqlite3.Cursor) -> list[Record]:
+    return [Record(**dict(zip(RECORD_COLUMNS, row, strict=True))) for row in rows]
+
+
+def _record(connection: Connection, job_id: str) -> Record | None:
+    rows = connection.execute(f"{RECORD} WHERE job_id = ?", (job_id,))
+    return next(iter(_as_records(rows)), None)
+
+
+def _records(
+    connection: Connection, query: RecordQuery, after: tuple[int, str] | None, limit: int
+) -> list[Record]:
+    terms: list[str] = []
+    values: list[object] = []
+
+    def restrict(term: str, *operands: object) -> None:
+        if operands[0] is not None:
+            terms.append(term)
+            values.extend(operands)
+
+    restrict("job_queue = ?", query.job_queue)
+    restrict("status = ?", query.status)
+    restrict("definition_revision = ?", query.definition_revision)
+    restrict("created_at_ms < ?", query.created_before_ms)
+    restrict("created_at_ms > ?", query.created_after_ms)
+    if query.job_name is not None:
+        _restrict_name("job_name_folded", query.job_name.casefold(), query.name_prefix, restrict)
+    if query.definition_name is not None:
+        _restrict_name("definition_name", query.definition_name, query.definition_prefix, restrict)
+    if after is not None:
+        restrict("(created_at_ms, job_id) < (?, ?)", *after)
+    where = f" WHERE {' AND '.join(terms)}" if terms else ""
+    rows = connection.execute(
+        f"{RECORD}{where} ORDER BY created_at_ms DESC, job_id DESC LIMIT ?", [*values, limit]
+    )
+    return _as_records(rows)
+
+
+def _restrict_name(column: str, name: str, is_prefix: bool, restrict: Callable[..., None]) -> None:
+    if is_prefix:
+        # A range, since LIKE has wildcards. Texts compare by bytes and 0xFF is in no UTF-8 text,
+        # so the upper bound lies above every text with this prefix. The `+` keeps the index for
+        # the order of the answer, which ends at its limit.
+        restrict(f"+{column} >= ? AND +{column} < CAST(? AS TEXT)", name, name.encode() + b"\xff")
+    else:
+        restrict(f"{column} = ?", name)
+
+
+def _log_tail(connection: Connection, job_id: str, node_index: int, attempt: int) -> LogTail | None:
+    row = connection.execute(
+        "SELECT offset, data FROM tails WHERE job_id = ? AND node_index = ? AND attempt = ?",
+        (job_id, node_index, attempt),
+    ).fetchone()
+    if row is None:
+        return None
+    offset, data = row
+    return LogTail(job_id=job_id, node_index=node_index, attempt=attempt, offset=offset, data=data)
+
+
+def _forget(connection: Connection, stopped_before_ms: int, limit: int) -> list[str]:
+    with connection:
+        connection.execute("BEGIN")
+        rows = connection.execute(
+            "SELECT job_id FROM records WHERE stopped_at_ms < ?"
+            " ORDER BY stopped_at_ms, job_id LIMIT ?",
+            (stopped_before_ms, limit),
+        )
+        job_ids = [job_id for (job_id,) in rows]
+        jobs = [(job_id,) for job_id in job_ids]
+        streams = [(f"job/{job_id}",) for job_id in job_ids]
+        connection.executemany(
+            "DELETE FROM events WHERE stream_id IN (SELECT stream_id FROM streams WHERE name = ?)",
+            streams,
+        )
+        connection.executemany("DELETE FROM streams WHERE name = ?", streams)
+        connection.executemany("DELETE FROM tails WHERE job_id = ?", jobs)
+        connection.executemany("DELETE FROM records WHERE job_id = ?", jobs)
+    return job_ids

@@ -1,0 +1,249 @@
+"""What the sqlite journal promises beyond the contract: kill -9, locks, bad files, bounded work."""
+
+# ruff: noqa: ASYNC240 - nothing else runs on these loops while a test prepares its file
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import stat
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from coordinator.journal.port import Batch, Entry, JournalError, RecordQuery
+from coordinator.journal.sqlite import APPLICATION_ID, REPLAY, SCHEMA_VERSION, SqliteJournal
+from tests.coordinator import journal_writer
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.sqlite"
+
+
+@asynccontextmanager
+async def opened(path: Path) -> AsyncIterator[SqliteJournal]:
+    journal = await SqliteJournal.open(path)
+    try:
+        yield journal
+    finally:
+        await journal.close()
+
+
+async def complaint(path: Path) -> str:
+    """What `open` says instead of opening."""
+    with pytest.raises(JournalError) as caught:
+        await SqliteJournal.open(path)
+    return str(caught.value)
+
+
+def some(stream: str, count: int = 1) -> Batch:
+    return Batch(
+        entries=[Entry(stream=stream, at_ms=1, kind="Happened", body=str(n)) for n in range(count)]
+    )
+
+
+async def test_kill_9_loses_nothing_acknowledged_and_keeps_others_out_until_then(
+    path: Path,
+) -> None:
+    writer = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.coordinator.journal_writer", str(path)),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert writer.stdout is not None
+    try:
+        async with asyncio.timeout(60):
+            acknowledged = [await writer.stdout.readline() for _ in range(100)]
+            refusal = await complaint(path)
+            writer.kill()
+            acknowledged += (await writer.stdout.read()).splitlines(keepends=True)
+    finally:
+        if writer.returncode is None:
+            writer.kill()
+        await writer.wait()
+    assert f"cannot open {path}: database is locked; another coordinator" in refusal
+
+    numbers = [int(line) for line in acknowledged if line.endswith(b"\n")]
+    assert numbers == list(range(len(numbers)))
+    async with opened(path) as journal:
+        found = list((await journal.replay()).entries)
+    # The kill may have come between a commit and its acknowledgement, but never within a commit.
+    batches, rest = divmod(len(found), journal_writer.PARTS)
+    assert rest == 0
+    assert batches in (len(numbers), len(numbers) + 1)
+    assert found == [each for n in range(batches) for each in journal_writer.batch(n).entries]
+
+
+async def test_a_second_opener_in_the_same_process_is_refused(path: Path) -> None:
+    async with opened(path) as first:
+        assert "another coordinator uses this data directory" in await complaint(path)
+        await first.append(some("job/a"))
+    async with opened(path) as second:
+        assert len((await second.replay()).entries) == 1
+
+
+async def test_the_file_is_for_its_owner_alone(path: Path) -> None:
+    previous = os.umask(0)
+    try:
+        async with opened(path) as journal:
+            await journal.append(some("job/a"))
+            modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()}
+    finally:
+        os.umask(previous)
+    assert modes == {path.name: 0o600, f"{path.name}-wal": 0o600}
+
+
+async def test_commits_are_flushed_to_the_disk(path: Path) -> None:
+    async with opened(path) as journal:
+        pragmas = [
+            journal._connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "synchronous", "locking_mode")
+        ]
+    assert pragmas == ["wal", 2, "exclusive"]
+
+
+async def test_a_full_disk_says_so_and_poisons(path: Path) -> None:
+    async with opened(path) as journal:
+        await journal.append(some("job/a"))
+        journal._connection.execute("PRAGMA max_page_count = 1")
+        with pytest.raises(JournalError, match=r"disk is full; make room on the disk") as caught:
+            await journal.append(some("job/b", 10_000))
+        assert str(path) in str(caught.value)
+        with pytest.raises(JournalError, match=r"an append failed .*disk is full"):
+            await journal.replay()
+    async with opened(path) as journal:
+        assert [each.stream for each in (await journal.replay()).entries] == ["job/a"]
+
+
+async def test_an_append_in_line_behind_a_failed_one_is_refused(path: Path) -> None:
+    bad = Batch(entries=[Entry(stream="job/a", at_ms=1, kind="Happened", body="\ud800")])
+    async with opened(path) as journal:
+        results = await asyncio.gather(
+            journal.append(bad), journal.append(some("job/b")), return_exceptions=True
+        )
+        assert [type(result) for result in results] == [JournalError, JournalError]
+    async with opened(path) as journal:
+        assert list((await journal.replay()).entries) == []
+
+
+async def test_close_waits_for_what_was_asked_before(path: Path) -> None:
+    journal = await SqliteJournal.open(path)
+    appends = [asyncio.create_task(journal.append(some(f"job/{n}"))) for n in range(20)]
+    await asyncio.sleep(0)
+    await journal.close()
+    await asyncio.gather(*appends)
+    async with opened(path) as again:
+        assert len((await again.replay()).entries) == 20
+
+
+async def test_a_file_that_is_no_database_is_named_and_left_alone(path: Path) -> None:
+    path.write_bytes(b"hello" * 1000)
+    said = await complaint(path)
+    assert said.startswith(f"cannot open {path}: file is not a database; this is not a journal;")
+    assert path.read_bytes() == b"hello" * 1000
+
+
+async def test_the_database_of_another_program_is_left_alone(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+    before = path.read_bytes()
+    assert "database of another program" in await complaint(path)
+    assert path.read_bytes() == before
+
+
+async def test_a_damaged_file_is_named_with_what_to_do(path: Path) -> None:
+    async with opened(path) as journal:
+        await journal.append(some("job/a", 1000))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\xa5" * (len(whole) - 4096))
+    async with opened(path) as journal:
+        with pytest.raises(JournalError, match="the file is damaged; restore it from a backup"):
+            await journal.replay()
+
+
+async def test_a_journal_of_a_newer_version_is_refused(path: Path) -> None:
+    async with opened(path):
+        pass
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    connection.close()
+    said = await complaint(path)
+    assert f"a newer version wrote it (schema {SCHEMA_VERSION + 1}, this version knows" in said
+
+
+async def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "absent" / "journal.sqlite"
+    assert await complaint(path) == f"cannot create {path}: No such file or directory"
+
+
+async def test_a_directory_in_place_of_the_file_is_named(path: Path) -> None:
+    path.mkdir()
+    assert str(path) in await complaint(path)
+
+
+def steps_of_replay(path: Path) -> int:
+    """How many steps sqlite's machine takes to read the open streams."""
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    connection = sqlite3.connect(path)
+    connection.set_progress_handler(count, 1)
+    connection.execute(REPLAY).fetchall()
+    connection.close()
+    return steps
+
+
+async def test_replay_costs_what_is_open_and_not_what_ever_was(path: Path) -> None:
+    async with opened(path) as journal:
+        await journal.append(some("job/open", 20))
+    before = steps_of_replay(path)
+    assert before > 20
+    async with opened(path) as journal:
+        await journal.append(
+            Batch(
+                entries=[each for n in range(500) for each in some(f"job/{n}", 10).entries],
+                closed=[f"job/{n}" for n in range(500)],
+            )
+        )
+    # One step more than before, since the walk now ends at a neighbour and not at the index's end.
+    assert steps_of_replay(path) <= before + 1
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        RecordQuery(),
+        RecordQuery(job_queue="q"),
+        RecordQuery(job_queue="q", status="FAILED"),
+        RecordQuery(job_queue="q", job_name="train"),
+        RecordQuery(job_queue="q", job_name="tr", name_prefix=True),
+        RecordQuery(job_queue="q", definition_name="d", definition_revision=1),
+        RecordQuery(job_queue="q", definition_name="d", definition_prefix=True),
+        RecordQuery(job_queue="q", created_after_ms=5),
+    ],
+)
+async def test_a_page_is_read_off_an_index_in_order(path: Path, query: RecordQuery) -> None:
+    """A page must not sort, so that it ends at its limit however many records there are."""
+    asked: list[str] = []
+    async with opened(path) as journal:
+        journal._connection.set_trace_callback(asked.append)
+        await journal.records(query, after=(9, "x"), limit=1)
+        journal._connection.set_trace_callback(None)
+        (statement,) = asked
+        rows = journal._connection.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()
+    plan = [detail for *_, detail in rows]
+    assert len(plan) == 1, plan
+    assert plan[0].startswith("SEARCH"), plan
+    assert "created_at_ms" in plan[0], plan
