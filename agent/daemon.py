@@ -1,0 +1,330 @@
+"""The agent's imperative shell: inbox -> machine -> ledger -> engine and link.
+
+One task owns the machine; engine verbs run in tasks of their own, and what they return comes back
+as the next input. What a step writes to the ledger is durable before the engine or the
+coordinator hears of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+
+from agent.convert import ProtocolError, assignments, node_report
+from agent.core import effects as f
+from agent.core import inputs as i
+from agent.core.assignment import Desired, NodeKey, Progress
+from agent.core.machine import Machine
+from agent.core.state import Slot
+from agent.engine.port import Engine, EngineError, ErrorClass
+from agent.ledger.port import Ledger, LedgerContents
+from agent.link import Link
+from agent.logs import LogDesk
+from agent.options import Endpoint, TlsFiles
+from muster.v1 import agent_service_pb2 as pb
+
+logger = logging.getLogger(__name__)
+
+ENGINE_PAUSE_FIRST_SECONDS = 0.5
+ENGINE_PAUSE_MAX_SECONDS = 30.0
+
+
+def boot_ms() -> int:
+    """Milliseconds since boot, counting suspend: a lease runs out while a machine sleeps."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+def wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who this host is; fixed for the life of the process."""
+
+    host_id: str
+    agent_uuid: str
+    boot_id: str
+    version: str
+    private_ipv4: str
+    resources: pb.Resources
+    labels: dict[str, str]
+
+
+class Daemon:
+    """One host's agent. `run` goes on until it is cancelled; containers outlive it."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        coordinator: Endpoint,
+        tls: TlsFiles | None,
+        engine: Engine,
+        ledger: Ledger,
+        logs: LogDesk,
+    ) -> None:
+        self._identity = identity
+        self._engine = engine
+        self._ledger = ledger
+        self._logs = logs
+        self._link = Link(coordinator, tls, self)
+        self._inbox: asyncio.Queue[i.Input] = asyncio.Queue()
+        self._machine = Machine()
+        self._incarnation = 0
+        self._tasks = asyncio.TaskGroup()
+        self._preparing: dict[NodeKey, asyncio.Task[None]] = {}
+        self._tails_told: dict[NodeKey, None] = {}
+        self._heartbeats: asyncio.Task[None] | None = None
+        self._unusable_reason = "the agent is starting"
+        self.ready = asyncio.Event()
+        """Set once what ran before is re-attached: readiness for systemd."""
+
+    async def run(self) -> None:
+        contents = await asyncio.to_thread(self._ledger.open, self._identity.boot_id)
+        self._incarnation = contents.incarnation
+        self._machine = Machine(contents.slots)
+        try:
+            # Everything runs in this group: a defect in any part ends the agent, loudly, and
+            # systemd starts it again, while what it runs goes on.
+            async with asyncio.TaskGroup() as self._tasks:
+                self._tasks.create_task(self._link.run(), name="link")
+                await self._reattach(contents)
+                self.ready.set()
+                await self._own_machine()
+        finally:
+            await self._logs.close()
+            await self._engine.close()
+            self._ledger.close()
+
+    async def _reattach(self, contents: LedgerContents) -> None:
+        """Ask the engine what it still has, until it answers: before that nothing is known, so
+        nothing may be started, and the coordinator is told why."""
+        pause = ENGINE_PAUSE_FIRST_SECONDS
+        while True:
+            try:
+                version = await self._engine.probe()
+                managed = await self._engine.list_managed()
+                break
+            except EngineError as error:
+                logger.error("cannot use engine: engine=%s %s", self._engine.name, error.reason)
+                self._unusable_reason = error.reason
+                await asyncio.sleep(pause * (0.5 + random.random() / 2))
+                pause = min(2 * pause, ENGINE_PAUSE_MAX_SECONDS)
+        logger.info("engine: name=%s version=%s", self._engine.name, version)
+        self._unusable_reason = ""
+        self._take(
+            i.Started(
+                managed=tuple(
+                    i.Found(
+                        key=found.key,
+                        started_at_ms=found.started.started_at_ms if found.started else 0,
+                        private_ipv4=(found.started.private_ipv4 or "") if found.started else "",
+                    )
+                    for found in managed
+                ),
+                rebooted=contents.boot_id not in ("", self._identity.boot_id),
+                wall_ms=wall_ms(),
+                last_contact_ms=contents.last_contact_ms,
+            )
+        )
+        # A session that began before this point said that the host cannot be used.
+        self._link.restart()
+
+    def _take(self, given: i.Input) -> None:
+        self._inbox.put_nowait(given)
+
+    async def _own_machine(self) -> None:
+        while True:
+            effects = await self._next_effects()
+            keep = {e.slot.key: e.slot for e in effects if isinstance(e, f.KeepSlot)}
+            forget = [e.key for e in effects if isinstance(e, f.ForgetSlot)]
+            if keep or forget:
+                kept = [slot for key, slot in keep.items() if key not in forget]
+                await asyncio.to_thread(self._ledger.save, kept, forget)
+            if forget:
+                in_use = list(self._machine.state.slots)
+                await asyncio.to_thread(self._logs.prune, in_use)
+            for effect in effects:
+                self._act(effect)
+
+    async def _next_effects(self) -> list[f.Effect]:
+        """Wait for inputs or the next deadline; step all that is there."""
+        deadline = self._machine.next_deadline()
+        timeout = None if deadline is None else max(0.0, (deadline - boot_ms()) / 1000)
+        try:
+            async with asyncio.timeout(timeout):
+                inputs = [await self._inbox.get()]
+        except TimeoutError:
+            inputs = [i.Tick()]
+        while not self._inbox.empty():
+            inputs.append(self._inbox.get_nowait())
+        effects: list[f.Effect] = []
+        for given in inputs:
+            effects += self._machine.step(given, boot_ms())
+        return effects
+
+    def _act(self, effect: f.Effect) -> None:
+        match effect:
+            case f.Report():
+                self._report(effect)
+            case f.KeepContact():
+                self._ledger.keep_contact(effect.last_contact_ms)
+            case f.Prepare():
+                task = self._begin(effect.key, "prepare", self._prepare(effect))
+                self._preparing[effect.key] = task
+                task.add_done_callback(lambda _: self._preparing.pop(effect.key, None))
+            case f.CancelPrepare():
+                if effect.key in self._preparing:
+                    self._preparing[effect.key].cancel()
+            case f.Start():
+                self._begin(effect.key, "start", self._start(effect))
+            case f.Wait():
+                self._begin(effect.key, "wait", self._wait(effect))
+            case f.Stop():
+                self._begin(effect.key, "stop", self._stop(effect))
+            case f.Remove():
+                self._begin(effect.key, "remove", self._remove(effect))
+            case f.KeepSlot() | f.ForgetSlot():
+                pass  # done, before everything else
+
+    def _begin(
+        self, key: NodeKey, verb: str, work: Coroutine[object, object, i.Input]
+    ) -> asyncio.Task[None]:
+        async def run() -> None:
+            self._take(await work)
+
+        return self._tasks.create_task(run(), name=f"{verb} {key.name}")
+
+    # engine verbs: each returns the next input
+
+    async def _prepare(self, effect: f.Prepare) -> i.Input:
+        try:
+            await self._engine.prepare(effect.key, effect.spec)
+        except EngineError as error:
+            permanent = error.error_class is ErrorClass.PERMANENT
+            return i.PrepareFailed(key=effect.key, reason=error.reason, permanent=permanent)
+        except asyncio.CancelledError:
+            if self._machine.state.slots[effect.key].desired is not Desired.STOP:
+                raise  # the whole agent ends
+            return i.PrepareFailed(key=effect.key, reason="no longer wanted", permanent=False)
+        return i.Prepared(key=effect.key)
+
+    async def _start(self, effect: f.Start) -> i.Input:
+        try:
+            started = await self._engine.start(effect.key, effect.spec)
+        except EngineError as error:
+            return i.StartFailed(
+                key=effect.key,
+                reason=error.reason,
+                uncertain=error.error_class is ErrorClass.ENGINE_GONE,
+                wall_ms=wall_ms(),
+            )
+        return i.StartedUp(
+            key=effect.key,
+            started_at_ms=started.started_at_ms,
+            private_ipv4=started.private_ipv4 or "",
+        )
+
+    async def _wait(self, effect: f.Wait) -> i.Input:
+        try:
+            ended = await self._engine.wait(effect.key)
+        except EngineError as error:
+            return i.WaitFailed(key=effect.key, reason=error.reason)
+        return i.Ended(
+            key=effect.key,
+            exit_code=ended.exit_code,
+            reason=ended.reason,
+            stopped_at_ms=ended.stopped_at_ms,
+        )
+
+    async def _stop(self, effect: f.Stop) -> i.Input:
+        try:
+            await self._engine.stop(effect.key, effect.grace_seconds)
+        except EngineError as error:
+            return i.StopFailed(key=effect.key, reason=error.reason)
+        return i.Stopped(key=effect.key, wall_ms=wall_ms())
+
+    async def _remove(self, effect: f.Remove) -> i.Input:
+        try:
+            await self._engine.remove(effect.key)
+        except EngineError as error:
+            return i.RemoveFailed(key=effect.key, reason=error.reason)
+        return i.Removed(key=effect.key)
+
+    # the link's owner
+
+    def hello(self) -> pb.Hello:
+        who = self._identity
+        return pb.Hello(
+            host_id=who.host_id,
+            agent_uuid=who.agent_uuid,
+            boot_id=who.boot_id,
+            incarnation=self._incarnation,
+            version=who.version,
+            capabilities=["logs"],
+            resources=who.resources,
+            labels=who.labels,
+            private_ipv4_address=who.private_ipv4,
+            observed=[
+                node_report(slot, who.private_ipv4) for slot in self._machine.state.slots.values()
+            ],
+            unusable_reason=self._unusable_reason,
+        )
+
+    def welcome(self, message: pb.Welcome) -> None:
+        logger.info("session open: session=%s", message.session_id)
+        self._take(i.LinkUp())
+        period_seconds = max(message.heartbeat_period_ms, 10) / 1000
+        self._tails_told.clear()
+        self._heartbeats = self._tasks.create_task(self._beat(period_seconds), name="heartbeats")
+
+    async def _beat(self, period_seconds: float) -> None:
+        seq = 0
+        while True:
+            seq += 1
+            self._take(i.HeartbeatSent(seq=seq))
+            self._link.send(pb.AgentMessage(heartbeat=pb.Heartbeat(seq=seq)))
+            # Jitter keeps a thousand agents that came back together from beating together.
+            await asyncio.sleep(period_seconds * random.uniform(0.8, 1.0))
+
+    def message(self, message: pb.CoordinatorMessage) -> None:
+        body = message.WhichOneof("body")
+        if body == "heartbeat_ack":
+            self._take(i.HeartbeatAcked(seq=message.heartbeat_ack.seq))
+        elif body == "assignments":
+            if not self._unusable_reason:
+                self._take(assignments(message.assignments))
+        elif body == "ack":
+            self._take(i.ReportAcked(seq=message.ack.report_seq))
+        elif body == "log_request":
+            self._logs.deliver(self._link, message.log_request)
+        elif body == "log_cancel":
+            self._logs.cancel(message.log_cancel.request_id)
+        else:
+            raise ProtocolError(f"unexpected message {body}")
+
+    def disconnected(self, reason: str) -> None:
+        if self._heartbeats is not None:
+            self._heartbeats.cancel()
+            self._heartbeats = None
+        self._take(i.LinkDown())
+
+    def _report(self, effect: f.Report) -> None:
+        report = pb.StatusReport(seq=effect.seq)
+        for slot in effect.slots:
+            report.nodes.append(self._node(slot))
+        self._link.send(pb.AgentMessage(report=report))
+
+    def _node(self, slot: Slot) -> pb.NodeReport:
+        node = node_report(slot, self._identity.private_ipv4)
+        if slot.progress >= Progress.EXITED and slot.started_at_ms:
+            # Once a session: it is large, and the coordinator keeps it when it acknowledges.
+            if slot.key not in self._tails_told:
+                self._tails_told[slot.key] = None
+                node.log_tail_offset, node.log_tail = self._logs.tail(slot.key)
+        return node

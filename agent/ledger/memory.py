@@ -1,0 +1,41 @@
+"""The ledger without a disk: for tests and simulated agents. Same contract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agent.core.assignment import NodeKey
+from agent.core.state import Slot
+from agent.ledger.codec import decode, encode
+from agent.ledger.port import LedgerContents
+
+
+class MemoryLedger:
+    """Outlives the agent that uses it, so a test can restart one."""
+
+    def __init__(self) -> None:
+        self._slots: dict[str, str] = {}
+        self._incarnation = 0
+        self._boot_id = ""
+        self._contact: int | None = None
+
+    def open(self, boot_id: str) -> LedgerContents:
+        self._incarnation += 1
+        last_boot, self._boot_id = self._boot_id, boot_id
+        return LedgerContents(
+            slots=tuple(decode(body) for body in self._slots.values()),
+            incarnation=self._incarnation,
+            boot_id=last_boot,
+            last_contact_ms=self._contact if last_boot == boot_id else None,
+        )
+
+    def save(self, keep: Sequence[Slot], forget: Sequence[NodeKey]) -> None:
+        self._slots |= {slot.key.name: encode(slot) for slot in keep}
+        for key in forget:
+            self._slots.pop(key.name, None)
+
+    def keep_contact(self, last_contact_ms: int) -> None:
+        self._contact = last_contact_ms
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,47 @@
+"""The ledger port: what this agent was given and how far it came, across its own restarts.
+
+Must not import an engine, the link or protobuf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from agent.core.assignment import NodeKey
+from agent.core.state import Slot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerContents:
+    """`incarnation` is this start's number: 1 for the first. `boot_id` is empty at the first."""
+
+    slots: tuple[Slot, ...]
+    incarnation: int
+    boot_id: str
+    last_contact_ms: int | None
+
+
+class LedgerError(Exception):
+    """The ledger cannot be used; the message names the file and the cause. Always fatal: an agent
+    that cannot write down what it starts might start it twice."""
+
+
+class Ledger(Protocol):
+    """One writer, this agent. Calls block for a disk write; the shell calls them from a thread."""
+
+    def open(self, boot_id: str) -> LedgerContents:
+        """Read everything, count this start and remember the boot. First call."""
+        ...
+
+    def save(self, keep: Sequence[Slot], forget: Sequence[NodeKey]) -> None:
+        """Make slots durable, all or nothing; returns when they would survive a power cut."""
+        ...
+
+    def keep_contact(self, last_contact_ms: int) -> None:
+        """Remember a contact. Survives the agent's death, need not survive the machine's: after a
+        reboot nothing runs whose lease it could be."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,99 @@
+"""The ledger as one sqlite file: WAL, synchronous=FULL, locked by the one agent that uses it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent.core.assignment import NodeKey
+from agent.core.state import Slot
+from agent.ledger.codec import decode, encode
+from agent.ledger.port import LedgerContents, LedgerError
+
+_VERSION = 1
+_SCHEMA = """
+create table slot (name text primary key, body text not null) strict;
+create table life (one integer primary key check (one = 1), incarnation integer not null,
+                   boot_id text not null) strict;
+insert into life values (1, 0, '');
+"""
+
+
+class SqliteLedger:
+    """`agent.db` and `contact` in the data directory, readable by its owner alone: a slot holds
+    the environment of a job."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._path = data_dir / "agent.db"
+        self._contact_path = data_dir / "contact"
+        self._contact = -1
+        self._db: sqlite3.Connection | None = None
+
+    def open(self, boot_id: str) -> LedgerContents:
+        try:
+            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+            # The shell's thread pool calls one at a time, though not always the same thread.
+            db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            self._db = db
+            db.execute("pragma locking_mode = exclusive")
+            db.execute("pragma journal_mode = wal")
+            db.execute("pragma synchronous = full")
+            self._prepare_schema(db)
+            db.execute("begin immediate")
+            incarnation, last_boot = db.execute("select incarnation, boot_id from life").fetchone()
+            db.execute("update life set incarnation = ?, boot_id = ?", (incarnation + 1, boot_id))
+            db.execute("commit")
+            rows = db.execute("select body from slot order by rowid").fetchall()
+            slots = tuple(decode(body) for (body,) in rows)
+            self._contact = os.open(self._contact_path, os.O_CREAT | os.O_RDWR, 0o600)
+        except (sqlite3.Error, OSError, ValueError, KeyError, TypeError) as error:
+            self.close()
+            raise LedgerError(f"{self._path}: {error}; is another agent running there?") from error
+        same_boot = last_boot == boot_id
+        return LedgerContents(
+            slots=slots,
+            incarnation=incarnation + 1,
+            boot_id=last_boot,
+            last_contact_ms=self._read_contact() if same_boot else None,
+        )
+
+    def _prepare_schema(self, db: sqlite3.Connection) -> None:
+        version = db.execute("pragma user_version").fetchone()[0]
+        if version == 0:
+            db.executescript(f"begin;{_SCHEMA}pragma user_version = {_VERSION};commit;")
+        elif version != _VERSION:
+            raise LedgerError(
+                f"{self._path} was written by a newer agent (format {version}, this one reads "
+                f"{_VERSION}); upgrade this agent"
+            )
+
+    def save(self, keep: Sequence[Slot], forget: Sequence[NodeKey]) -> None:
+        if self._db is None:
+            raise LedgerError(f"{self._path} is closed")
+        try:
+            self._db.execute("begin immediate")
+            self._db.executemany(
+                "insert into slot values (?, ?) on conflict (name) do update set body = excluded.body",
+                [(slot.key.name, encode(slot)) for slot in keep],
+            )
+            self._db.executemany("delete from slot where name = ?", [(key.name,) for key in forget])
+            self._db.execute("commit")
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self._path}: {error}") from error
+
+    def keep_contact(self, last_contact_ms: int) -> None:
+        os.pwrite(self._contact, b"%020d" % last_contact_ms, 0)
+
+    def _read_contact(self) -> int | None:
+        text = os.pread(self._contact, 20, 0)
+        return int(text) if text.isdigit() else None
+
+    def close(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+        if self._contact >= 0:
+            os.close(self._contact)
+            self._contact = -1

@@ -1,0 +1,168 @@
+"""The session with the coordinator: dial, say hello, carry messages, come back after a pause.
+
+Knows the wire and nothing of what a node is. Must not import an engine or the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol, cast
+
+import grpc
+
+from agent.convert import ProtocolError
+from agent.options import Endpoint, TlsFiles
+from muster.v1 import agent_service_pb2 as pb
+from muster.v1 import agent_service_pb2_grpc as pb_grpc
+
+logger = logging.getLogger(__name__)
+
+PAUSE_FIRST_SECONDS = 0.2
+PAUSE_MAX_SECONDS = 15.0
+PAUSE_REFUSED_SECONDS = 30.0
+"""After a refusal only an operator can change: no use in asking often, and it is logged."""
+_MESSAGE_BYTES = 64 * 1024 * 1024
+CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+    ("grpc.max_send_message_length", _MESSAGE_BYTES),
+    # Without these a cut cable is found by TCP alone, after a quarter of an hour.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # gRPC's own pause between dials would add to ours and grow to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+    # Many agents in one process, as in tests, must not share one connection.
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+
+def _stub(channel: grpc.aio.Channel) -> pb_grpc.AgentServiceAsyncStub:
+    # The generated class serves both kinds of channel; the stubs tell them apart by name.
+    return cast("pb_grpc.AgentServiceAsyncStub", pb_grpc.AgentServiceStub(channel))
+
+
+class Owner(Protocol):
+    """Who the link works for: the daemon."""
+
+    def hello(self) -> pb.Hello: ...
+
+    def welcome(self, message: pb.Welcome) -> None: ...
+
+    def message(self, message: pb.CoordinatorMessage) -> None: ...
+
+    def disconnected(self, reason: str) -> None: ...
+
+
+class Link:
+    """One agent's connection. `run` goes on until it is cancelled."""
+
+    def __init__(
+        self,
+        coordinator: Endpoint,
+        tls: TlsFiles | None,
+        owner: Owner,
+        *,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._target = str(coordinator)
+        self._tls = tls
+        self._owner = owner
+        self._chance = chance
+        self._outgoing: asyncio.Queue[pb.AgentMessage] = asyncio.Queue()
+        self._channel: grpc.aio.Channel | None = None
+        self._call: grpc.aio.StreamStreamCall[pb.AgentMessage, pb.CoordinatorMessage] | None = None
+        self._restarting = False
+
+    def send(self, message: pb.AgentMessage) -> None:
+        """Queue a message of this session; dropped with it, since the next Hello tells all."""
+        self._outgoing.put_nowait(message)
+
+    def restart(self) -> None:
+        """End the session, if there is one, so that the next Hello tells what is true now."""
+        if self._call is not None:
+            self._restarting = True
+            self._call.cancel()
+
+    async def run(self) -> None:
+        """Keep a session open, with jittered pauses that grow while nobody answers."""
+        pause = PAUSE_FIRST_SECONDS
+        while True:
+            self._channel = self._open_channel()
+            try:
+                welcomed, refused, reason = await self._session(self._channel)
+            finally:
+                await self._channel.close()
+                self._channel = None
+            self._owner.disconnected(reason)
+            if refused:
+                logger.error("session refused: coordinator=%s reason=%s", self._target, reason)
+                pause = PAUSE_REFUSED_SECONDS
+            else:
+                pause = PAUSE_FIRST_SECONDS if welcomed else min(2 * pause, PAUSE_MAX_SECONDS)
+                logger.warning("session ended: coordinator=%s reason=%s", self._target, reason)
+            # Full jitter: after a restart of the coordinator a thousand agents do not call at once.
+            await asyncio.sleep(pause * (0.1 + 0.9 * self._chance()))
+
+    def _open_channel(self) -> grpc.aio.Channel:
+        if self._tls is None:
+            return grpc.aio.insecure_channel(self._target, options=CHANNEL_OPTIONS)
+        credentials = grpc.ssl_channel_credentials(
+            root_certificates=self._tls.ca.read_bytes(),
+            private_key=self._tls.key.read_bytes(),
+            certificate_chain=self._tls.cert.read_bytes(),
+        )
+        return grpc.aio.secure_channel(self._target, credentials, options=CHANNEL_OPTIONS)
+
+    async def _session(self, channel: grpc.aio.Channel) -> tuple[bool, bool, str]:
+        """One session: (was it welcomed, was it refused for good, why did it end)."""
+        self._outgoing = asyncio.Queue()
+        self.send(pb.AgentMessage(hello=self._owner.hello()))
+        call = _stub(channel).Session(self._requests(self._outgoing))
+        self._call, self._restarting = call, False
+        welcomed = False
+        try:
+            async for message in call:
+                if message.HasField("welcome"):
+                    welcomed = True
+                    self._owner.welcome(message.welcome)
+                else:
+                    self._owner.message(message)
+            return welcomed, False, "the coordinator closed the session"
+        except ProtocolError as error:
+            return welcomed, True, str(error)
+        except asyncio.CancelledError:
+            # Our own restart looks like a cancellation; one of this task goes on upwards.
+            if not self._restarting:
+                raise
+            return True, False, "a new Hello is due"
+        except grpc.aio.AioRpcError as error:
+            refused = error.code() in (
+                grpc.StatusCode.ALREADY_EXISTS,
+                grpc.StatusCode.INVALID_ARGUMENT,
+                grpc.StatusCode.PERMISSION_DENIED,
+                grpc.StatusCode.UNAUTHENTICATED,
+                grpc.StatusCode.ABORTED,
+            )
+            return welcomed, refused, f"{error.code().name}: {error.details()}"
+        finally:
+            self._call = None
+            call.cancel()
+
+    async def _requests(
+        self, outgoing: asyncio.Queue[pb.AgentMessage]
+    ) -> AsyncIterator[pb.AgentMessage]:
+        while True:
+            yield await outgoing.get()
+
+    async def deliver_log(self, pieces: AsyncIterator[pb.DeliverLogRequest]) -> None:
+        """Deliver one log in a stream of its own; ends early when its reader has gone."""
+        if self._channel is None:
+            return
+        try:
+            await _stub(self._channel).DeliverLog(pieces)
+        except grpc.aio.AioRpcError as error:
+            logger.info("log delivery ended: %s: %s", error.code().name, error.details())

@@ -1,0 +1,110 @@
+"""Delivery of node output: reads spools when the coordinator asks, and keeps them bounded.
+
+Must not import an engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from agent import spool
+from agent.core.assignment import NodeKey
+from agent.link import Link
+from agent.spool_follow import follow
+from muster.v1 import agent_service_pb2 as pb
+
+logger = logging.getLogger(__name__)
+
+PIECE_BYTES = 256 * 1024
+TAIL_BYTES = 64 * 1024
+
+
+class LogDesk:
+    """The spools of one host, one directory per node and attempt."""
+
+    def __init__(self, spool_dir: Path, total_bytes: int) -> None:
+        self._dir = spool_dir
+        self._total_bytes = total_bytes
+        self._deliveries: dict[str, asyncio.Task[None]] = {}
+
+    def tail(self, key: NodeKey) -> tuple[int, bytes]:
+        """The last bytes of a node's output and where they begin."""
+        return spool.tail(self._dir / key.name, TAIL_BYTES)
+
+    def deliver(self, link: Link, request: pb.LogRequest) -> None:
+        """Answer one request in the background."""
+        task = asyncio.create_task(link.deliver_log(self._pieces(request)))
+        self._deliveries[request.request_id] = task
+        task.add_done_callback(lambda _: self._deliveries.pop(request.request_id, None))
+
+    def cancel(self, request_id: str) -> None:
+        task = self._deliveries.get(request_id)
+        if task is not None:
+            task.cancel()
+
+    async def close(self) -> None:
+        tasks = list(self._deliveries.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _pieces(self, request: pb.LogRequest) -> AsyncIterator[pb.DeliverLogRequest]:
+        key = NodeKey(job_id=request.job_id, attempt=request.attempt, node_index=request.node_index)
+        directory = self._dir / key.name
+        if NodeKey.parse(key.name) != key or not directory.is_dir():
+            yield pb.DeliverLogRequest(
+                request_id=request.request_id,
+                error="this host no longer has the node's output",
+            )
+            return
+        offset = request.offset
+        if offset < 0:
+            first, end = spool.bounds(directory)
+            offset = max(first, end + offset)
+        # The first message names the request, also when there is no output (yet).
+        yield pb.DeliverLogRequest(request_id=request.request_id, offset=offset)
+        if request.follow:
+            async for at, data in follow(directory, offset):
+                for piece in _cut(request.request_id, at, data):
+                    yield piece
+            return
+        _, end = spool.bounds(directory)
+        while offset < end:
+            at, data = spool.read(directory, offset, min(PIECE_BYTES, end - offset))
+            if not data:
+                break
+            yield pb.DeliverLogRequest(request_id=request.request_id, offset=at, data=data)
+            offset = at + len(data)
+
+    def prune(self, in_use: Sequence[NodeKey]) -> None:
+        """Delete the oldest spools while all together are larger than allowed."""
+        busy = {key.name for key in in_use}
+        spools = [
+            (path.stat().st_mtime, _size(path), path)
+            for path in self._dir.iterdir()
+            if path.is_dir() and path.name not in busy
+        ]
+        total = sum(size for _, size, _ in spools)
+        for _, size, path in sorted(spools):
+            if total <= self._total_bytes:
+                break
+            logger.info("deleting old output: %s (%d bytes)", path.name, size)
+            shutil.rmtree(path, ignore_errors=True)
+            total -= size
+
+
+def _size(directory: Path) -> int:
+    return sum(file.stat().st_size for file in directory.iterdir() if file.is_file())
+
+
+def _cut(request_id: str, offset: int, data: bytes) -> list[pb.DeliverLogRequest]:
+    return [
+        pb.DeliverLogRequest(
+            request_id=request_id, offset=offset + start, data=data[start : start + PIECE_BYTES]
+        )
+        for start in range(0, len(data), PIECE_BYTES)
+    ]

@@ -1,0 +1,125 @@
+"""`muster-agent`: wiring and nothing else; the only place that knows every class."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+
+from agent import config, notify
+from agent.config import AgentConfig
+from agent.daemon import Daemon, Identity
+from agent.engine.docker import DockerEngine
+from agent.engine.podman import PodmanEngine
+from agent.engine.port import Engine
+from agent.engine.process import ProcessEngine
+from agent.host.boot import agent_uuid, boot_id
+from agent.host.ec2_metadata import ask
+from agent.host.fingerprint import fingerprint
+from agent.host.private_address import NoPrivateAddress, private_address
+from agent.ledger.port import LedgerError
+from agent.ledger.sqlite import SqliteLedger
+from agent.logs import LogDesk
+from agent.options import version
+from muster.v1 import agent_service_pb2 as pb
+
+logger = logging.getLogger(__name__)
+
+MIB = 1024 * 1024
+
+
+def _engine(settings: AgentConfig) -> Engine:
+    spool_dir = settings.data_dir / "spool"
+    spool_dir.mkdir(mode=0o700, exist_ok=True)
+    limit_bytes = settings.spool_limit_mib * MIB
+    if settings.engine == "process":
+        return ProcessEngine(settings.data_dir / "nodes", spool_dir, limit_bytes)
+    make = DockerEngine if settings.engine == "docker" else PodmanEngine
+    return make(
+        settings.engine_binary or settings.engine,
+        settings.host_id,
+        spool_dir,
+        limit_bytes,
+        run_args=settings.run_args,
+        engine_args=settings.engine_args,
+    )
+
+
+async def _identity(settings: AgentConfig) -> Identity:
+    ec2 = await ask(settings.imds_endpoint)
+    address = await private_address(settings.private_ip, ec2, settings.coordinator)
+    facts = fingerprint()
+    return Identity(
+        host_id=settings.host_id,
+        agent_uuid=agent_uuid(settings.data_dir),
+        boot_id=boot_id(),
+        version=version(),
+        private_ipv4=address,
+        resources=pb.Resources(
+            vcpus=facts.vcpus,
+            memory_mib=facts.memory_mib,
+            gpus=len(facts.gpus),
+            instance_type=settings.instance_type or (ec2.instance_type if ec2 else "generic"),
+            engine=settings.engine,
+        ),
+        labels=settings.label,
+    )
+
+
+async def _run(settings: AgentConfig) -> None:
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    daemon = Daemon(
+        identity=await _identity(settings),
+        coordinator=settings.coordinator,
+        tls=settings.tls,
+        engine=_engine(settings),
+        ledger=SqliteLedger(settings.data_dir),
+        logs=LogDesk(settings.data_dir / "spool", settings.spool_total_mib * MIB),
+    )
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stopped.set)
+    running = asyncio.create_task(daemon.run())
+    ready = asyncio.create_task(daemon.ready.wait())
+    ready.add_done_callback(lambda task: None if task.cancelled() else notify.ready())
+    stopping = asyncio.create_task(stopped.wait())
+    await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
+    notify.stopping()
+    for task in (ready, stopping, running):
+        task.cancel()
+    await asyncio.wait((ready, stopping, running))
+    if not running.cancelled():
+        running.result()
+    logger.info("stopped; containers go on")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until SIGTERM, then exit 0; containers go on. 1: cannot run now; 2: wrong settings."""
+    settings = config.load(sys.argv[1:] if argv is None else argv)
+    notify.status("starting")
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    reasons: list[str] = []
+    try:
+        asyncio.run(_run(settings))
+    except* (NoPrivateAddress, LedgerError, OSError) as group:
+        reasons = [str(error) for error in _leaves(group)]
+    if reasons:
+        sys.exit(f"muster-agent: {'; '.join(reasons)}")
+    return 0
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,333 @@
+"""The coordinator's imperative shell: inbox -> machine -> journal -> effects.
+
+One task owns the machine, so there are no locks: it takes all that is queued, steps, makes every
+event durable in one commit, and only then answers and sends. A failed commit is fatal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+from coordinator.core import inputs as i
+from coordinator.core.effects import Stamped, Step
+from coordinator.core.errors import NotFound, Rejected
+from coordinator.core.events import ALL_EVENTS, Event, stream_of
+from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
+from coordinator.core.machine import Machine
+from coordinator.core.settings import Settings
+from coordinator.core.state import ClusterState, Ended, Job
+from coordinator.core.states import JobState
+from coordinator.journal.codec import EventCodec, decode, encode
+from coordinator.journal.port import Batch, Entry, Journal, LogTail, Record, RecordQuery
+from coordinator.rpc.log_relay import LogRelay
+from coordinator.rpc.outbox import Outbox
+from coordinator.rpc.ports import Overloaded, Unreachable, WatchUpdate
+from coordinator.watch import Watches
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+INBOX_MAX = 20_000
+"""Room for every host of a large cluster to report a few times while one commit is slow."""
+BATCH_MAX = 1_000
+"""Inputs in one step: enough to share a commit, few enough to answer in time."""
+RETENTION_PERIOD_MS = 3_600_000
+FORGET_AT_ONCE = 200
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """One thing in the inbox: an input, or a read when there is none."""
+
+    given: i.Input | None
+    query: Callable[[ClusterState], object] | None
+    reply: asyncio.Future[object] | None
+
+
+class Clock:
+    """Milliseconds since 1970 that never go back: the wall clock at the start, then the monotonic
+    one, so that a stepped wall clock can neither end nor stretch a lease."""
+
+    def __init__(self, not_before_ms: int) -> None:
+        self._offset_ms = max(time.time_ns() // 1_000_000, not_before_ms) - self._monotonic()
+
+    @staticmethod
+    def _monotonic() -> int:
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+    def now(self) -> int:
+        return self._offset_ms + self._monotonic()
+
+
+class Daemon:
+    """Owns the machine and the journal. `open`, then `run` until cancelled, then `close`."""
+
+    def __init__(self, journal: Journal, settings: Settings, retention_days: int = 7) -> None:
+        self.settings = settings
+        self._journal = journal
+        self._machine = Machine(settings)
+        # The union of the event classes is a type to mypy and no class to ask for at run time.
+        self._codec: EventCodec[Event] = EventCodec(cast("Sequence[type[Event]]", ALL_EVENTS))
+        self._retention_ms = retention_days * 86_400_000
+        self._next_retention_ms = 0
+        self._clock = Clock(0)
+        self._inbox: deque[_Waiting] = deque()
+        self._wake = asyncio.Event()
+        self._outboxes: dict[SessionId, Outbox] = {}
+        self._watches = Watches()
+        self.log_relay = LogRelay()
+
+    # life
+
+    async def open(self) -> None:
+        """Replay the journal and begin a new epoch. Nothing may be asked before."""
+        replay = await self._journal.replay()
+        entries = [
+            Stamped(at_ms=entry.at_ms, event=self._codec.decode(entry.kind, entry.body))
+            for entry in replay.entries
+        ]
+        ended = [
+            (
+                JobId(job.job_id),
+                Ended(
+                    state=JobState(job.status),
+                    client_token=job.client_token,
+                    stopped_at_ms=job.stopped_at_ms,
+                ),
+            )
+            for job in replay.ended
+        ]
+        self._machine.replay(entries, ended)
+        self._machine.check()
+        last_ms = max((entry.at_ms for entry in replay.entries), default=0)
+        self._clock = Clock(last_ms)
+        await self._commit(self._machine.start(self._clock.now()))
+        logger.info(
+            "replayed: events=%d open_jobs=%d ended_jobs=%d hosts=%d epoch=%d",
+            len(entries),
+            len(self._machine.state.jobs),
+            len(ended),
+            len(self._machine.state.hosts),
+            self._machine.state.epoch,
+        )
+
+    async def run(self) -> None:
+        """Step for ever. Raises whatever makes it impossible to go on."""
+        while True:
+            batch = await self._next_batch()
+            inputs = [waiting.given for waiting in batch if waiting.given is not None]
+            now = self._clock.now()
+            if not inputs:
+                deadline = self._machine.next_deadline()
+                if deadline is not None and deadline <= now:
+                    inputs = [i.Tick()]
+            step = self._machine.step(inputs, now) if inputs else Step()
+            await self._commit(step)
+            self._answer(batch, step)
+            for effect in step.effects:
+                outbox = self._outboxes.get(effect.session_id)
+                if outbox is not None:
+                    outbox.put(effect)
+            self._watches.publish(step, self._machine.state)
+            await self._forget_old(now)
+
+    def part(self) -> None:
+        """Tell everybody that it ends: streams close, and what is queued is not answered."""
+        for waiting in self._inbox:
+            if waiting.reply is not None and not waiting.reply.done():
+                waiting.reply.cancel()
+        self._inbox.clear()
+        for outbox in list(self._outboxes.values()):
+            outbox.close()
+        self._watches.close()
+
+    async def close(self) -> None:
+        self.part()
+        await self._journal.close()
+
+    async def _next_batch(self) -> list[_Waiting]:
+        """Everything queued, up to the bound; empty when only a deadline has come."""
+        if not self._inbox:
+            self._wake.clear()
+            deadline = self._machine.next_deadline()
+            seconds = None if deadline is None else (deadline - self._clock.now()) / 1000
+            try:
+                async with asyncio.timeout(seconds if seconds is None else max(seconds, 0.0)):
+                    await self._wake.wait()
+            except TimeoutError:
+                return []
+        return [self._inbox.popleft() for _ in range(min(len(self._inbox), BATCH_MAX))]
+
+    async def _commit(self, step: Step) -> None:
+        if not (step.events or step.tails or step.archived):
+            return
+        entries = []
+        for stamped in step.events:
+            kind, body = self._codec.encode(stamped.event)
+            stream = stream_of(stamped.event)
+            entries.append(Entry(stream=stream, at_ms=stamped.at_ms, kind=kind, body=body))
+        tails = [
+            LogTail(
+                job_id=tail.key.job_id,
+                node_index=tail.key.node_index,
+                attempt=tail.key.attempt,
+                offset=tail.offset,
+                data=tail.data,
+            )
+            for tail in step.tails
+        ]
+        await self._journal.append(
+            Batch(
+                entries=entries,
+                tails=tails,
+                records=[_record(job) for job in step.archived],
+                closed=[f"job/{job.job_id}" for job in step.archived]
+                + [entry.stream for entry in entries if entry.kind == "QueueDeleted"],
+            )
+        )
+
+    def _answer(self, batch: list[_Waiting], step: Step) -> None:
+        replies = iter(step.replies)
+        for waiting in batch:
+            future = waiting.reply
+            result: object = None
+            if waiting.given is not None:
+                result = next(replies)
+            if future is None or future.done():
+                continue
+            if waiting.query is not None:
+                try:
+                    result = waiting.query(self._machine.state)
+                except Rejected as rejected:
+                    result = rejected
+            if isinstance(result, Rejected):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+    async def _forget_old(self, now: int) -> None:
+        """Retention: looked at once an hour, a bounded piece at a time."""
+        if now < self._next_retention_ms:
+            return
+        gone = await self._journal.forget(now - self._retention_ms, FORGET_AT_ONCE)
+        self._machine.forget([JobId(job_id) for job_id in gone])
+        if len(gone) < FORGET_AT_ONCE:
+            self._next_retention_ms = now + RETENTION_PERIOD_MS
+
+    # the cluster as the services see it (rpc.ports.Cluster)
+
+    async def ask(self, given: i.Input) -> object:
+        return await self._queue(given, None)
+
+    async def read(self, query: Callable[[ClusterState], T]) -> T:
+        return cast("T", await self._queue(None, query))
+
+    def tell(self, given: i.Input) -> None:
+        """An input nobody waits for an answer of: what agents say. Raises Overloaded."""
+        self._put(_Waiting(given, None, None))
+
+    async def _queue(
+        self, given: i.Input | None, query: Callable[[ClusterState], object] | None
+    ) -> object:
+        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._put(_Waiting(given, query, future))
+        return await future
+
+    def _put(self, waiting: _Waiting) -> None:
+        if len(self._inbox) >= INBOX_MAX:
+            raise Overloaded(f"the coordinator has {INBOX_MAX} requests queued; try again shortly")
+        self._inbox.append(waiting)
+        self._wake.set()
+
+    async def record(self, job_id: JobId) -> Record | None:
+        return await self._journal.record(job_id)
+
+    async def records(
+        self, query: RecordQuery, *, after: tuple[int, str] | None, limit: int
+    ) -> Sequence[Record]:
+        return await self._journal.records(query, after=after, limit=limit)
+
+    async def history(self, job_id: JobId) -> Sequence[Stamped]:
+        entries = await self._journal.history(f"job/{job_id}")
+        return [
+            Stamped(at_ms=entry.at_ms, event=self._codec.decode(entry.kind, entry.body))
+            for entry in entries
+        ]
+
+    async def log_tail(self, key: NodeKey) -> LogTail | None:
+        return await self._journal.log_tail(key.job_id, key.node_index, key.attempt)
+
+    def decode_job(self, record: Record) -> Job:
+        return decode(Job, record.body)
+
+    @asynccontextmanager
+    async def watch(self, job_id: JobId) -> AsyncIterator[AsyncIterator[WatchUpdate]]:
+        def find(state: ClusterState) -> Job:
+            job = state.jobs.get(job_id)
+            if job is None:
+                raise NotFound(f"Job {job_id} is not in memory")
+            return job
+
+        job = await self.read(find)
+        with self._watches.open(job) as watch:
+            yield watch.updates()
+
+    async def read_log(
+        self, key: NodeKey, *, offset: int, follow: bool
+    ) -> AsyncIterator[tuple[int, bytes]]:
+        host_id = await self._host_of(key)
+        session_id = await self.read(lambda state: _session(state, host_id))
+        outbox = self._outboxes.get(session_id) if session_id is not None else None
+        if outbox is None:
+            raise Unreachable(f"host {host_id} is not connected")
+        async for piece in self.log_relay.read(outbox, key, offset=offset, follow=follow):
+            yield piece
+
+    async def _host_of(self, key: NodeKey) -> HostId:
+        job = await self.read(lambda state: state.jobs.get(key.job_id))
+        if job is None:
+            record = await self.record(key.job_id)
+            job = self.decode_job(record) if record is not None else None
+        node = job.node(key) if job is not None else None
+        if node is None:
+            raise NotFound(f"{key} was never placed on a host")
+        return node.host_id
+
+    # sessions
+
+    def attach(self, session_id: SessionId, outbox: Outbox) -> None:
+        self._outboxes[session_id] = outbox
+
+    def detach(self, session_id: SessionId) -> None:
+        """The stream is gone. Never refused: the machine has to know."""
+        self._outboxes.pop(session_id, None)
+        self._inbox.append(_Waiting(i.SessionEnded(session_id=session_id), None, None))
+        self._wake.set()
+
+
+def _session(state: ClusterState, host_id: HostId) -> SessionId | None:
+    presence = state.presence.get(host_id)
+    return presence.session_id if presence is not None else None
+
+
+def _record(job: Job) -> Record:
+    return Record(
+        job_id=job.job_id,
+        job_queue=job.job_queue,
+        job_name=job.spec.job_name,
+        definition_name=job.spec.definition_name,
+        definition_revision=job.spec.definition_revision,
+        status=job.state.value,
+        created_at_ms=job.created_at_ms,
+        stopped_at_ms=job.stopped_at_ms,
+        client_token=job.client_token,
+        body=encode(job),
+    )

@@ -1,0 +1,99 @@
+"""`muster-coordinator`: wiring and nothing else; the only place that knows every class."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+
+from coordinator import config, notify
+from coordinator.config import CoordinatorConfig
+from coordinator.core.arn import Arns
+from coordinator.core.settings import Settings
+from coordinator.daemon import Daemon
+from coordinator.journal.port import JournalError
+from coordinator.journal.sqlite import SqliteJournal
+from coordinator.rpc.agent_service import AgentService
+from coordinator.rpc.host_service import HostService
+from coordinator.rpc.job_service import JobService
+from coordinator.rpc.roles import RoleInterceptor
+from coordinator.rpc.server import Server
+
+logger = logging.getLogger(__name__)
+
+STOP_SECONDS = 2.0
+
+
+def _settings(settings: CoordinatorConfig) -> Settings:
+    return Settings(
+        heartbeat_ms=1000 * settings.heartbeat_seconds,
+        lost_after_ms=1000 * settings.lost_after_seconds,
+        lease_seconds=settings.lease_seconds,
+        stop_grace_seconds=settings.stop_grace_seconds,
+        fence_margin_seconds=settings.fence_margin_seconds,
+        vote_timeout_ms=1000 * settings.vote_timeout_seconds,
+    )
+
+
+async def _run(settings: CoordinatorConfig) -> None:
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    journal = await SqliteJournal.open(settings.data_dir / "journal.db")
+    daemon = Daemon(journal, _settings(settings), settings.retention_days)
+    try:
+        await daemon.open()
+        arns = Arns(settings.region, settings.account_id)
+        server = Server(
+            jobs=JobService(daemon, arns),
+            hosts=HostService(daemon),
+            agents=AgentService(daemon),
+            interceptors=[RoleInterceptor()] if settings.tls is not None else [],
+        )
+        port = await server.start(settings.listen, settings.tls)
+        logger.info("listening: address=%s port=%d", settings.listen.host, port)
+        try:
+            await _serve(daemon)
+        finally:
+            notify.stopping()
+            await server.stop(STOP_SECONDS)
+    finally:
+        await daemon.close()
+
+
+async def _serve(daemon: Daemon) -> None:
+    """Until SIGTERM, or until the daemon cannot go on."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stopped.set)
+    running = asyncio.create_task(daemon.run())
+    stopping = asyncio.create_task(stopped.wait())
+    notify.ready()
+    await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if running.done():
+        stopping.cancel()
+        running.result()
+    logger.info("stopping; jobs go on")
+    running.cancel()
+    await asyncio.wait((running,))
+    daemon.part()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until SIGTERM, then exit 0; jobs go on. 1: cannot run now; 2: wrong settings."""
+    settings = config.load(sys.argv[1:] if argv is None else argv)
+    notify.status("starting")
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    try:
+        asyncio.run(_run(settings))
+    except (JournalError, OSError) as error:
+        sys.exit(f"muster-coordinator: {error}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""The border post of the agents' stream: muster.v1 <-> the core's inputs and effects."""
+
+from __future__ import annotations
+
+from coordinator.core import inputs as i
+from coordinator.core.effects import (
+    Assignment,
+    Effect,
+    SendAck,
+    SendAssignments,
+    SendHeartbeatAck,
+    SendWelcome,
+)
+from coordinator.core.errors import InvalidArgument
+from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
+from coordinator.core.states import Desired, Progress
+from muster.v1 import agent_service_pb2 as pb
+
+_PROGRESS = {
+    pb.ASSIGNED: Progress.ASSIGNED,
+    pb.PREPARED: Progress.PREPARED,
+    pb.REFUSED: Progress.REFUSED,
+    pb.LAUNCHING: Progress.LAUNCHING,
+    pb.UP: Progress.UP,
+    pb.EXITED: Progress.EXITED,
+    pb.RELEASED: Progress.RELEASED,
+}
+_DESIRED = {Desired.PREPARE: pb.PREPARE, Desired.RUN: pb.RUN, Desired.STOP: pb.STOP}
+TAIL_BYTES_MAX = 65_536
+
+
+def hello(session_id: SessionId, message: pb.Hello) -> i.HostHello:
+    """Raises InvalidArgument when a member that identifies the host is missing."""
+    for member in ("host_id", "agent_uuid", "boot_id", "private_ipv4_address"):
+        if not getattr(message, member):
+            raise InvalidArgument(f"Hello.{member} is empty")
+    resources = message.resources
+    return i.HostHello(
+        session_id=session_id,
+        host_id=HostId(message.host_id),
+        agent_uuid=message.agent_uuid,
+        boot_id=message.boot_id,
+        version=message.version,
+        engine=resources.engine,
+        instance_type=resources.instance_type or "generic",
+        vcpus=resources.vcpus,
+        memory_mib=resources.memory_mib,
+        gpus=resources.gpus,
+        private_ipv4=message.private_ipv4_address,
+        labels=dict(message.labels),
+        observed=tuple(observation(node) for node in message.observed),
+        unusable_reason=message.unusable_reason,
+    )
+
+
+def report(session_id: SessionId, message: pb.StatusReport) -> i.HostReport:
+    return i.HostReport(
+        session_id=session_id,
+        seq=message.seq,
+        observations=tuple(observation(node) for node in message.nodes),
+    )
+
+
+def observation(node: pb.NodeReport) -> i.Observation:
+    progress = _PROGRESS.get(node.progress)
+    if progress is None:
+        raise InvalidArgument(f"NodeReport.progress {node.progress} of {node.job_id} is unknown")
+    tail = node.log_tail if node.HasField("log_tail") else None
+    if tail is not None and len(tail) > TAIL_BYTES_MAX:
+        raise InvalidArgument(f"NodeReport.log_tail is longer than {TAIL_BYTES_MAX} bytes")
+    return i.Observation(
+        key=NodeKey(JobId(node.job_id), node.attempt, node.node_index),
+        progress=progress,
+        private_ipv4=node.private_ipv4_address,
+        exit_code=node.exit_code if node.HasField("exit_code") else None,
+        reason=node.reason,
+        permanent=node.permanent,
+        unclean_reason=node.unclean_reason,
+        was_up=node.started_at_ms > 0,
+        log_tail=tail,
+        log_tail_offset=node.log_tail_offset,
+    )
+
+
+def effect_message(effect: Effect) -> pb.CoordinatorMessage:
+    """The message of an effect that sends one."""
+    match effect:
+        case SendWelcome():
+            return pb.CoordinatorMessage(
+                welcome=pb.Welcome(
+                    session_id=effect.session_id, heartbeat_period_ms=effect.heartbeat_ms
+                )
+            )
+        case SendAssignments():
+            return pb.CoordinatorMessage(
+                assignments=pb.Assignments(
+                    generation=effect.generation,
+                    assignments=[_assignment(assignment) for assignment in effect.assignments],
+                )
+            )
+        case SendAck():
+            return pb.CoordinatorMessage(ack=pb.Ack(report_seq=effect.report_seq))
+        case SendHeartbeatAck():
+            return pb.CoordinatorMessage(heartbeat_ack=pb.HeartbeatAck(seq=effect.seq))
+        case _:
+            raise TypeError(f"{effect} is not a message")
+
+
+def _assignment(assignment: Assignment) -> pb.Assignment:
+    message = pb.Assignment(
+        job_id=assignment.key.job_id,
+        attempt=assignment.key.attempt,
+        node_index=assignment.key.node_index,
+        desired=_DESIRED[assignment.desired],
+        stop_grace_seconds=assignment.stop_grace_seconds,
+        lease_seconds=assignment.lease_seconds,
+    )
+    container = assignment.container
+    if container is not None:
+        message.container.CopyFrom(
+            pb.NodeContainer(
+                image=container.image,
+                command=container.command,
+                environment=[
+                    pb.EnvironmentVariable(name=name, value=value)
+                    for name, value in container.environment
+                ],
+                vcpus=container.vcpus,
+                memory_mib=container.memory_mib,
+                user=container.user,
+            )
+        )
+    return message

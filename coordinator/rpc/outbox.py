@@ -1,0 +1,75 @@
+"""What waits to be sent on one session. Bounded by construction: a newer list of assignments
+replaces a queued one, and so does a newer acknowledgement.
+
+Must not import the daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from coordinator.core.effects import (
+    CloseSession,
+    Effect,
+    SendAck,
+    SendAssignments,
+    SendHeartbeatAck,
+    SendWelcome,
+)
+from coordinator.rpc.agent_convert import effect_message
+from muster.v1 import agent_service_pb2 as pb
+
+LOG_MESSAGES_MAX = 1_000
+
+
+class Outbox:
+    """Filled by the daemon, emptied by the session's stream."""
+
+    def __init__(self) -> None:
+        self._welcome: SendWelcome | None = None
+        self._assignments: SendAssignments | None = None
+        self._ack: SendAck | None = None
+        self._heartbeat_ack: SendHeartbeatAck | None = None
+        self._logs: list[pb.CoordinatorMessage] = []
+        self.refusal: CloseSession | None = None
+        self.closed = False
+        self.fault = ""
+        self._changed = asyncio.Event()
+
+    def put(self, effect: Effect) -> None:
+        match effect:
+            case SendWelcome():
+                self._welcome = effect
+            case SendAssignments():
+                self._assignments = effect
+            case SendAck():
+                self._ack = effect
+            case SendHeartbeatAck():
+                self._heartbeat_ack = effect
+            case CloseSession():
+                self.refusal = effect
+        self._changed.set()
+
+    def put_log(self, message: pb.CoordinatorMessage) -> bool:
+        """Queue a log request or its end; False when this agent has too many waiting."""
+        if len(self._logs) >= LOG_MESSAGES_MAX:
+            return False
+        self._logs.append(message)
+        self._changed.set()
+        return True
+
+    def close(self) -> None:
+        self.closed = True
+        self._changed.set()
+
+    async def take(self) -> list[pb.CoordinatorMessage]:
+        """Wait for something to send. An acknowledgement goes before assignments: what it lets
+        the agent forget must be forgotten before the same node is assigned again."""
+        await self._changed.wait()
+        self._changed.clear()
+        effects = (self._welcome, self._ack, self._heartbeat_ack, self._assignments)
+        messages = [effect_message(effect) for effect in effects if effect is not None]
+        messages += self._logs
+        self._welcome = self._ack = self._heartbeat_ack = self._assignments = None
+        self._logs = []
+        return messages
