@@ -10,7 +10,7 @@ from coordinator.core import inputs as i
 from coordinator.core.arn import definition_ref, job_ref, queue_name
 from coordinator.core.definition import JobDefinition, Submission
 from coordinator.core.ending import end_dependents_of, fail_job, terminate_job
-from coordinator.core.errors import Conflict, InvalidArgument, NotFound
+from coordinator.core.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
 from coordinator.core.ids import JobId
 from coordinator.core.state import Queue
 from coordinator.core.states import JobState
@@ -44,9 +44,7 @@ def deregister_definition(turn: Turn, request: i.DeregisterDefinition) -> None:
         )
     if revision.active:
         turn.emit(e.DefinitionDeregistered(name=request.name, revision=request.revision))
-        turn.timers.arm(
-            "definitions", "", turn.now + turn.settings.definition_retention_ms
-        )
+        turn.timers.arm("definitions", "", turn.now + turn.settings.definition_retention_ms)
 
 
 def forget_definitions(turn: Turn) -> None:
@@ -168,7 +166,7 @@ def create_queue(turn: Turn, request: i.CreateQueue) -> None:
     validate_tags(request.tags)
     _check_time_limits(request.time_limits)
     if request.name in turn.state.queues:
-        raise Conflict(f"JobQueue {request.name} already exists")
+        raise AlreadyExists(f"JobQueue {request.name} already exists")
     turn.emit(
         e.QueueCreated(
             name=request.name,

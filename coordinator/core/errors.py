@@ -19,6 +19,10 @@ class Conflict(Rejected):
     """The request is right but not now: the state of something it names forbids it."""
 
 
+class AlreadyExists(Conflict):
+    """The request makes something under a name that is taken."""
+
+
 class DuplicateAgent(Rejected):
     """Another machine already speaks for this host id."""
 

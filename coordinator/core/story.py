@@ -1,0 +1,83 @@
+"""What happened to a job, told to people: one sentence an event.
+
+Kinds are the events' own names, so that watchers can match on them. No I/O.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from coordinator.core import events as e
+
+_HOSTS_SHOWN = 5
+
+
+def tell(event: e.JobEvent) -> tuple[str, str, int | None]:
+    """(kind, sentence, node index or None for the whole job)."""
+    return type(event).__name__, _sentence(event), getattr(event, "node_index", None)
+
+
+def _sentence(event: e.JobEvent) -> str:
+    match event:
+        case e.JobSubmitted(spec=spec):
+            nodes = f"{spec.num_nodes} nodes" if spec.is_multinode else "one container"
+            definition = f"{spec.definition_name}:{spec.definition_revision}"
+            return f"submitted to job queue {event.job_queue}: {definition}, {nodes}"
+        case e.JobPended():
+            return "waits for the jobs it depends on"
+        case e.DependencyEnded():
+            return f"job {event.dependency} has SUCCEEDED"
+        case e.JobQueued():
+            return "stands in line for a host for every node"
+        case e.GangReserved():
+            return f"attempt {event.attempt}: reserved, and asked to prepare: {_hosts(event)}"
+        case e.NodePrepared():
+            return "its host is ready"
+        case e.NodeRefused():
+            return f"host {event.host_id} is handed back: {event.reason}"
+        case e.NodeReplaced():
+            return f"host {event.host_id} takes over, and is asked to prepare"
+        case e.GangAbandoned():
+            return f"attempt {event.attempt}: all hosts are handed back: {event.reason}"
+        case e.AttemptRefused():
+            return f"attempt {event.attempt} ended: {_end(None, event.reason, event.status_reason)}"
+        case e.AttemptStarted():
+            return f"attempt {event.attempt}: every host is ready, so the main node starts"
+        case e.ChildrenLaunched():
+            return "the main node runs, so its children start"
+        case e.NodeRunning():
+            return f"runs{f' at {event.private_ipv4}' if event.private_ipv4 else ''}"
+        case e.NodeStopRequested():
+            return f"a user stops this node: {event.reason}"
+        case e.NodeExited():
+            return f"ended: {_end(event.exit_code, event.reason, event.status_reason)}"
+        case e.NodeLost():
+            return f"lost: {event.status_reason}"
+        case e.NodeUnclean():
+            return f"its host cannot be cleaned up: {event.reason}"
+        case e.NodeReleased():
+            return f"its host is free of it: {event.proof}"
+        case e.AttemptStopRequested():
+            return f"attempt {event.attempt} is being stopped: {event.cause}"
+        case e.AttemptEnded():
+            end = _end(event.exit_code, event.reason, event.status_reason)
+            return f"attempt {event.attempt} ended: {end}"
+        case e.JobRetried():
+            return "is tried again"
+        case e.JobSucceeded() | e.JobFailed():
+            return event.status_reason
+        case e.JobArchived():
+            return "nothing of it is left on any host"
+        case _:
+            assert_never(event)
+
+
+def _hosts(event: e.GangReserved) -> str:
+    hosts = [placement.host_id for placement in event.placements]
+    more = len(hosts) - _HOSTS_SHOWN
+    return ", ".join(hosts[:_HOSTS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _end(exit_code: int | None, reason: str, status_reason: str) -> str:
+    code = "" if exit_code is None else f"exit code {exit_code}"
+    return "; ".join(filter(None, (code, reason, status_reason)))

@@ -1,0 +1,119 @@
+"""The one table from what goes wrong to what a caller is told.
+
+Services raise; nothing in them knows a status code. Must not import a service.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, NoReturn, TypeVar, cast
+
+import grpc
+from google.protobuf.message import Message
+
+from coordinator.core.errors import (
+    AlreadyExists,
+    Conflict,
+    DuplicateAgent,
+    InvalidArgument,
+    NotFound,
+)
+from coordinator.rpc.convert import refuse_unknown
+from coordinator.rpc.ports import Overloaded, Unreachable
+
+logger = logging.getLogger(__name__)
+
+S = TypeVar("S")
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Stopping(Exception):
+    """The coordinator stops before a stream came to its end; the caller resumes it later."""
+
+
+_TABLE: dict[type[Exception], tuple[grpc.StatusCode, int]] = {
+    InvalidArgument: (grpc.StatusCode.INVALID_ARGUMENT, logging.DEBUG),
+    NotFound: (grpc.StatusCode.NOT_FOUND, logging.DEBUG),
+    Conflict: (grpc.StatusCode.FAILED_PRECONDITION, logging.DEBUG),
+    AlreadyExists: (grpc.StatusCode.ALREADY_EXISTS, logging.DEBUG),
+    DuplicateAgent: (grpc.StatusCode.ALREADY_EXISTS, logging.WARNING),
+    Overloaded: (grpc.StatusCode.RESOURCE_EXHAUSTED, logging.WARNING),
+    Unreachable: (grpc.StatusCode.UNAVAILABLE, logging.INFO),
+    Stopping: (grpc.StatusCode.UNAVAILABLE, logging.DEBUG),
+}
+"""An exception's own row counts, else that of its nearest base; one without a row is a defect."""
+
+_DETAILS_CHARS = 2_000
+"""Trailers hold 8 KiB, and a character can take several bytes of them."""
+
+
+def answering(cls: type[S]) -> type[S]:
+    """Class decorator for a servicer: its RPCs refuse requests of a newer contract, and what they
+    raise goes to the caller by the table. Cancellation passes."""
+    for name, method in list(vars(cls).items()):
+        if inspect.isasyncgenfunction(method):
+            setattr(cls, name, _stream(name, method))
+        elif inspect.iscoroutinefunction(method):
+            setattr(cls, name, _unary(name, method))
+    return cls
+
+
+def _unary(
+    rpc: str, method: Callable[[Any, Any, Context], Awaitable[Message]]
+) -> Callable[[Any, Any, Context], Awaitable[Message]]:
+    @functools.wraps(method)
+    async def answer(self: object, request: Message, context: Context) -> Message:
+        try:
+            refuse_unknown(request)
+            return await method(self, request, context)
+        except Exception as error:  # becomes the status; the table decides
+            await _abort(context, rpc, error)
+
+    return answer
+
+
+def _stream(
+    rpc: str, method: Callable[[Any, Any, Context], AsyncIterator[Message]]
+) -> Callable[[Any, Any, Context], AsyncIterator[Message]]:
+    @functools.wraps(method)
+    async def answer(self: object, request: Message, context: Context) -> AsyncIterator[Message]:
+        try:
+            refuse_unknown(request)
+            responses = cast("AsyncGenerator[Message, None]", method(self, request, context))
+            async with aclosing(responses):
+                async for response in responses:
+                    yield response
+        except Exception as error:  # becomes the status; the table decides
+            await _abort(context, rpc, error)
+
+    return answer
+
+
+def status_of(error: Exception) -> tuple[grpc.StatusCode, int] | None:
+    """(status, log level) of an exception; None for a defect."""
+    return next((_TABLE[cls] for cls in type(error).__mro__ if cls in _TABLE), None)
+
+
+async def _abort(context: Context, rpc: str, error: Exception) -> NoReturn:
+    known = status_of(error)
+    if known is not None:
+        status, level = known
+        details = str(error)
+        logger.log(level, "refused: rpc=%s status=%s %s", rpc, status.name, details)
+    else:
+        incident = secrets.token_hex(4)
+        status = grpc.StatusCode.INTERNAL
+        details = (
+            f"{rpc} failed by a defect of the coordinator; its log has the story: "
+            f"look for incident {incident}"
+        )
+        logger.error("defect: rpc=%s incident=%s", rpc, incident, exc_info=error)
+    if len(details) > _DETAILS_CHARS:
+        details = f"{details[:_DETAILS_CHARS]}..."
+    await context.abort(status, details)
+    raise AssertionError("abort returned") from error
