@@ -23,8 +23,9 @@ import pytest
 
 from tests.components import missing
 
-IMAGE = "localhost/muster-test:latest"
-"""Has /bin/sh and the usual programs. Its command is `echo image-command`."""
+IMAGE = "localhost/muster-test:1"
+"""Has /bin/sh and the usual programs. Its command is `echo image-command`. The tag is to be raised
+when the content changes, as one that is there is taken."""
 
 PODMAN_ENGINE_ARGS = ("--runtime", "runc")
 

@@ -84,7 +84,8 @@ class Container:
         reason = self.error and f"ContainerRuntimeError: {self.error}"
         return Exit(
             exit_code=self.exit_code,
-            stopped_at_ms=self.finished_at_ms,
+            # Docker notes the start of a very short container after its end.
+            stopped_at_ms=max(self.started_at_ms, self.finished_at_ms),
             reason=OUT_OF_MEMORY if self.out_of_memory else reason,
         )
 

@@ -225,7 +225,6 @@ class ProcessEngine:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
-                env={},
                 start_new_session=True,
             )
         except OSError as error:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from agent import spool
 from agent.core.assignment import ContainerSpec, NodeKey
@@ -36,9 +37,16 @@ FAKE = pytest.param("fake")
 PROCESS = pytest.param("process")
 DOCKER = pytest.param("docker", marks=pytest.mark.real("docker"))
 PODMAN = pytest.param("podman", marks=pytest.mark.real("podman"))
-ALL = pytest.mark.parametrize("engine_name", [FAKE, PROCESS, DOCKER, PODMAN])
-REAL = pytest.mark.parametrize("engine_name", [PROCESS, DOCKER, PODMAN])
-CONTAINERS = pytest.mark.parametrize("engine_name", [DOCKER, PODMAN])
+
+
+def engines(*names: ParameterSet) -> pytest.MarkDecorator:
+    """Run a test with each of these."""
+    return pytest.mark.parametrize("host", names, indirect=True)
+
+
+ALL = engines(FAKE, PROCESS, DOCKER, PODMAN)
+REAL = engines(PROCESS, DOCKER, PODMAN)
+CONTAINERS = engines(DOCKER, PODMAN)
 
 
 def shell(script: str) -> tuple[str, ...]:
@@ -180,15 +188,20 @@ def command_lines() -> list[bytes]:
     return found
 
 
+@pytest.fixture(scope="session")
+def host(request: pytest.FixtureRequest) -> tuple[str, RealEngine | None]:
+    """The name of the engine to test, and where it is. Of the session, so that a daemon is there
+    before the first test looks at what runs."""
+    name: str = request.param
+    if name in ("fake", "process"):
+        return name, None
+    return name, request.getfixturevalue(f"{name}_host")
+
+
 @pytest.fixture
-async def bench(
-    engine_name: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> AsyncIterator[Bench]:
-    spool_dir = tmp_path / "spool"
-    host_id = f"host-{os.getpid()}-{next(_job_numbers)}"
-    made = Bench(spool_dir, _maker(engine_name, tmp_path, host_id, request), Programs())
-    if engine_name == "fake":
-        made.programs = FakePrograms()
+async def bench(host: tuple[str, RealEngine | None], tmp_path: Path) -> AsyncIterator[Bench]:
+    programs = FakePrograms() if host[0] == "fake" else Programs()
+    made = Bench(tmp_path / "spool", _maker(*host, tmp_path), programs)
     made.engines.append(made.make())
     yield made
     engine = made.engine
@@ -202,16 +215,14 @@ async def bench(
     assert tasks == [], "tasks are left behind"
 
 
-def _maker(
-    engine_name: str, tmp_path: Path, host_id: str, request: pytest.FixtureRequest
-) -> Callable[[], Engine]:
+def _maker(engine_name: str, real: RealEngine | None, tmp_path: Path) -> Callable[[], Engine]:
     spool_dir = tmp_path / "spool"
     if engine_name == "fake":
-        host = FakeHost(spool_dir)
-        return lambda: FakeEngine(host)
-    if engine_name == "process":
+        fake_host = FakeHost(spool_dir)
+        return lambda: FakeEngine(fake_host)
+    if real is None:
         return lambda: ProcessEngine(tmp_path / "data", spool_dir, LIMIT_BYTES)
-    real: RealEngine = request.getfixturevalue(f"{engine_name}_host")
+    host_id = f"host-{os.getpid()}-{next(_job_numbers)}"
     engine_class = {"docker": DockerEngine, "podman": PodmanEngine}[engine_name]
     return lambda: engine_class(
         real.binary, host_id, spool_dir, LIMIT_BYTES, real.run_args, real.engine_args
@@ -511,7 +522,7 @@ async def test_an_image_that_is_not_here_cannot_be_created(bench: Bench) -> None
     assert at.value.error_class is ErrorClass.PERMANENT
 
 
-@pytest.mark.parametrize("engine_name", [DOCKER])
+@engines(DOCKER)
 async def test_out_of_memory(bench: Bench) -> None:
     key = bench.key()
     grow = shell("x=a; while :; do x=$x$x; done")
@@ -521,13 +532,13 @@ async def test_out_of_memory(bench: Bench) -> None:
     assert end.exit_code == 137
 
 
-@pytest.mark.parametrize("engine_name", [PROCESS])
+@engines(PROCESS)
 async def test_a_process_that_a_signal_ends(bench: Bench) -> None:
     key = await bench.started(shell("kill -HUP $$"))
     assert (await bench.ended(key)).exit_code == 129
 
 
-@pytest.mark.parametrize("engine_name", [PROCESS])
+@engines(PROCESS)
 async def test_a_process_needs_a_command(bench: Bench) -> None:
     key = bench.key()
     with pytest.raises(EngineError, match="the process engine needs a command") as at:
@@ -554,3 +565,23 @@ async def test_a_daemon_that_is_away_is_gone(tmp_path: Path) -> None:
         with pytest.raises(EngineError, match="docker") as at:
             await verb
         assert at.value.error_class is ErrorClass.ENGINE_GONE
+
+
+@engines(FAKE)
+async def test_what_a_fake_node_can_be_told_to_do(bench: Bench) -> None:
+    key = bench.key()
+    failure = ("TRANSIENT", "as told")
+    with pytest.raises(EngineError, match="as told") as at:
+        await bench.engine.prepare(key, bench.spec(key, ("fail-prepare", *failure)))
+    assert at.value.error_class is ErrorClass.TRANSIENT
+    with pytest.raises(EngineError, match="as told"):
+        await bench.engine.start(key, bench.spec(key, ("fail-start", *failure)))
+    await bench.engine.start(key, bench.spec(key, ("oom",)))
+    assert (await bench.ended(key)).reason.startswith("OutOfMemoryError")
+    assert isinstance(bench.engine, FakeEngine)
+    survivor = NodeKey(job_id="survivor", attempt=1, node_index=0)
+    await bench.engine.start(survivor, bench.spec(survivor, ("fail-remove", *failure)))
+    bench.engine.host.end(survivor, 0)
+    with pytest.raises(EngineError, match="as told"):
+        await bench.engine.remove(survivor)
+    del bench.engine.host.containers[survivor]

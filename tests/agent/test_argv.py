@@ -1,0 +1,122 @@
+"""The command lines of docker and podman, and the way a job's environment takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.core.assignment import ContainerSpec, NodeKey
+from agent.engine import argv
+
+KEY = NodeKey(job_id="j-1", attempt=2, node_index=3)
+
+
+def spec(**changes: object) -> ContainerSpec:
+    values: dict[str, object] = {
+        "image": "registry/image:1",
+        "command": ("run", "--flag"),
+        "environment": (),
+        "vcpus": 2,
+        "memory_mib": 512,
+        **changes,
+    }
+    return ContainerSpec(**values)  # type: ignore[arg-type]
+
+
+def create(made_of: ContainerSpec, extra: tuple[str, ...] = ()) -> list[str]:
+    return argv.create(KEY, made_of, "host-a", "/proc/self/fd/9", ["NAME"], extra)
+
+
+def test_create() -> None:
+    assert create(spec(user="1:2"), ("--extra",)) == [
+        "create",
+        "--name",
+        "muster-j-1-2-3",
+        "--pull",
+        "never",
+        "--network",
+        "host",
+        "--label=muster.job=j-1",
+        "--label=muster.attempt=2",
+        "--label=muster.node=3",
+        "--label=muster.host=host-a",
+        "--cpu-shares=2048",
+        "--memory=512m",
+        "--user=1:2",
+        "--env-file=/proc/self/fd/9",
+        "--env=NAME",
+        "--extra",
+        "--",
+        "registry/image:1",
+        "run",
+        "--flag",
+    ]
+
+
+def test_without_a_user_the_image_decides() -> None:
+    assert not [argument for argument in create(spec()) if argument.startswith("--user")]
+
+
+@pytest.mark.parametrize(("vcpus", "shares"), [(1, 1024), (256, 262_144), (1000, 262_144)])
+def test_cpu_shares_are_what_the_kernel_takes(vcpus: int, shares: int) -> None:
+    assert f"--cpu-shares={shares}" in create(spec(vcpus=vcpus))
+
+
+@pytest.mark.parametrize(("memory_mib", "flag"), [(1, "--memory=6m"), (7, "--memory=7m")])
+def test_memory_is_what_docker_takes(memory_mib: int, flag: str) -> None:
+    assert flag in create(spec(memory_mib=memory_mib))
+
+
+def test_image_and_command_stand_where_no_flag_can() -> None:
+    line = create(spec(image="--privileged", command=("--volume=/:/host",)))
+    assert line[line.index("--") :] == ["--", "--privileged", "--volume=/:/host"]
+
+
+@pytest.mark.parametrize(
+    "value", ["", "a b", " a ", "a=b", "#a", "$A", "grüße", "\\n", "x" * 16384]
+)
+@pytest.mark.parametrize("name", ["A", "PATH", "DOCKER_HOST", "LD_PRELOAD"])
+def test_a_value_of_one_line_goes_by_file(name: str, value: str) -> None:
+    split = argv.split_environment([(name, value)])
+    assert split == argv.SplitEnvironment(f"{name}={value}\n", (), ())
+
+
+# One for each way in which a reader of lines would change it.
+NOT_PLAIN = ["a\nb", "\n", "a\r", "\t", "\x85", "\u2028", '"a"', "'a", "`a", "x" * 16385]
+
+
+@pytest.mark.parametrize("value", NOT_PLAIN)
+def test_any_other_value_is_inherited(value: str) -> None:
+    split = argv.split_environment([("A", value), ("PATHS", value)])
+    assert split == argv.SplitEnvironment("", (("A", value), ("PATHS", value)), ())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("PATH", "HOME", "TMPDIR", "LD_PRELOAD", "GODEBUG", "http_proxy", "HTTPS_PROXY"),
+        *("DOCKER_HOST", "CONTAINER_HOST", "STORAGE_DRIVER", "XDG_RUNTIME_DIR"),
+        *("SSL_CERT_FILE", "NOTIFY_SOCKET"),
+    ],
+)
+def test_what_the_client_would_obey_is_never_inherited(name: str) -> None:
+    assert argv.split_environment([(name, "a\nb")]) == argv.SplitEnvironment("", (), (name,))
+
+
+@pytest.mark.parametrize(
+    ("image", "local"),
+    [("localhost/a", True), ("localhost:5000/a", False), ("a/localhost/b", False), ("a", False)],
+)
+def test_local_registry(image: str, local: bool) -> None:
+    assert argv.has_local_registry(image) == local
+
+
+def test_names_are_never_flags() -> None:
+    assert argv.inspect(["-x"])[-2:] == ["--", "-x"]
+    assert argv.pull("-x")[-2:] == ["--", "-x"]
+    assert argv.inspect_image("-x")[-2:] == ["--", "-x"]
+
+
+def test_the_other_lines() -> None:
+    assert argv.stop(KEY, 30) == ["stop", "-t", "30", KEY.name]
+    assert argv.remove(KEY, ["--time=0"]) == ["rm", "--force", "--volumes", "--time=0", KEY.name]
+    assert argv.list_ids("h")[-1] == "label=muster.host=h"
