@@ -46,9 +46,9 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # A coordinator whose machine vanished is noticed on an idle stream, but not more often than
-    # every five minutes: a gRPC server takes that for abuse.
-    ("grpc.keepalive_time_ms", 330_000),
+    # Else nobody would notice on an idle stream that the coordinator's machine has vanished.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
 )
 

@@ -49,6 +49,12 @@ def arguments(parser: Parser) -> None:
 async def run(args: argparse.Namespace) -> int:
     if args.tail is not None and args.tail < 1:
         raise Failure(f"--tail is {args.tail}; it must be at least 1", ExitCode.USAGE)
+    if args.follow and args.attempt and "#" not in args.job:
+        raise Failure(
+            "-f follows a job into its next attempts, so --attempt has no meaning with it; "
+            f"one node of one attempt is {args.job}#N",
+            ExitCode.USAGE,
+        )
     request = GetNodeLogRequest(
         job_id=args.job, attempt=args.attempt, follow=args.follow, offset=-(args.tail or 0)
     )

@@ -68,24 +68,33 @@ class Lines:
 
 
 def lines(view: View, change: Change, style: Style) -> Iterable[str]:
-    """What happened, then the nodes whose state is new, then the job's status."""
+    """What happened, then the nodes that are new without a word why, then the job's status."""
+    new = {node.node_index: node for node in change.nodes}
+    last = {event.node_index: event for event in change.events if event.HasField("node_index")}
     for event in change.events:
-        who = f"#{event.node_index}" if event.HasField("node_index") else "job"
-        yield f"{clock(event.at)}  {who:<5} {event.kind}: {plain(event.message)}"
-    for node in change.nodes:
-        told = [node.state, node.host_id, node.private_ipv4_address, _end(node)]
-        yield (
-            f"{clock(node.since)}  {f'#{node.node_index}':<5} "
-            f"{style.state(node.state)} {plain(' '.join(filter(None, told[1:])))}".rstrip()
-        )
+        if not event.HasField("node_index"):
+            yield _line(event.at, "job", f"{event.kind}: {plain(event.message)}")
+            continue
+        index, told = event.node_index, f"{event.kind}: {plain(event.message)}"
+        if index in new and last[index] is event:
+            told += f" [{_place(new[index], style)}]"
+        yield _line(event.at, f"#{index}", told)
+    for index, node in new.items():
+        if index not in last:
+            reason = f": {plain(node.reason)}" if node.reason else ""
+            yield _line(node.since, f"#{index}", _place(node, style) + reason)
     if change.status:
-        reason = plain(view.job.status_reason)
-        yield f"job {view.job.job_id} {style.state(view.status)}{f': {reason}' if reason else ''}"
+        reason = f": {plain(view.job.status_reason)}" if view.job.status_reason else ""
+        yield f"job {view.job.job_id} {style.state(view.status)}{reason}"
 
 
-def _end(node: NodeView) -> str:
-    code = f"exit code {node.exit_code}" if node.HasField("exit_code") else ""
-    return ", ".join(filter(None, (code, node.reason)))
+def _line(at_ms: float, who: str, told: str) -> str:
+    return f"{clock(at_ms)}  {who:<5} {told}"
+
+
+def _place(node: NodeView, style: Style) -> str:
+    address = f" at {node.private_ipv4_address}" if node.private_ipv4_address else ""
+    return f"{style.state(node.state)} on {plain(node.host_id + address)}"
 
 
 class Screen:

@@ -56,6 +56,7 @@ async def test_an_absent_coordinator_is_named(fake: FakeCoordinator, muster: Mus
         (["submit", "--definition", "d"], "no job name"),
         (["submit", "a"], "no job definition"),
         (["logs", "a", "--tail", "0"], "it must be at least 1"),
+        (["logs", "a", "-f", "--attempt", "2"], "one node of one attempt is a#N"),
         (["--coordinator", "nowhere", "hosts"], "it must be HOST:PORT"),
         (["--tls-ca", "ca.pem", "hosts"], "--tls-cert and --tls-key missing"),
         (

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from cli.table import Style, ago, plain, rows, span
-from muster.v1.host_service_pb2 import DrainHostResponse, ListHostsResponse
-from muster.v1.job_pb2 import JobDetail, JobQueueDetail, JobQueueState, JobQueueStatus, JobStatus
+from muster.v1.host_service_pb2 import DescribeHostsResponse, DrainHostResponse, ListHostsResponse
+from muster.v1.job_pb2 import (
+    JobDefinition,
+    JobDefinitionType,
+    JobDetail,
+    JobQueueDetail,
+    JobQueueState,
+    JobQueueStatus,
+    JobStatus,
+)
 from muster.v1.job_service_pb2 import (
     CancelJobResponse,
     CreateJobQueueResponse,
+    DescribeJobDefinitionsResponse,
     DescribeJobQueuesResponse,
     DescribeJobsRequest,
     DescribeJobsResponse,
@@ -200,7 +210,6 @@ async def test_ending_jobs(fake: FakeCoordinator, muster: Muster) -> None:
 async def test_operators_words(fake: FakeCoordinator, muster: Muster) -> None:
     fake.answer("DrainHost", DrainHostResponse(host=host("a")))
     fake.answer("CreateJobQueue", CreateJobQueueResponse(job_queue_name="q"))
-    fake.answer("RegisterJobDefinition", RegisterJobDefinitionResponse(revision=1))
     assert "FREE" in (await muster("hosts", "drain", "a", "--reason", "new disk")).text
     assert fake.asked("DrainHost")[0].reason == "new disk"
     assert (await muster("queues", "create", "q", "--priority", "-3")).text == "queue q: created\n"
@@ -220,3 +229,45 @@ async def test_queues(fake: FakeCoordinator, muster: Muster) -> None:
         "QUEUE    STATE    PRIORITY  STATUS  REASON",
         "default  ENABLED  0         VALID   JobQueue Healthy",
     ]
+
+
+async def test_definitions(fake: FakeCoordinator, muster: Muster, tmp_path: Path) -> None:
+    definition = JobDefinition(
+        job_definition_name="d", revision=2, status="ACTIVE", type=JobDefinitionType.multinode
+    )
+    definition.node_properties.num_nodes = 8
+    for target in ("0", "1:"):
+        group = definition.node_properties.node_range_properties.add(target_nodes=target)
+        group.container.image = "image"
+    page = DescribeJobDefinitionsResponse(job_definitions=[definition], next_token="more")
+    last = DescribeJobDefinitionsResponse(job_definitions=[definition])
+    fake.answer("DescribeJobDefinitions", page, last)
+    lines = (await muster("definitions")).text.splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ["d:2", "ACTIVE", "multinode", "8", "1", "image"]
+    ] * 2
+    assert [r.next_token for r in fake.asked("DescribeJobDefinitions")] == ["", "more"]
+    assert fake.asked("DescribeJobDefinitions")[0].status == "ACTIVE"
+
+    fake.answer("DescribeJobDefinitions", DescribeJobDefinitionsResponse())
+    assert (await muster("definitions", "describe", "d:9")).code == 3
+
+    fake.answer(
+        "RegisterJobDefinition",
+        RegisterJobDefinitionResponse(job_definition_name="d", revision=3),
+    )
+    path = tmp_path / "d.json"
+    path.write_text('{"jobDefinitionName": "d"}')
+    assert (await muster("definitions", "register", str(path))).text == "d:3\n"
+
+
+async def test_an_unknown_host_is_told_after_the_known(
+    fake: FakeCoordinator, muster: Muster
+) -> None:
+    fake.answer("DescribeHosts", DescribeHostsResponse(hosts=[host("a", "LOST")]))
+    ended = await muster("hosts", "describe", "a", "b")
+    assert ["state", "LOST"] in [line.split() for line in ended.text.splitlines()]
+    assert (ended.code, ended.err) == (
+        3,
+        "muster: there is no host b; `muster hosts` shows all\n",
+    )

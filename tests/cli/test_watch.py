@@ -41,14 +41,13 @@ async def test_plain_lines_tell_each_change_once(fake: FakeCoordinator, muster: 
     assert "\x1b" not in ended.text
     assert [line.split("  ", 1)[-1] for line in ended.text.splitlines()] == [
         "job   GangReserved: 2 hosts reserved",
-        "#0    PREPARING host-0 10.0.0.0",
-        "#1    PREPARING host-1 10.0.0.1",
+        "#0    PREPARING on host-0 at 10.0.0.0",
+        "#1    PREPARING on host-1 at 10.0.0.1",
         f"job {JOB} RUNNABLE",
-        "#0    NodeRunning: it runs",
-        "#0    RUNNING host-0 10.0.0.0",
+        "#0    NodeRunning: it runs [RUNNING on host-0 at 10.0.0.0]",
         f"job {JOB} RUNNING",
-        "#0    SUCCEEDED host-0 10.0.0.0",
-        "#1    FAILED host-1 10.0.0.1 it was told to",
+        "#0    SUCCEEDED on host-0 at 10.0.0.0",
+        "#1    FAILED on host-1 at 10.0.0.1: it was told to",
         f"job {JOB} SUCCEEDED: Essential container in task exited",
     ]
 
@@ -67,7 +66,7 @@ async def test_a_reconnect_is_told_and_repeats_nothing(
     fake.answer("WatchJob", [_BEGIN, _MAIN_RUNS, AWAY], AWAY, [again, _ENDED])
     ended = await muster("watch", JOB)
     assert ended.code == 0
-    assert len(ended.text.splitlines()) == 10
+    assert len(ended.text.splitlines()) == 9
     assert [line.split(";")[0] for line in ended.err.splitlines()] == [
         f"muster: lost the coordinator at {fake.address} (going away)",
         "muster: connected again",
