@@ -17,7 +17,7 @@ REFERENCE = re.compile(r"Ref::([A-Za-z0-9_-]+)")
 
 
 @settings(
-    max_examples=1500,
+    max_examples=1000,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],

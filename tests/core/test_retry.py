@@ -104,7 +104,7 @@ RULES = st.builds(
 )
 
 
-@settings(max_examples=1000, deadline=None, derandomize=True)
+@settings(max_examples=600, deadline=None, derandomize=True)
 @given(
     st.integers(1, 3),
     st.lists(RULES, max_size=5),
