@@ -75,9 +75,9 @@ class ContainerEngine(abc.ABC):
         key: NodeKey,
         container: parse.Container,
         write: Callable[[bytes], None],
-        ended: asyncio.Event,
+        end: asyncio.Event,
     ) -> None:
-        """Give `write` all output from the container's first byte to its last; `ended` says when
+        """Give `write` all output from the container's first byte to its last; `end` says when
         no more will come."""
 
     async def prepare(self, key: NodeKey, spec: ContainerSpec) -> None:
@@ -242,7 +242,10 @@ class ContainerEngine(abc.ABC):
         """The task that copies the container's output, started if there is none."""
         copy = self._copies.get(key)
         if copy is None or copy.has_failed:
-            writer = spool.SpoolWriter(self._spool_dir / key.name, self._spool_limit_bytes)
+            try:
+                writer = spool.SpoolWriter(self._spool_dir / key.name, self._spool_limit_bytes)
+            except OSError as error:
+                raise _transient(f"CannotStartContainerError: {error}") from error
             copy = _Copy(writer, functools.partial(self._copy_output, key, container))
             self._copies[key] = copy
         return copy
@@ -258,8 +261,8 @@ class _Copy:
     ) -> None:
         self._writer = writer
         self._skip_bytes = writer.end_offset
-        self._ended = asyncio.Event()
-        self._task = asyncio.ensure_future(copy_output(self._write, self._ended))
+        self._end = asyncio.Event()
+        self._task = asyncio.ensure_future(copy_output(self._write, self._end))
 
     @property
     def has_failed(self) -> bool:
@@ -269,7 +272,7 @@ class _Copy:
     async def drained(self) -> None:
         """Return when all output of the container, which has ended, is written. What cannot be
         read is said in the spool itself, for whoever misses it."""
-        self._ended.set()
+        self._end.set()
         done, _ = await asyncio.wait([self._task], timeout=_DRAIN_SECONDS)
         if not done:
             why = f"the engine did not come to its end in {_DRAIN_SECONDS:.0f} s"

@@ -46,7 +46,7 @@ class DockerEngine(ContainerEngine):
         key: NodeKey,
         container: parse.Container,
         write: Callable[[bytes], None],
-        ended: asyncio.Event,
+        end: asyncio.Event,
     ) -> None:
         # stderr into the same pipe: the client writes both streams in the order of its log, which
         # two pipes would lose. The client itself sees the end of the container.

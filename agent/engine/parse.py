@@ -46,12 +46,16 @@ _FRACTION = re.compile(r"\.(\d{6})\d+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """What `inspect` says of a container of ours. `pid` is 0 when it does not run."""
+    """What `inspect` says of a container of ours. `pid` is 0 when it does not run.
+
+    `supervisor_pid` and `log_path` are podman's: conmon, and the file that it writes.
+    """
 
     container_id: str
     key: NodeKey | None
     status: str
     pid: int
+    supervisor_pid: int
     exit_code: int
     out_of_memory: bool
     error: str
@@ -138,7 +142,7 @@ def k8s_file_output(log: bytes) -> tuple[bytes, int]:
 
 def _container(entry: dict[str, Any]) -> Container:
     state = entry["State"]
-    # Docker's names begin with a slash. Its LogPath is not readable to all; podman has its own.
+    # Docker's names begin with a slash.
     name = entry["Name"].removeprefix("/")
     log = (entry.get("HostConfig") or {}).get("LogConfig") or {}
     return Container(
@@ -146,6 +150,7 @@ def _container(entry: dict[str, Any]) -> Container:
         key=NodeKey.parse(name),
         status=state["Status"],
         pid=state["Pid"],
+        supervisor_pid=state.get("ConmonPid") or 0,
         exit_code=state["ExitCode"],
         out_of_memory=state["OOMKilled"],
         error=state.get("Error") or "",

@@ -1,8 +1,8 @@
 """The podman engine: the podman command line, 4.3 and later.
 
 Podman has no daemon: its `wait` and `logs --follow` look four times a second. So the end is seen
-through a pidfd of the container's first process, and output is read through inotify from the file
-that conmon, the container's own supervisor, writes. Between calls no process of ours runs.
+through a pidfd of conmon, the container's own supervisor, and output is read through inotify from
+the file that conmon writes. Between calls no process of ours runs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from agent.core.assignment import NodeKey
 from agent.engine import argv, parse
 from agent.engine.container import ContainerEngine
-from agent.engine.pidfd import ended as process_ended
+from agent.engine.pidfd import ended
 from agent.engine.port import EngineError, ErrorClass
 from agent.host.inotify import DirectoryWatch
 
@@ -46,20 +46,22 @@ class PodmanEngine(ContainerEngine):
         return output.stdout.strip()
 
     async def _wait_for_end(self, key: NodeKey, container: parse.Container) -> None:
+        # Conmon ends when it has recorded the end of its container and all its output.
         try:
-            pidfd = os.pidfd_open(container.pid) if container.pid else None
-        except ProcessLookupError:
-            pidfd = None
-        if pidfd is not None:
-            try:
-                # Asked again after opening: an old pid may be another process' by now.
-                now = await self._inspect(key)
-                if now is not None and now.pid == container.pid:
-                    await process_ended(pidfd)
-            finally:
-                os.close(pidfd)
-        # For the short while until conmon has recorded the end; all along where the process is
-        # not to be seen from here.
+            pidfd = os.pidfd_open(container.supervisor_pid)
+        except OSError:
+            await self._look_for_end(key)
+            return
+        try:
+            # Asked again after opening: an old pid may be another process' by now.
+            now = await self._inspect(key)
+            if now is not None and now.is_running:
+                await ended(pidfd)
+        finally:
+            os.close(pidfd)
+
+    async def _look_for_end(self, key: NodeKey) -> None:
+        """By podman's own means: for a container whose conmon was killed, or is not to be seen."""
         output = await self._cli.call(argv.wait(key), limit_seconds=None)
         if output.exit_code and not parse.says_absent(output.stderr):
             raise output.error("CannotInspectContainerError")
@@ -69,13 +71,13 @@ class PodmanEngine(ContainerEngine):
         key: NodeKey,
         container: parse.Container,
         write: Callable[[bytes], None],
-        ended: asyncio.Event,
+        end: asyncio.Event,
     ) -> None:
         try:
             with DirectoryWatch(Path(container.log_path).parent) as watch:
                 log = os.open(container.log_path, os.O_RDONLY | os.O_CLOEXEC)
                 try:
-                    await _copy_log(log, write, watch, ended)
+                    await _copy_log(log, write, watch, end)
                 finally:
                     os.close(log)
         except OSError as error:
@@ -83,14 +85,14 @@ class PodmanEngine(ContainerEngine):
 
 
 async def _copy_log(
-    fd: int, write: Callable[[bytes], None], watch: DirectoryWatch, ended: asyncio.Event
+    fd: int, write: Callable[[bytes], None], watch: DirectoryWatch, end: asyncio.Event
 ) -> None:
-    end = asyncio.ensure_future(ended.wait())
+    at_end = asyncio.ensure_future(end.wait())
     position = 0
     try:
         while True:
             # Asked before reading: conmon has written all it will once the end is known.
-            has_ended = ended.is_set()
+            has_ended = end.is_set()
             output, length = parse.k8s_file_output(os.pread(fd, _READ_BYTES, position))
             position += length
             if length:
@@ -102,8 +104,8 @@ async def _copy_log(
                 return
             change = asyncio.ensure_future(watch.wait())
             try:
-                await asyncio.wait([change, end], return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait([change, at_end], return_when=asyncio.FIRST_COMPLETED)
             finally:
                 change.cancel()
     finally:
-        end.cancel()
+        at_end.cancel()

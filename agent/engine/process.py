@@ -155,15 +155,16 @@ class ProcessEngine:
         directory = self._directory(key)
         if not directory.exists():
             return
-        lock = await _locked(directory / shim.LOCK)
         try:
-            await self.kill(key)
-            await self._kill_marked(key)
-            shutil.rmtree(directory)
+            lock = await _locked(directory / shim.LOCK)
+            try:
+                await self.kill(key)
+                await self._kill_marked(key)
+                shutil.rmtree(directory)
+            finally:
+                os.close(lock)
         except OSError as error:
             raise _transient(f"CannotRemoveContainerError: {error}") from error
-        finally:
-            os.close(lock)
 
     async def list_managed(self) -> list[Managed]:
         """All nodes that have a directory here."""

@@ -9,7 +9,7 @@ in a session of its own.
               PERMANENT or another code, with the reason on stderr, when it does not
     shim      writes started.json, then lets the command exec: from here on it is never run again
     command   own session; its output goes through a pipe to the spool
-    shim      command ends: kill the rest, drain the pipe, finish the spool, write exit.json
+    shim      command ends: kill the rest, drain the pipe to the spool, write exit.json
 
 Signals to the shim: SIGTERM goes on to the whole tree; SIGUSR1 kills the whole tree.
 
