@@ -53,9 +53,11 @@ _DETAILS_CHARS = 2_000
 
 
 def answering(cls: type[S]) -> type[S]:
-    """Class decorator for a servicer: its RPCs refuse requests of a newer contract, and what they
-    raise goes to the caller by the table. Cancellation passes."""
+    """Class decorator for a servicer: its RPCs, which are its public methods, refuse requests of a
+    newer contract, and what they raise goes to the caller by the table. Cancellation passes."""
     for name, method in list(vars(cls).items()):
+        if name.startswith("_"):
+            continue
         if inspect.isasyncgenfunction(method):
             setattr(cls, name, _stream(name, method))
         elif inspect.iscoroutinefunction(method):

@@ -50,9 +50,19 @@ def last_seen(text: str, listing: str, example: K) -> K | None:
     except (ValueError, RecursionError):
         raise InvalidArgument(_WRONG_TOKEN) from None
     shape = [str, *map(type, example)]
-    if not isinstance(found, list) or [*map(type, found)] != shape or found[0] != listing:
+    if (
+        not isinstance(found, list)
+        or [*map(type, found)] != shape
+        or found[0] != listing
+        or not all(map(_could_be_ours, found))
+    ):
         raise InvalidArgument(_WRONG_TOKEN)
     return cast("K", tuple(found[1:]))
+
+
+def _could_be_ours(part: str | int) -> bool:
+    """Names, ids and times are small; a journal need not cope with what a caller made up."""
+    return part.isascii() if isinstance(part, str) else abs(part) < 2**53
 
 
 def page(

@@ -1,0 +1,277 @@
+"""JobService: convert, ask or read, render. Decides nothing."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any, TypeAlias, cast
+
+import grpc
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+
+from coordinator.core import inputs as i
+from coordinator.core.arn import Arns, JobRef, definition_ref, job_ref, queue_name
+from coordinator.core.definition import JobDefinition, Submission
+from coordinator.core.errors import InvalidArgument
+from coordinator.core.events import TimeLimitAction
+from coordinator.core.explain import explain, status_reason
+from coordinator.core.ids import JobId
+from coordinator.core.names import quote
+from coordinator.core.settings import COMPUTE_ENVIRONMENT
+from coordinator.core.state import ClusterState, Job
+from coordinator.core.validation import validate_reason
+from coordinator.rpc import catalogue
+from coordinator.rpc.convert import from_proto, refuse
+from coordinator.rpc.errors import answering
+from coordinator.rpc.job_lookup import each_job, one_job, whole_job
+from coordinator.rpc.listing import JobListing
+from coordinator.rpc.node_log import node_log
+from coordinator.rpc.ports import Cluster
+from coordinator.rpc.render import Renderer
+from coordinator.rpc.watching import JobWatch
+from muster.v1 import job_pb2
+from muster.v1 import job_service_pb2 as pb
+from muster.v1.job_service_pb2_grpc import JobServiceServicer
+
+_DESCRIBED_MAX = 100
+
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+
+
+@answering
+class JobService(JobServiceServicer):
+    """AWS Batch's operations, and WatchJob, GetNodeLog and ExplainJob, which AWS lacks."""
+
+    def __init__(self, cluster: Cluster, arns: Arns) -> None:
+        self._cluster = cluster
+        self._arns = arns
+        self._renderer = Renderer(arns)
+        self._listing = JobListing(cluster, self._renderer)
+
+    # definitions
+
+    async def RegisterJobDefinition(
+        self, request: pb.RegisterJobDefinitionRequest, context: Context
+    ) -> pb.RegisterJobDefinitionResponse:
+        asked = i.RegisterDefinition(
+            definition=from_proto(JobDefinition, request), size_bytes=_size_bytes(request)
+        )
+        made = cast("JobDefinition", await self._cluster.ask(asked))
+        name, revision = made.job_definition_name, made.revision
+        return pb.RegisterJobDefinitionResponse(
+            job_definition_name=name,
+            job_definition_arn=self._arns.job_definition(name, revision),
+            revision=revision,
+        )
+
+    async def DeregisterJobDefinition(
+        self, request: pb.DeregisterJobDefinitionRequest, context: Context
+    ) -> pb.DeregisterJobDefinitionResponse:
+        name, revision = definition_ref(request.job_definition)
+        if revision is None:
+            raise InvalidArgument(
+                f"jobDefinition {quote(request.job_definition)} names no revision; "
+                f"write {name}:<revision>, or the ARN"
+            )
+        await self._cluster.ask(i.DeregisterDefinition(name=name, revision=revision))
+        return pb.DeregisterJobDefinitionResponse()
+
+    async def DescribeJobDefinitions(
+        self, request: pb.DescribeJobDefinitionsRequest, context: Context
+    ) -> pb.DescribeJobDefinitionsResponse:
+        return await self._cluster.read(catalogue.definitions(request, self._renderer))
+
+    # jobs
+
+    async def SubmitJob(
+        self, request: pb.SubmitJobRequest, context: Context
+    ) -> pb.SubmitJobResponse:
+        asked = i.Submit(
+            submission=from_proto(Submission, request),
+            size_bytes=_size_bytes(request),
+            new_job_id=JobId(str(uuid.uuid4())),
+        )
+        job_id = cast("JobId", await self._cluster.ask(asked))
+        return pb.SubmitJobResponse(
+            job_arn=self._arns.job(job_id), job_name=request.job_name, job_id=job_id
+        )
+
+    async def DescribeJobs(
+        self, request: pb.DescribeJobsRequest, context: Context
+    ) -> pb.DescribeJobsResponse:
+        if not request.jobs:
+            raise InvalidArgument("jobs is required: 1 to 100 job ids or ARNs")
+        if len(request.jobs) > _DESCRIBED_MAX:
+            # The two spaces are AWS's own.
+            raise InvalidArgument(f"Maximum number of jobs supported is  {_DESCRIBED_MAX}")
+        refs = [ref for ref in map(_job_ref_or_none, request.jobs) if ref is not None]
+        wanted: dict[JobId, list[int | None]] = {}
+        for ref in refs:
+            wanted.setdefault(JobId(ref.job_id), []).append(ref.node_index)
+
+        def render(state: ClusterState, job: Job) -> dict[int | None, job_pb2.JobDetail | None]:
+            waiting = status_reason(state, self._cluster.settings, job)
+            return {
+                index: self._renderer.job(job, waiting)
+                if index is None
+                else self._renderer.node(job, index)
+                for index in wanted[job.job_id]
+            }
+
+        found = await each_job(self._cluster, list(wanted), render)
+        details = (found.get(JobId(ref.job_id), {}).get(ref.node_index) for ref in refs)
+        return pb.DescribeJobsResponse(jobs=[detail for detail in details if detail is not None])
+
+    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
+        return await self._listing.answer(request)
+
+    async def CancelJob(
+        self, request: pb.CancelJobRequest, context: Context
+    ) -> pb.CancelJobResponse:
+        job_id, node_index = job_ref(request.job_id)
+        validate_reason(request.reason)
+        await self._cluster.ask(
+            i.Cancel(job_id=JobId(job_id), node_index=node_index, reason=request.reason)
+        )
+        return pb.CancelJobResponse()
+
+    async def TerminateJob(
+        self, request: pb.TerminateJobRequest, context: Context
+    ) -> pb.TerminateJobResponse:
+        job_id, node_index = job_ref(request.job_id)
+        validate_reason(request.reason)
+        await self._cluster.ask(
+            i.Terminate(job_id=JobId(job_id), node_index=node_index, reason=request.reason)
+        )
+        return pb.TerminateJobResponse()
+
+    # queues
+
+    async def CreateJobQueue(
+        self, request: pb.CreateJobQueueRequest, context: Context
+    ) -> pb.CreateJobQueueResponse:
+        _check_queue(request)
+        if request.job_queue_type not in ("", "ECS"):
+            raise InvalidArgument(
+                f"jobQueueType is {quote(request.job_queue_type)}; it must be ECS or absent"
+            )
+        await self._cluster.ask(
+            i.CreateQueue(
+                name=request.job_queue_name,
+                priority=request.priority,
+                enabled=request.state != job_pb2.DISABLED,
+                tags=dict(sorted(request.tags.items())),
+                time_limits=_time_limits(request),
+            )
+        )
+        return pb.CreateJobQueueResponse(
+            job_queue_name=request.job_queue_name,
+            job_queue_arn=self._arns.job_queue(request.job_queue_name),
+        )
+
+    async def UpdateJobQueue(
+        self, request: pb.UpdateJobQueueRequest, context: Context
+    ) -> pb.UpdateJobQueueResponse:
+        name = queue_name(request.job_queue)
+        _check_queue(request)
+        await self._cluster.ask(
+            i.UpdateQueue(
+                name=name,
+                priority=request.priority if request.HasField("priority") else None,
+                enabled=request.state == job_pb2.ENABLED if request.state else None,
+                time_limits=_time_limits(request) or None,
+            )
+        )
+        return pb.UpdateJobQueueResponse(
+            job_queue_name=name, job_queue_arn=self._arns.job_queue(name)
+        )
+
+    async def DeleteJobQueue(
+        self, request: pb.DeleteJobQueueRequest, context: Context
+    ) -> pb.DeleteJobQueueResponse:
+        await self._cluster.ask(i.DeleteQueue(name=queue_name(request.job_queue)))
+        return pb.DeleteJobQueueResponse()
+
+    async def DescribeJobQueues(
+        self, request: pb.DescribeJobQueuesRequest, context: Context
+    ) -> pb.DescribeJobQueuesResponse:
+        return await self._cluster.read(catalogue.queues(request, self._renderer))
+
+    # beyond AWS
+
+    async def WatchJob(
+        self, request: pb.WatchJobRequest, context: Context
+    ) -> AsyncIterator[pb.WatchJobResponse]:
+        watch = JobWatch(self._cluster, self._renderer, whole_job(request.job_id))
+        async with aclosing(watch.responses()) as responses:
+            async for response in responses:
+                yield response
+
+    async def GetNodeLog(
+        self, request: pb.GetNodeLogRequest, context: Context
+    ) -> AsyncIterator[pb.GetNodeLogResponse]:
+        async with aclosing(node_log(self._cluster, request)) as responses:
+            async for response in responses:
+                yield response
+
+    async def ExplainJob(
+        self, request: pb.ExplainJobRequest, context: Context
+    ) -> pb.ExplainJobResponse:
+        def query(state: ClusterState, job: Job) -> pb.ExplainJobResponse:
+            found = explain(state, self._cluster.settings, job)
+            return pb.ExplainJobResponse(
+                status=job_pb2.JobStatus.Value(job.state),
+                summary=found.summary,
+                status_reason=found.status_reason,
+                needs=found.needs,
+                hosts=[
+                    pb.HostVerdict(
+                        host_id=verdict.host_id, usable=verdict.usable, reason=verdict.reason
+                    )
+                    for verdict in found.hosts
+                ],
+            )
+
+        return await one_job(self._cluster, whole_job(request.job_id), query)
+
+
+def _size_bytes(request: Message) -> int:
+    """How long the request is as JSON without spaces: AWS limits the JSON that it is sent, and a
+    definition must not fit or fail to fit by the encoding it came in."""
+    text = json.dumps(MessageToDict(request), separators=(",", ":"), ensure_ascii=False)
+    return len(text.encode())
+
+
+def _job_ref_or_none(text: str) -> JobRef | None:
+    """None for what cannot be a job's name: AWS leaves out whatever it does not know."""
+    try:
+        return job_ref(text)
+    except InvalidArgument:
+        return None
+
+
+def _check_queue(request: pb.CreateJobQueueRequest | pb.UpdateJobQueueRequest) -> None:
+    refuse(request, "scheduling_policy_arn", "service_environment_order")
+    if request.state not in job_pb2.JobQueueState.values():
+        raise InvalidArgument(f"state is {request.state}; it must be ENABLED or DISABLED")
+    for index, each in enumerate(request.compute_environment_order):
+        name = each.compute_environment
+        if name != COMPUTE_ENVIRONMENT and not name.endswith(
+            f":compute-environment/{COMPUTE_ENVIRONMENT}"
+        ):
+            raise InvalidArgument(
+                f"computeEnvironmentOrder[{index}].computeEnvironment is {quote(name)}; there is "
+                f"one compute environment, {COMPUTE_ENVIRONMENT}, with all hosts"
+            )
+
+
+def _time_limits(
+    request: pb.CreateJobQueueRequest | pb.UpdateJobQueueRequest,
+) -> tuple[TimeLimitAction, ...]:
+    return tuple(
+        from_proto(TimeLimitAction, each, f"jobStateTimeLimitActions[{index}]")
+        for index, each in enumerate(request.job_state_time_limit_actions)
+    )
