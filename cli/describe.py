@@ -95,7 +95,7 @@ def _facts(job: JobDetail) -> Iterator[tuple[str, object]]:
     if job.stopped_at:
         yield "stopped", f"{date(job.stopped_at)} ({ago(job.stopped_at, now)})"
     if job.started_at:
-        yield "ran", span((job.stopped_at or now) - job.started_at)
+        yield "ran", span((job.stopped_at or now) - job.started_at, tenths=True)
     yield "depends on", ", ".join(dependency.job_id for dependency in job.depends_on)
     yield "parameters", ", ".join(f"{key}={job.parameters[key]}" for key in sorted(job.parameters))
     if job.HasField("timeout"):
@@ -110,7 +110,7 @@ def _attempt(number: int, one: AttemptDetail) -> tuple[object, ...]:
         number,
         one.container.exit_code if one.container.HasField("exit_code") else "",
         date(one.started_at),
-        span(one.stopped_at - one.started_at) if one.started_at else "",
+        span(one.stopped_at - one.started_at, tenths=True) if one.started_at else "",
         ": ".join(filter(None, (one.status_reason, one.container.reason))),
     )
 

@@ -98,7 +98,7 @@ def _cells(job: JobSummary, now: float) -> tuple[object, ...]:
         JobStatus.Name(job.status),
         count,
         ago(job.created_at, now),
-        span((job.stopped_at or now) - job.started_at) if job.started_at else "",
+        span((job.stopped_at or now) - job.started_at, tenths=True) if job.started_at else "",
         job.container.exit_code if job.container.HasField("exit_code") else "",
         job.status_reason,
     )

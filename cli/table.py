@@ -99,8 +99,10 @@ def fields(pairs: Iterable[tuple[str, object]], style: Style) -> list[str]:
     return [f"{label.ljust(width)}  {style.state(value)}" for label, value in shown]
 
 
-def span(milliseconds: float) -> str:
-    """A length of time, in its two largest units."""
+def span(milliseconds: float, *, tenths: bool = False) -> str:
+    """A length of time, in its two largest units; a short one in tenths of seconds if asked."""
+    if tenths and 0 < milliseconds < 10_000:
+        return f"{milliseconds / 1000:.1f}s"
     seconds = max(0, int(milliseconds // 1000))
     if seconds < 60:
         return f"{seconds}s"

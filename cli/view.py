@@ -21,6 +21,7 @@ class Change:
     events: list[JobEvent]
     nodes: list[NodeView]
     status: bool
+    reset: bool
 
 
 @dataclass(slots=True)
@@ -34,11 +35,16 @@ class View:
     def apply(self, response: WatchJobResponse) -> Change:
         """Take in one response. The same one twice changes nothing, as after a reconnect."""
         before = {} if response.reset else self.nodes
-        changed = [node for node in response.nodes if self.nodes.get(node.node_index) != node]
+        changed = [
+            node
+            for node in response.nodes
+            if _shown(self.nodes.get(node.node_index)) != _shown(node)
+        ]
         self.nodes = dict(sorted({**before, **{n.node_index: n for n in response.nodes}}.items()))
         status = self.job.status != response.job.status
         self.job = response.job
-        return Change([event for event in response.events if self._is_new(event)], changed, status)
+        events = [event for event in response.events if self._is_new(event)]
+        return Change(events, changed, status, response.reset)
 
     def _is_new(self, event: JobEvent) -> bool:
         # An event has no number of its own, and all that are known come again after a reconnect.
@@ -64,6 +70,13 @@ class View:
     def counts(self) -> dict[str, int]:
         """How many nodes there are in each state."""
         return dict(sorted(Counter(node.state for node in self.nodes.values()).items()))
+
+
+def _shown(node: NodeView | None) -> tuple[object, ...] | None:
+    """What a person sees of a node: that its host is free of it is told by an event."""
+    if node is None:
+        return None
+    return (node.attempt, node.state, node.host_id, node.private_ipv4_address, node.reason)
 
 
 def exit_code(job: JobSummary) -> int:

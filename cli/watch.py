@@ -70,13 +70,18 @@ class Lines:
 def lines(view: View, change: Change, style: Style) -> Iterable[str]:
     """What happened, then the nodes that are new without a word why, then the job's status."""
     new = {node.node_index: node for node in change.nodes}
-    last = {event.node_index: event for event in change.events if event.HasField("node_index")}
+    # With a reset the events are of the past, and the nodes perhaps of a newer attempt.
+    last = {
+        event.node_index: event
+        for event in change.events
+        if event.HasField("node_index") and not change.reset
+    }
     for event in change.events:
         if not event.HasField("node_index"):
             yield _line(event.at, "job", f"{event.kind}: {plain(event.message)}")
             continue
         index, told = event.node_index, f"{event.kind}: {plain(event.message)}"
-        if index in new and last[index] is event:
+        if index in new and last.get(index) is event:
             told += f" [{_place(new[index], style)}]"
         yield _line(event.at, f"#{index}", told)
     for index, node in new.items():

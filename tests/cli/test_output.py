@@ -122,7 +122,7 @@ async def test_describe_shows_attempts_and_nodes(fake: FakeCoordinator, muster: 
     words = [line.split() for line in ended.text.splitlines()]
     assert ["status", "SUCCEEDED"] in words
     assert ["nodes", "2,", "main", "#0"] in words
-    assert any(line[:2] == ["1", "5"] and line[-2:] == ["3s", "-"] for line in words)
+    assert any(line[:2] == ["1", "5"] and line[-2:] == ["3.0s", "-"] for line in words)
     assert ["#1", "FAILED", "host-1", "10.0.0.9", "0", "137", "-"] in words
     assert ended.code == 3
     assert "muster: there is no job or launched node other" in ended.err
