@@ -10,7 +10,7 @@ DEV := $(VENV)/.dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt proto sim bench
+.PHONY: help setup demo test check fmt proto docs sim bench
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ fmt: $(DEV)  ## Format, and fix what can be fixed safely
 
 proto: $(DEV)  ## The stubs and proto/api.txtpb from the .proto files
 	$(BIN)/python proto/generate.py
+
+docs: $(DEV)  ## The pages of docs/ that are made from the code
+	$(BIN)/python docs/make_states.py
 
 sim: $(DEV)  ## The simulator (ARGS as for its module)
 	$(BIN)/python -m tests.sim $(ARGS)
