@@ -241,7 +241,7 @@ def _open(path: Path) -> Connection:
 
 
 def _prepare(connection: Connection, path: Path) -> None:
-    # Before anything is read: then sqlite never gives the lock back while the file is open.
+    # Before the first read: that takes the lock, and sqlite keeps it while the file is open.
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -261,8 +261,7 @@ def _prepare(connection: Connection, path: Path) -> None:
     # A long replay sorts; a hardened unit has nowhere to put temporary files.
     connection.execute("PRAGMA temp_store = MEMORY")
     with connection:
-        # Takes the lock even if there is nothing to write.
-        connection.execute("BEGIN EXCLUSIVE")
+        connection.execute("BEGIN")
         if not tables:
             for statement in SCHEMA.split(";\n"):
                 connection.execute(statement)

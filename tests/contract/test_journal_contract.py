@@ -163,6 +163,7 @@ async def test_pages_join_without_gap_or_repeat_while_records_arrive(journal: Jo
     after: tuple[int, str] | None = None
     while page := await journal.records(RecordQuery(), after=after, limit=3):
         seen += [each.job_id for each in page]
+        assert len(seen) <= len(jobs), seen
         after = (page[-1].created_at_ms, page[-1].job_id)
         await journal.append(ending(record(f"new-{len(seen)}", created_at_ms=100)))
     assert seen == [f"{number:02}" for number in reversed(range(10))]
@@ -181,6 +182,7 @@ QUERIES = [
     (RecordQuery(job_name="train%"), ""),
     (RecordQuery(job_name="100%", name_prefix=True), "e"),
     (RecordQuery(job_name="größe"), "f"),
+    (RecordQuery(job_name="gr", name_prefix=True), "f"),
     (RecordQuery(job_name="GRÖSS", name_prefix=True), "f"),
     (RecordQuery(job_name="", name_prefix=True), "abcdef"),
     (RecordQuery(job_name=""), ""),

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import sqlite3
 import stat
@@ -17,6 +18,7 @@ import pytest
 
 from coordinator.journal.port import Batch, Entry, JournalError, RecordQuery
 from coordinator.journal.sqlite import APPLICATION_ID, REPLAY, SCHEMA_VERSION, SqliteJournal
+from tests.contract.journals import ending, record, tail
 from tests.coordinator import journal_writer
 
 ROOT = Path(__file__).parents[2]
@@ -82,6 +84,9 @@ async def test_kill_9_loses_nothing_acknowledged_and_keeps_others_out_until_then
 
 
 async def test_a_second_opener_in_the_same_process_is_refused(path: Path) -> None:
+    async with opened(path):
+        pass
+    # This time there is nothing to create: opening alone must take the lock.
     async with opened(path) as first:
         assert "another coordinator uses this data directory" in await complaint(path)
         await first.append(some("job/a"))
@@ -100,13 +105,13 @@ async def test_the_file_is_for_its_owner_alone(path: Path) -> None:
     assert modes == {path.name: 0o600, f"{path.name}-wal": 0o600}
 
 
-async def test_commits_are_flushed_to_the_disk(path: Path) -> None:
+async def test_commits_are_flushed_and_nothing_is_written_elsewhere(path: Path) -> None:
     async with opened(path) as journal:
         pragmas = [
             journal._connection.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("journal_mode", "synchronous", "locking_mode")
+            for name in ("journal_mode", "synchronous", "locking_mode", "temp_store")
         ]
-    assert pragmas == ["wal", 2, "exclusive"]
+    assert pragmas == ["wal", 2, "exclusive", 2]
 
 
 async def test_a_full_disk_says_so_and_poisons(path: Path) -> None:
@@ -221,29 +226,43 @@ async def test_replay_costs_what_is_open_and_not_what_ever_was(path: Path) -> No
     assert steps_of_replay(path) <= before + 1
 
 
+async def test_forget_leaves_nothing_of_a_job_in_the_file(path: Path) -> None:
+    async with opened(path) as journal:
+        await journal.append(dataclasses.replace(some("job/a"), tails=[tail("a")]))
+        await journal.append(ending(record("a", stopped_at_ms=10)))
+        assert list(await journal.forget(20, 1)) == ["a"]
+        rows = {
+            table: journal._connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            for table in ("streams", "events", "records", "tails")
+        }
+    assert rows == {"streams": 0, "events": 0, "records": 0, "tails": 0}
+
+
+@pytest.mark.parametrize("after", [None, (9, "x")])
 @pytest.mark.parametrize(
-    "query",
+    ("query", "index"),
     [
-        RecordQuery(),
-        RecordQuery(job_queue="q"),
-        RecordQuery(job_queue="q", status="FAILED"),
-        RecordQuery(job_queue="q", job_name="train"),
-        RecordQuery(job_queue="q", job_name="tr", name_prefix=True),
-        RecordQuery(job_queue="q", definition_name="d", definition_revision=1),
-        RecordQuery(job_queue="q", definition_name="d", definition_prefix=True),
-        RecordQuery(job_queue="q", created_after_ms=5),
+        (RecordQuery(), "age"),
+        (RecordQuery(job_queue="q"), "queue"),
+        (RecordQuery(job_queue="q", created_after_ms=5), "queue"),
+        (RecordQuery(job_queue="q", status="FAILED"), "status"),
+        (RecordQuery(job_queue="q", job_name="train"), "name"),
+        (RecordQuery(job_queue="q", job_name="tr", name_prefix=True), "queue"),
+        (RecordQuery(job_queue="q", definition_name="d", definition_revision=1), "definition"),
+        (RecordQuery(job_queue="q", definition_name="d", definition_prefix=True), "queue"),
     ],
 )
-async def test_a_page_is_read_off_an_index_in_order(path: Path, query: RecordQuery) -> None:
+async def test_a_page_is_read_off_an_index_in_order(
+    path: Path, query: RecordQuery, index: str, after: tuple[int, str] | None
+) -> None:
     """A page must not sort, so that it ends at its limit however many records there are."""
     asked: list[str] = []
     async with opened(path) as journal:
         journal._connection.set_trace_callback(asked.append)
-        await journal.records(query, after=(9, "x"), limit=1)
+        await journal.records(query, after=after, limit=1)
         journal._connection.set_trace_callback(None)
         (statement,) = asked
         rows = journal._connection.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()
     plan = [detail for *_, detail in rows]
     assert len(plan) == 1, plan
-    assert plan[0].startswith("SEARCH"), plan
-    assert "created_at_ms" in plan[0], plan
+    assert f" USING INDEX records_by_{index}" in plan[0], plan
