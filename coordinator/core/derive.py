@@ -14,9 +14,7 @@ from coordinator.core.state import Attempt, ClusterState, Job, NodeRun
 from coordinator.core.states import Desired
 
 
-def assignments(
-    state: ClusterState, settings: Settings, host_id: HostId
-) -> tuple[Assignment, ...]:
+def assignments(state: ClusterState, settings: Settings, host_id: HostId) -> tuple[Assignment, ...]:
     """The full list for one host: at most one, but for nodes that still stop."""
     found = []
     for key in state.hosts[host_id].holds:
@@ -66,9 +64,7 @@ def environment(job: Job, attempt: Attempt, group: NodeGroup, node_index: int) -
 
     The main's address is absent on main: its absence is how programs tell that they are main.
     """
-    variables = {
-        pair.name: pair.value or "" for pair in group.container.environment if pair.name
-    }
+    variables = {pair.name: pair.value or "" for pair in group.container.environment if pair.name}
     variables |= _standard(job, attempt, node_index)
     if job.spec.is_multinode:
         variables |= _multinode(job.spec, attempt, node_index)

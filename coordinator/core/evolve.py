@@ -75,9 +75,7 @@ def _coordinator_started(state: ClusterState, event: e.CoordinatorStarted, at_ms
     state.epoch = event.epoch
 
 
-def _definition_registered(
-    state: ClusterState, event: e.DefinitionRegistered, at_ms: int
-) -> None:
+def _definition_registered(state: ClusterState, event: e.DefinitionRegistered, at_ms: int) -> None:
     definition = event.definition
     name = definition.job_definition_name
     revisions = state.definitions.setdefault(name, {})
@@ -306,9 +304,7 @@ def _node_exited(state: ClusterState, event: e.NodeExited, at_ms: int) -> None:
     _, attempt = _attempt(state, event.job_id, event.attempt)
     node = attempt.nodes[event.node_index]
     success = event.exit_code == 0 and node.stop_reason is None
-    _move_node(
-        node, "NodeExited", NodeState.SUCCEEDED if success else NodeState.FAILED, at_ms
-    )
+    _move_node(node, "NodeExited", NodeState.SUCCEEDED if success else NodeState.FAILED, at_ms)
     node.stopped_at_ms = at_ms
     node.exit_code = event.exit_code
     node.reason = event.reason
@@ -339,9 +335,7 @@ def _node_released(state: ClusterState, event: e.NodeReleased, at_ms: int) -> No
     _let_go(state, job, attempt, node)
 
 
-def _attempt_stop_requested(
-    state: ClusterState, event: e.AttemptStopRequested, at_ms: int
-) -> None:
+def _attempt_stop_requested(state: ClusterState, event: e.AttemptStopRequested, at_ms: int) -> None:
     job, attempt = _attempt(state, event.job_id, event.attempt)
     attempt.stop_cause = event.cause
     attempt.stopped_by_user = event.by_user

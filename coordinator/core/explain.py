@@ -20,9 +20,7 @@ MAX_RESOURCE = "MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE"
 REQUIREMENT = "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT"
 
 _TEXTS = {
-    CAPACITY: (
-        "Service cannot fulfill the capacity requested for instance type [{instance_type}]"
-    ),
+    CAPACITY: ("Service cannot fulfill the capacity requested for instance type [{instance_type}]"),
     MAX_RESOURCE: (
         "CE(s) associated with the job queue cannot meet the CPU requirement of the job."
     ),
@@ -60,9 +58,7 @@ def waiting_code(state: ClusterState, job: Job) -> str:
     if place(job.spec, everyone, known) is not None:
         return CAPACITY
     wanted = [
-        facts
-        for facts in known.values()
-        if job.spec.instance_type in (None, facts.instance_type)
+        facts for facts in known.values() if job.spec.instance_type in (None, facts.instance_type)
     ]
     groups = [group for group in job.spec.groups if group.nodes]
     if wanted and not any(not shortfall(g, facts) for g in groups for facts in wanted):
@@ -177,9 +173,7 @@ def _fence_sentence(state: ClusterState, settings: Settings, job: Job) -> str:
     return f"Waiting until nothing of the last attempt runs: {'; '.join(waits[:3])}"
 
 
-def _proof_awaited(
-    state: ClusterState, settings: Settings, attempt: Attempt, node: NodeRun
-) -> str:
+def _proof_awaited(state: ClusterState, settings: Settings, attempt: Attempt, node: NodeRun) -> str:
     presence = state.presence[node.host_id]
     where = f"node {node.node_index} of attempt {attempt.number} on {node.host_id}"
     if not presence.lost:

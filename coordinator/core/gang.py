@@ -51,9 +51,7 @@ def observe(turn: Turn, host_id: HostId, seen: Observation) -> None:
         _take_vote(turn, job, attempt, node, seen)
         return
     if seen.log_tail is not None:
-        turn.step.tails.append(
-            Tail(key=seen.key, offset=seen.log_tail_offset, data=seen.log_tail)
-        )
+        turn.step.tails.append(Tail(key=seen.key, offset=seen.log_tail_offset, data=seen.log_tail))
     if node.state is NodeState.STARTING and (seen.progress is Progress.UP or seen.was_up):
         _node_is_up(turn, job, attempt, node, seen)
     if seen.progress >= Progress.EXITED and not node.state.is_terminal:
@@ -82,9 +80,7 @@ def _observe_stray(turn: Turn, host_id: HostId, seen: Observation) -> None:
     turn.touch_host(host_id)
 
 
-def _take_vote(
-    turn: Turn, job: Job, attempt: Attempt, node: NodeRun, seen: Observation
-) -> None:
+def _take_vote(turn: Turn, job: Job, attempt: Attempt, node: NodeRun, seen: Observation) -> None:
     if seen.progress in (Progress.REFUSED, Progress.EXITED, Progress.RELEASED):
         refuse(turn, job, node, seen.reason or "handed the node back", permanent=seen.permanent)
         if seen.progress is Progress.RELEASED:
@@ -93,9 +89,7 @@ def _take_vote(
             _believe_refusals(turn, job)
     elif seen.progress is Progress.PREPARED and node.state is NodeState.PREPARING:
         turn.emit(
-            e.NodePrepared(
-                job_id=job.job_id, attempt=attempt.number, node_index=node.node_index
-            )
+            e.NodePrepared(job_id=job.job_id, attempt=attempt.number, node_index=node.node_index)
         )
         if attempt.prepared == job.spec.num_nodes:
             _start_main(turn, job, attempt)
@@ -125,9 +119,7 @@ def _believe_refusals(turn: Turn, job: Job) -> None:
     fail_vote(turn, job, said[-1].reason, FAILED_TO_START)
 
 
-def _node_is_up(
-    turn: Turn, job: Job, attempt: Attempt, node: NodeRun, seen: Observation
-) -> None:
+def _node_is_up(turn: Turn, job: Job, attempt: Attempt, node: NodeRun, seen: Observation) -> None:
     is_main = node.node_index == job.spec.main_node
     turn.emit(
         e.NodeRunning(
@@ -167,9 +159,7 @@ def _node_has_ended(
             node_index=node.node_index,
             exit_code=seen.exit_code,
             reason=seen.reason,
-            status_reason=(
-                host_gone(node.host_id) if gone else _end_reason(attempt, node)
-            ),
+            status_reason=(host_gone(node.host_id) if gone else _end_reason(attempt, node)),
         )
     )
     turn.touch_host(node.host_id)

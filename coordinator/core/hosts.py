@@ -37,9 +37,7 @@ def hello(turn: Turn, hello: i.HostHello) -> None:
     rebooted = host is not None and host.facts.boot_id != hello.boot_id
     if host is None or host.facts != facts:
         turn.emit(facts)
-    presence = turn.state.presence.setdefault(
-        hello.host_id, Presence(last_contact_ms=turn.now)
-    )
+    presence = turn.state.presence.setdefault(hello.host_id, Presence(last_contact_ms=turn.now))
     if presence.session_id is not None:
         turn.effect(
             CloseSession(
@@ -54,9 +52,7 @@ def hello(turn: Turn, hello: i.HostHello) -> None:
     presence.unusable_reason = hello.unusable_reason
     presence.strays = {}
     _contact(turn, hello.host_id, presence)
-    turn.effect(
-        SendWelcome(session_id=hello.session_id, heartbeat_ms=turn.settings.heartbeat_ms)
-    )
+    turn.effect(SendWelcome(session_id=hello.session_id, heartbeat_ms=turn.settings.heartbeat_ms))
     if rebooted:
         _release_all(turn, hello.host_id, REBOOTED)
     _compare(turn, hello)

@@ -18,9 +18,7 @@ def check(state: ClusterState) -> None:
             sorted(state.hosts[host_id].holds) == sorted(expected),
             f"host {host_id} holds {list(state.hosts[host_id].holds)}, jobs say {expected}",
         )
-        _require(
-            len(expected) <= 1, f"host {host_id} is not single tenant: it holds {expected}"
-        )
+        _require(len(expected) <= 1, f"host {host_id} is not single tenant: it holds {expected}")
     for queue in state.queues.values():
         _require(
             queue.runnable == sorted(queue.runnable), f"the line of queue {queue.name} is unordered"
@@ -38,9 +36,7 @@ def _require(condition: bool, message: str) -> None:
         raise InvariantViolation(message)
 
 
-def _check_job(
-    state: ClusterState, job: Job, holds: dict[HostId, list[NodeKey]]
-) -> None:
+def _check_job(state: ClusterState, job: Job, holds: dict[HostId, list[NodeKey]]) -> None:
     where = f"job {job.job_id} ({job.state})"
     alive = [
         attempt.number
@@ -52,9 +48,7 @@ def _check_job(
         all(attempt.over for attempt in job.attempts[:-1]), f"{where}: an older attempt is not over"
     )
     if job.state in (JobState.STARTING, JobState.RUNNING):
-        _require(
-            job.current is not None and job.current.started, f"{where} has no started attempt"
-        )
+        _require(job.current is not None and job.current.started, f"{where} has no started attempt")
     if job.state.is_terminal:
         _require(job.current is None, f"{where} has an attempt that is not over")
         _require(bool(job.status_reason and job.stopped_at_ms), f"{where} does not say why")

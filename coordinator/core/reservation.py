@@ -16,9 +16,7 @@ from coordinator.core.turn import Turn
 def reserve(turn: Turn, job: Job, placements: tuple[e.Placement, ...]) -> None:
     """Take a host for every node and ask each for its vote."""
     turn.emit(
-        e.GangReserved(
-            job_id=job.job_id, attempt=len(job.attempts) + 1, placements=placements
-        )
+        e.GangReserved(job_id=job.job_id, attempt=len(job.attempts) + 1, placements=placements)
     )
     turn.touch_gang(job)
     _arm_vote(turn, job)
@@ -45,9 +43,7 @@ def _arm_vote(turn: Turn, job: Job) -> None:
     turn.timers.arm("job", job.job_id, turn.now + turn.settings.vote_timeout_ms)
 
 
-def refuse(
-    turn: Turn, job: Job, node: NodeRun, reason: str, *, permanent: bool = False
-) -> None:
+def refuse(turn: Turn, job: Job, node: NodeRun, reason: str, *, permanent: bool = False) -> None:
     """A host voted no, or did not answer: hand it back and leave it out for a while."""
     attempt = job.attempts[-1]
     before = job.refusals.get(node.host_id)

@@ -16,7 +16,6 @@ from coordinator.core.state import ClusterState, HeadSince, Job, Queue
 from coordinator.core.turn import Turn
 
 
-
 def is_free(state: ClusterState, host_id: HostId) -> bool:
     """True when the host could get a node this moment."""
     host, presence = state.hosts[host_id], state.presence[host_id]
@@ -50,9 +49,9 @@ def schedule(turn: Turn) -> None:
         _place_in_order(turn, queue, free)
 
 
-def _askable(turn: Turn, job: Job, free: dict[HostId, e.HostRegistered]) -> dict[
-    HostId, e.HostRegistered
-]:
+def _askable(
+    turn: Turn, job: Job, free: dict[HostId, e.HostRegistered]
+) -> dict[HostId, e.HostRegistered]:
     """Free hosts that have not refused this job a short while ago."""
     if not job.refusals:
         return free

@@ -18,9 +18,7 @@ from coordinator.core.timers import Timers
 class Turn:
     """The state, the time and the outputs of one step."""
 
-    def __init__(
-        self, state: ClusterState, settings: Settings, timers: Timers, now: int
-    ) -> None:
+    def __init__(self, state: ClusterState, settings: Settings, timers: Timers, now: int) -> None:
         self.state = state
         self.settings = settings
         self.timers = timers

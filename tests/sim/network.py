@@ -1,0 +1,123 @@
+"""Sessions between agents and the coordinator: two ordered streams of protobuf bytes each.
+
+A stream keeps its order or ends; it never loses a message in the middle, as TCP does not. What
+was in flight when it is cut may be lost. Each end learns of a cut at its own time.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from coordinator.core.effects import (
+    CloseSession,
+    Effect,
+    SendAck,
+    SendAssignments,
+    SendHeartbeatAck,
+    SendWelcome,
+)
+from coordinator.core.ids import SessionId
+from coordinator.rpc.agent_convert import effect_message
+from muster.v1 import agent_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from tests.sim.sim_agent import SimAgent
+    from tests.sim.world import World
+
+_SENT_IN_THIS_ORDER = (SendWelcome, SendAck, SendHeartbeatAck, SendAssignments)
+
+
+class Session:
+    """One connection of one agent to one life of the coordinator."""
+
+    def __init__(self, world: World, agent: SimAgent, session_id: SessionId) -> None:
+        self.world = world
+        self.agent = agent
+        self.session_id = session_id
+        self.coordinator_life = world.coordinator.life
+        self.open_at_agent = True
+        self.open_at_coordinator = True
+        self.cut = False
+        self._last_up_ms = 0
+        self._last_down_ms = 0
+        self._outbox: dict[type, Effect] = {}
+        self._flushing = False
+
+    # agent -> coordinator
+
+    def send_up(self, message: pb.AgentMessage) -> None:
+        if self.cut or not self.open_at_agent:
+            return
+        data = message.SerializeToString()
+        self._last_up_ms = self._arrival(self._last_up_ms)
+        self.world.at(self._last_up_ms, lambda: self._arrive_up(data))
+
+    def _arrive_up(self, data: bytes) -> None:
+        coordinator = self.world.coordinator
+        if self.cut or self.coordinator_life != coordinator.life or not self.open_at_coordinator:
+            return
+        coordinator.receive(self, pb.AgentMessage.FromString(data))
+
+    # coordinator -> agent
+
+    def put(self, effect: Effect) -> None:
+        """As `rpc.outbox`: a newer message of a kind replaces one that still waits."""
+        self._outbox[type(effect)] = effect
+        if not self._flushing:
+            self._flushing = True
+            self.world.after(self.world.delay(self.world.knobs.delay_ms // 2), self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        waiting, self._outbox = self._outbox, {}
+        if self.cut or self.coordinator_life != self.world.coordinator.life:
+            return
+        for kind in _SENT_IN_THIS_ORDER:
+            if kind in waiting:
+                data = effect_message(waiting[kind]).SerializeToString()
+                self._last_down_ms = self._arrival(self._last_down_ms)
+                self.world.at(self._last_down_ms, partial(self._arrive_down, data))
+        if CloseSession in waiting:
+            self._last_down_ms = self._arrival(self._last_down_ms)
+            self.world.at(self._last_down_ms, self._refused)
+
+    def _arrive_down(self, data: bytes) -> None:
+        if not self.cut and self.open_at_agent:
+            self.agent.receive(self, pb.CoordinatorMessage.FromString(data))
+
+    def _refused(self) -> None:
+        self.open_at_coordinator = False
+        if not self.cut:
+            self.end_at_agent()
+
+    # ends
+
+    def _arrival(self, last_ms: int) -> int:
+        now = self.world.now
+        arrival = max(last_ms, now + self.world.delay(self.world.knobs.delay_ms))
+        return max(arrival, self.agent.host.stalled_until_ms)
+
+    def end_at_agent(self) -> None:
+        if self.open_at_agent:
+            self.open_at_agent = False
+            self.agent.link_ended(self)
+
+    def end_at_coordinator(self) -> None:
+        if self.open_at_coordinator:
+            self.open_at_coordinator = False
+            if self.coordinator_life == self.world.coordinator.life:
+                self.world.coordinator.session_ended(self)
+
+    def hang_up(self) -> None:
+        """The agent ends it, in order: what it has sent arrives."""
+        self.end_at_agent()
+        self._last_up_ms = self._arrival(self._last_up_ms)
+        self.world.at(self._last_up_ms, self.end_at_coordinator)
+
+    def break_off(self, *, notice_ms: int) -> None:
+        """All that is in flight is lost; each end notices within `notice_ms`."""
+        self.cut = True
+        rng = self.world.rng
+        self.world.after(int(rng.random() * notice_ms), self.end_at_agent)
+        self.world.after(int(rng.random() * notice_ms), self.end_at_coordinator)

@@ -1,0 +1,182 @@
+"""What may never happen, whatever goes wrong: checked against the simulated hosts themselves.
+
+A container's start is where most promises would break, so that is where they are looked at, with
+the ground truth at hand that no real coordinator has.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coordinator.core import events as e
+from coordinator.core.effects import Step
+from coordinator.core.ids import JobId
+from coordinator.core.state import Job
+from tests.sim.knobs import SETTINGS
+
+if TYPE_CHECKING:
+    from tests.sim.sim_engine import Container
+    from tests.sim.sim_host import SimHost
+    from tests.sim.world import World
+
+Gang = tuple[str, int]
+"""Job and attempt."""
+MAIN_ADDRESS = "AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS"
+
+
+class Promises:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._reserved: dict[Gang, dict[int, str]] = {}
+        """Hosts by node index; durable, as are the next four."""
+        self._started: dict[Gang, None] = {}
+        self._launched: dict[Gang, None] = {}
+        self._terminal: dict[str, tuple[object, ...]] = {}
+        self._archived: dict[str, None] = {}
+        self._main_address: dict[Gang, str] = {}
+        """Of main containers that have run."""
+        self._newest: dict[str, int] = {}
+        self._tokens: dict[str, JobId] = {}
+
+    # facts
+
+    def after_step(self, step: Step) -> None:
+        """Before it is durable: a terminal job never changes, an archived one never comes back."""
+        state = self.world.coordinator.machine.state
+        for job_id in step.changed_nodes:
+            job = state.jobs.get(job_id)
+            if job is None:
+                continue
+            if job_id in self._archived:
+                self.world.fail(f"{job_id} is back from the archive")
+            before = self._terminal.get(job_id)
+            if before is not None and before != _ending(job):
+                self.world.fail(f"{job_id} has ended as {before} and is {_ending(job)}")
+
+    def durable(self, step: Step) -> None:
+        """These events are in the journal now."""
+        for stamped in step.events:
+            event = stamped.event
+            match event:
+                case e.GangReserved():
+                    hosts = {p.node_index: str(p.host_id) for p in event.placements}
+                    self._reserved[event.job_id, event.attempt] = hosts
+                case e.NodeReplaced():
+                    hosts = self._reserved[event.job_id, event.attempt]
+                    hosts[event.node_index] = event.host_id
+                case e.NodeRefused():
+                    del self._reserved[event.job_id, event.attempt][event.node_index]
+                case e.AttemptStarted():
+                    self._gang_starts(event)
+                case e.ChildrenLaunched():
+                    self._launched[event.job_id, event.attempt] = None
+                case e.AttemptEnded():
+                    self._watch_leftovers(event.job_id, event.attempt)
+                case e.JobSucceeded() | e.JobFailed():
+                    self._job_ends(event.job_id)
+                case e.JobArchived():
+                    self._archived[event.job_id] = None
+                case _:
+                    pass
+
+    def _gang_starts(self, event: e.AttemptStarted) -> None:
+        hosts = self._reserved[event.job_id, event.attempt]
+        job = self.world.coordinator.machine.state.jobs.get(event.job_id)
+        wanted = job.spec.num_nodes if job is not None else len(hosts)
+        if not len(hosts) == len(set(hosts.values())) == wanted:
+            self.world.fail(f"{event} with {hosts}: not all or none")
+        self._started[event.job_id, event.attempt] = None
+
+    def _job_ends(self, job_id: JobId) -> None:
+        if job_id in self._terminal:
+            self.world.fail(f"{job_id} ends twice")
+        job = self.world.coordinator.machine.state.jobs.get(job_id)
+        if job is not None:
+            self._terminal[job_id] = _ending(job)
+
+    def accepted(self, token: str, job_id: JobId) -> None:
+        """A submission was answered, so the job is durable, and one for its token."""
+        before = self._tokens.setdefault(token, job_id)
+        if before != job_id:
+            self.world.fail(f"{token} made both {before} and {job_id}")
+        if not self.world.coordinator.knows_durably(job_id):
+            self.world.fail(f"{job_id} was answered and is not in the journal")
+
+    # the ground truth
+
+    def container_started(self, host: SimHost, container: Container) -> None:
+        key = container.key
+        if (key.job_id, key.attempt) not in self._started:
+            self.world.fail(f"{key.name} starts, its attempt is no durable fact")
+        newest = self._newest.get(key.job_id, 0)
+        if key.attempt < newest:
+            self.world.fail(f"{key.name} starts after attempt {newest} has started")
+        self._newest[key.job_id] = key.attempt
+        for other_host in self.world.hosts:
+            for other in other_host.engine.containers.values():
+                if other is container or not other.running:
+                    continue
+                if other_host is host:
+                    self.world.fail(f"{key.name} and {other.key.name} run on {host.host_id}")
+                if other.key == key:
+                    self.world.fail(f"{key.name} runs twice")
+                if other.key.job_id == key.job_id and other.key.attempt != key.attempt:
+                    self.world.fail(f"two attempts alive: {key.name} and {other.key.name}")
+        self._check_order(host, container)
+
+    def _check_order(self, host: SimHost, container: Container) -> None:
+        """Main first, and its address for the children alone."""
+        key = container.key
+        gang = (key.job_id, key.attempt)
+        variables = dict(container.spec.environment)
+        told = variables.get(MAIN_ADDRESS)
+        if key.node_index == int(variables.get("AWS_BATCH_JOB_MAIN_NODE_INDEX", "0")):
+            if told is not None:
+                self.world.fail(f"{key.name} is main and is told {told}")
+            self._main_address[gang] = container.address or host.address
+            return
+        if gang not in self._main_address:
+            self.world.fail(f"{key.name} starts before its main")
+        if gang not in self._launched:
+            self.world.fail(f"{key.name} starts, its launch is no durable fact")
+        if told != self._main_address[gang]:
+            self.world.fail(f"{key.name} is told {told}, main has {self._main_address[gang]}")
+
+    def _watch_leftovers(self, job_id: JobId, attempt: int) -> None:
+        """What is left of an attempt that ended is gone after the grace, if nothing goes wrong."""
+        ended_at_ms = self.world.now
+        knobs = self.world.knobs
+        # A list of assignments, a start in hand, a stop and its answer, each at its slowest.
+        slack_ms = 30 * knobs.delay_ms + 10 * knobs.engine_ms + 2_000
+
+        def look() -> None:
+            for host in self.world.hosts:
+                if host.disturbed_at_ms >= ended_at_ms - slack_ms:
+                    continue
+                for container in host.engine.containers.values():
+                    key = container.key
+                    if container.running and (key.job_id, key.attempt) == (job_id, attempt):
+                        self.world.fail(f"{key.name} outlives its attempt on {host.host_id}")
+
+        self.world.after(1000 * SETTINGS.stop_grace_seconds + slack_ms, look)
+
+    def at_the_end(self) -> None:
+        for job_id in self._tokens.values():
+            if job_id not in self._archived:
+                self.world.fail(f"{job_id} has not ended")
+        self.world.coordinator.compare_with_replay()
+
+
+def _ending(job: Job) -> tuple[object, ...]:
+    """The members of a job that may not change once it has ended."""
+    last = job.attempts[-1] if job.attempts else None
+    return (
+        job.state,
+        job.status_reason,
+        job.started_at_ms,
+        job.stopped_at_ms,
+        job.cancelled,
+        job.terminated,
+        len(job.attempts),
+        last and (last.exit_code, last.reason, last.status_reason, last.stopped_at_ms),
+    )

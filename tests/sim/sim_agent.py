@@ -1,0 +1,255 @@
+"""The agent's shell without asyncio: the real machine, its ledger, a link and engine verbs.
+
+Keeps the order of `agent.daemon`: step all that is queued, write the ledger, then act. One object
+is one process; when it dies, what it had in hand is never heard of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from agent.convert import assignments, node_report
+from agent.core import effects as f
+from agent.core import inputs as i
+from agent.core.assignment import NodeKey, Progress
+from agent.core.machine import Machine
+from agent.core.state import Slot
+from muster.v1 import agent_service_pb2 as pb
+from tests.sim.network import Session
+from tests.sim.sim_coordinator import EPOCH_MS
+
+if TYPE_CHECKING:
+    from tests.sim.sim_host import SimHost
+    from tests.sim.world import World
+
+
+class SimAgent:
+    def __init__(self, world: World, host: SimHost) -> None:
+        self.world = world
+        self.host = host
+        self.alive = True
+        self.boot_id = f"{host.host_id}-boot-{host.boot}"
+        contents = host.ledger.open(self.boot_id)
+        self.contents = contents
+        self.machine = Machine(contents.slots)
+        self.session: Session | None = None
+        self._unusable_reason = "the agent is starting"
+        self._inbox: list[i.Input] = []
+        self._busy = False
+        self._scheduled_ms: int | None = None
+        self._preparing: dict[NodeKey, object] = {}
+        self._tails_told: dict[NodeKey, None] = {}
+        self._progress: dict[NodeKey, Progress] = {}
+        world.note(f"{host.host_id} agent starts, incarnation {contents.incarnation}")
+        self._later(world.delay(world.knobs.engine_ms), self._reattach)
+        self._later(world.delay(200), self._dial)
+
+    def _later(self, delay_ms: int, callback: Callable[[], None]) -> None:
+        self.world.after(delay_ms, lambda: callback() if self.alive else None)
+
+    def die(self, *, notice_ms: int) -> None:
+        """The process is gone; `notice_ms` is how long the coordinator may take to notice."""
+        self.alive = False
+        if self.session is not None:
+            self.session.open_at_agent = False
+            self.session.break_off(notice_ms=notice_ms)
+        self.host.engine.agent_died()
+
+    def _reattach(self) -> None:
+        if self.world.faults.active and self.world.chance(self.world.knobs.engine_gone):
+            self.host.disturb()
+            self._unusable_reason = "the engine does not answer"
+            self._later(1_000, self._reattach)
+            return
+        self._unusable_reason = ""
+        self.take(
+            i.Started(
+                managed=self.host.engine.managed(),
+                rebooted=self.contents.boot_id not in ("", self.boot_id),
+                wall_ms=EPOCH_MS + self.world.now,
+                last_contact_ms=self.contents.last_contact_ms,
+            )
+        )
+        if self.session is not None:
+            self.session.hang_up()
+
+    # the loop
+
+    def take(self, given: i.Input) -> None:
+        if self.alive:
+            self._inbox.append(given)
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._busy:
+            return
+        if self._inbox:
+            self._busy = True
+            self._later(0, self._step)
+            return
+        deadline = self.machine.next_deadline()
+        if deadline is None:
+            return
+        due_ms = self.host.world_time(deadline)
+        if self._scheduled_ms is None or due_ms < self._scheduled_ms:
+            self._scheduled_ms = due_ms
+            self._later(due_ms - self.world.now, self._deadline)
+
+    def _deadline(self) -> None:
+        self._scheduled_ms = None
+        if self._busy:
+            return
+        deadline = self.machine.next_deadline()
+        if deadline is not None and deadline <= self.host.clock():
+            self._inbox.append(i.Tick())
+        self._wake()
+
+    def _step(self) -> None:
+        inputs, self._inbox = self._inbox, []
+        effects: list[f.Effect] = []
+        for given in inputs:
+            effects += self.machine.step(given, self.host.clock())
+            self._check_forward_only()
+        keep = {e.slot.key: e.slot for e in effects if isinstance(e, f.KeepSlot)}
+        forget = [e.key for e in effects if isinstance(e, f.ForgetSlot)]
+        if not (keep or forget):
+            self._act_on_all(effects)
+            return
+
+        def save() -> None:
+            kept = [slot for key, slot in keep.items() if key not in forget]
+            self.host.ledger.save(kept, forget)
+            self._act_on_all(effects)
+
+        self._later(self.world.delay(2), save)
+
+    def _check_forward_only(self) -> None:
+        slots = self.machine.state.slots
+        for key, slot in slots.items():
+            if slot.progress < self._progress.get(key, slot.progress):
+                self.world.fail(f"{self.host.host_id} {key.name} went back to {slot.progress}")
+        self._progress = {key: slot.progress for key, slot in slots.items()}
+
+    def _act_on_all(self, effects: list[f.Effect]) -> None:
+        for effect in effects:
+            self._act(effect)
+        self._busy = False
+        self._wake()
+
+    def _act(self, effect: f.Effect) -> None:
+        engine = self.host.engine
+        match effect:
+            case f.Report():
+                self._report(effect)
+            case f.KeepContact():
+                self.host.ledger.keep_contact(effect.last_contact_ms)
+            case f.Prepare():
+                self._prepare(effect)
+            case f.CancelPrepare():
+                if self._preparing.pop(effect.key, None) is not None:
+                    self.take(
+                        i.PrepareFailed(key=effect.key, reason="no longer wanted", permanent=False)
+                    )
+            case f.Start():
+                engine.start(effect, self.take)
+            case f.Wait():
+                engine.wait(effect, self.take)
+            case f.Stop():
+                engine.stop(effect, self.take)
+            case f.Remove():
+                engine.remove(effect, self.take)
+            case f.KeepSlot() | f.ForgetSlot():
+                pass
+
+    def _prepare(self, effect: f.Prepare) -> None:
+        token = self._preparing[effect.key] = object()
+
+        def answer(given: i.Input) -> None:
+            if self._preparing.get(effect.key) is token:
+                del self._preparing[effect.key]
+                self.take(given)
+
+        self.host.engine.prepare(effect, answer)
+
+    # the link
+
+    def _dial(self) -> None:
+        if self.session is not None:
+            return
+        if self.world.now < self.host.cut_until_ms or not self.world.coordinator.alive:
+            self._later(200 + self.world.delay(3_000), self._dial)
+            return
+        session_id = self.world.coordinator.new_session_id()
+        self.session = Session(self.world, self, session_id)
+        self.world.coordinator.dialled(self.session)
+        self.session.send_up(pb.AgentMessage(hello=self._hello()))
+
+    def link_ended(self, session: Session) -> None:
+        if self.alive and session is self.session:
+            self.world.note(f"{self.host.host_id} link of {session.session_id} is down")
+            self.session = None
+            self.take(i.LinkDown())
+            self._later(20 + self.world.delay(1_000), self._dial)
+
+    def _hello(self) -> pb.Hello:
+        slots = self.machine.state.slots.values()
+        return pb.Hello(
+            host_id=self.host.host_id,
+            agent_uuid=f"agent of {self.host.host_id}",
+            boot_id=self.boot_id,
+            incarnation=self.contents.incarnation,
+            version="sim",
+            resources=pb.Resources(
+                vcpus=self.host.vcpus,
+                memory_mib=16_000,
+                instance_type=self.host.instance_type,
+                engine="sim",
+            ),
+            private_ipv4_address=self.host.address,
+            observed=[node_report(slot, self.host.address) for slot in slots],
+            unusable_reason=self._unusable_reason,
+        )
+
+    def receive(self, session: Session, message: pb.CoordinatorMessage) -> None:
+        if not self.alive or session is not self.session:
+            return
+        match message.WhichOneof("body"):
+            case "welcome":
+                self._welcome(session, message.welcome)
+            case "heartbeat_ack":
+                self.take(i.HeartbeatAcked(seq=message.heartbeat_ack.seq))
+            case "assignments":
+                if not self._unusable_reason:
+                    given = assignments(message.assignments)
+                    shown = "; ".join(f"{a.key.name} {a.desired}" for a in given.assignments)
+                    self.world.note(f"{self.host.host_id} assignments {given.generation}: {shown}")
+                    self.take(given)
+            case "ack":
+                self.take(i.ReportAcked(seq=message.ack.report_seq))
+
+    def _welcome(self, session: Session, welcome: pb.Welcome) -> None:
+        self.take(i.LinkUp())
+        self._tails_told.clear()
+        self._beat(session, 1, welcome.heartbeat_period_ms)
+
+    def _beat(self, session: Session, seq: int, period_ms: int) -> None:
+        if session is self.session:
+            self.take(i.HeartbeatSent(seq=seq))
+            session.send_up(pb.AgentMessage(heartbeat=pb.Heartbeat(seq=seq)))
+            pause_ms = int(period_ms * self.world.rng.uniform(0.8, 1.0))
+            self._later(pause_ms, lambda: self._beat(session, seq + 1, period_ms))
+
+    def _report(self, effect: f.Report) -> None:
+        if self.session is not None:
+            nodes = [self._node(slot) for slot in effect.slots]
+            report = pb.StatusReport(seq=effect.seq, nodes=nodes)
+            self.session.send_up(pb.AgentMessage(report=report))
+
+    def _node(self, slot: Slot) -> pb.NodeReport:
+        node = node_report(slot, self.host.address)
+        ended = slot.progress >= Progress.EXITED and slot.started_at_ms
+        if ended and slot.key not in self._tails_told:
+            self._tails_told[slot.key] = None
+            node.log_tail = slot.key.name.encode()
+        return node

@@ -1,0 +1,239 @@
+"""The containers of one simulated host, behind verbs that keep the engine port's contract.
+
+Verbs take time and may fail; containers belong to the engine and not to the agent, so they live on
+when it dies. A start that was under way when the agent died has happened or it has not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from agent.core import effects as f
+from agent.core import inputs as i
+from agent.core.assignment import ContainerSpec, NodeKey
+from tests.sim.sim_coordinator import EPOCH_MS
+
+if TYPE_CHECKING:
+    from tests.sim.sim_host import SimHost
+    from tests.sim.world import World
+
+GONE = "CannotConnectToEngineError: the engine does not answer"
+BAD_IMAGE = "CannotPullContainerError: no such image"
+
+
+@dataclass(slots=True)
+class Container:
+    key: NodeKey
+    spec: ContainerSpec
+    address: str
+    started_at_ms: int
+    obeys_ms: int | None
+    """How long after SIGTERM it ends; None when it waits for SIGKILL."""
+    stop_failures: int
+    remove_failures: int
+    exit_code: int | None = None
+    reason: str = ""
+    ended_at_ms: int = 0
+    waiters: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def running(self) -> bool:
+        return not self.ended_at_ms
+
+
+class SimEngine:
+    def __init__(self, world: World, host: SimHost) -> None:
+        self.world = world
+        self.host = host
+        self.containers: dict[NodeKey, Container] = {}
+        self._births: dict[NodeKey, Callable[[], None]] = {}
+        self._count = 0
+
+    def _pause(self) -> int:
+        """Bounded, since a lease's margin has to cover a verb that is in hand when it ends."""
+        return int(self.world.rng.random() * 2 * self.world.knobs.engine_ms)
+
+    def _fails(self, probability: float) -> bool:
+        if self.world.faults.active and self.world.chance(probability):
+            self.host.disturb()
+            return True
+        return False
+
+    def _wall_ms(self) -> int:
+        return EPOCH_MS + self.world.now
+
+    # what happens to the machine
+
+    def power_off(self) -> None:
+        for container in self.containers.values():
+            if container.running:
+                self._note(container, "is gone with its machine")
+                container.ended_at_ms = self._wall_ms()
+        self.containers.clear()
+        self._births.clear()
+
+    def agent_died(self) -> None:
+        births, self._births = self._births, {}
+        for birth in births.values():
+            if self.world.chance(0.5):
+                birth()
+
+    def _note(self, container: Container, what: str) -> None:
+        self.world.note(f"{self.host.host_id} container {container.key.name} {what}")
+
+    # verbs: each calls `answer` with the next input of the agent, if it lives that long
+
+    def prepare(self, effect: f.Prepare, answer: Callable[[i.Input], None]) -> None:
+        given: i.Input = i.Prepared(key=effect.key)
+        if effect.spec.image == "bad":
+            given = i.PrepareFailed(key=effect.key, reason=BAD_IMAGE, permanent=True)
+        elif self._fails(self.world.knobs.refuse):
+            given = i.PrepareFailed(key=effect.key, reason="no space left", permanent=False)
+        self.host.in_this_boot(
+            self.world.delay(2 * self.world.knobs.engine_ms), lambda: answer(given)
+        )
+
+    def start(self, effect: f.Start, answer: Callable[[i.Input], None]) -> None:
+        key = effect.key
+        answers = not self._fails(self.world.knobs.engine_gone)
+        fails = key not in self.containers and self._fails(self.world.knobs.start_fails)
+
+        def reply() -> None:
+            if fails and answers:
+                reason = "CannotStartContainerError: no such program"
+            elif not answers:
+                reason = GONE
+            else:
+                container = self.containers[key]
+                answer(
+                    i.StartedUp(
+                        key=key,
+                        started_at_ms=container.started_at_ms,
+                        private_ipv4=container.address,
+                    )
+                )
+                return
+            answer(
+                i.StartFailed(
+                    key=key, reason=reason, uncertain=not answers, wall_ms=self._wall_ms()
+                )
+            )
+
+        def birth() -> None:
+            if self._births.pop(key, None) is not None and not fails:
+                self._give_birth(key, effect.spec)
+
+        first_ms = self._pause() // 2
+        if answers or self.world.chance(0.5):
+            self._births[key] = birth
+            self.host.in_this_boot(first_ms, birth)
+        self.host.in_this_boot(first_ms + self._pause() // 2, reply)
+
+    def _give_birth(self, key: NodeKey, spec: ContainerSpec) -> None:
+        if key in self.containers:
+            return
+        rng = self.world.rng
+        self._count += 1
+        own = f"10.1.{self.host.number}.{self._count}"
+        unclean = self.world.faults.active and self.world.chance(self.world.knobs.unclean)
+        container = Container(
+            key=key,
+            spec=spec,
+            address=own if self.world.knobs.own_addresses else "",
+            started_at_ms=self._wall_ms(),
+            obeys_ms=rng.choice((0, 500, 5_000, None)),
+            stop_failures=rng.randint(0, 1) if unclean else 0,
+            remove_failures=rng.randint(0, 4) if unclean else 0,
+        )
+        self.containers[key] = container
+        self._note(container, "starts")
+        self.world.promises.container_started(self.host, container)
+        life_ms = rng.choice((50, 5_000, 20_000, 90_000))
+        code = rng.choice((0, 0, 0, 1, 137))
+        reason = "OutOfMemoryError: Container killed due to memory usage" if code == 137 else ""
+        self.host.in_this_boot(
+            int(rng.random() * life_ms) + 1, lambda: self._end(container, code, reason)
+        )
+
+    def _end(self, container: Container, exit_code: int, reason: str = "") -> None:
+        if not container.running:
+            return
+        container.exit_code, container.reason = exit_code, reason
+        container.ended_at_ms = self._wall_ms()
+        self._note(container, f"ends with {exit_code}")
+        waiters, container.waiters = container.waiters, []
+        for waiter in waiters:
+            waiter()
+
+    def wait(self, effect: f.Wait, answer: Callable[[i.Input], None]) -> None:
+        container = self.containers.get(effect.key)
+        if container is None or self._fails(self.world.knobs.engine_gone):
+            failed = i.WaitFailed(key=effect.key, reason=GONE)
+            self.host.in_this_boot(self._pause(), lambda: answer(failed))
+            return
+
+        def reply() -> None:
+            ended = i.Ended(
+                key=effect.key,
+                exit_code=container.exit_code,
+                reason=container.reason,
+                stopped_at_ms=container.ended_at_ms,
+            )
+            self.host.in_this_boot(self._pause() // 4, lambda: answer(ended))
+
+        if container.running:
+            container.waiters.append(reply)
+        else:
+            reply()
+
+    def stop(self, effect: f.Stop, answer: Callable[[i.Input], None]) -> None:
+        container = self.containers.get(effect.key)
+
+        def stopped() -> None:
+            answer(i.Stopped(key=effect.key, wall_ms=self._wall_ms()))
+
+        if container is None or not container.running:
+            self.host.in_this_boot(self._pause(), stopped)
+            return
+        if container.stop_failures:
+            container.stop_failures -= 1
+            self.host.disturb()
+            failed = i.StopFailed(key=effect.key, reason=GONE)
+            self.host.in_this_boot(self._pause(), lambda: answer(failed))
+            return
+        self._note(container, "gets SIGTERM")
+        container.waiters.append(lambda: self.host.in_this_boot(self._pause() // 4, stopped))
+        agent = self.host.agent
+        grace_ms = 1000 * effect.grace_seconds
+
+        def kill() -> None:
+            if agent is not None and agent.alive:
+                self._end(container, 137)
+
+        if container.obeys_ms is not None and container.obeys_ms < grace_ms:
+            code = self.world.rng.choice((143, 143, 0))
+            self.host.in_this_boot(container.obeys_ms, lambda: self._end(container, code))
+        self.host.in_this_boot(grace_ms, kill)
+
+    def remove(self, effect: f.Remove, answer: Callable[[i.Input], None]) -> None:
+        def reply() -> None:
+            container = self.containers.get(effect.key)
+            if container is not None and container.remove_failures and self.world.faults.active:
+                container.remove_failures -= 1
+                self.host.disturb()
+                answer(i.RemoveFailed(key=effect.key, reason="pid 77 (python3) survives"))
+                return
+            if container is not None:
+                self._end(container, 137)
+                del self.containers[effect.key]
+            answer(i.Removed(key=effect.key))
+
+        self.host.in_this_boot(self._pause(), reply)
+
+    def managed(self) -> tuple[i.Found, ...]:
+        return tuple(
+            i.Found(key=key, started_at_ms=found.started_at_ms, private_ipv4=found.address)
+            for key, found in sorted(self.containers.items())
+        )

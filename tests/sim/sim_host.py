@@ -1,0 +1,97 @@
+"""One simulated machine: power, clock, containers, and the disk that the agent's ledger is on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from agent.ledger.memory import MemoryLedger
+from coordinator.core.ids import HostId
+from tests.sim.knobs import SKEW_MAX
+from tests.sim.sim_agent import SimAgent
+from tests.sim.sim_engine import SimEngine
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+
+class SimHost:
+    def __init__(self, world: World, number: int) -> None:
+        self.world = world
+        self.number = number
+        self.host_id = HostId(f"h{number}")
+        self.instance_type = "large" if number % world.knobs.types == 0 else "small"
+        self.vcpus = 8 if self.instance_type == "large" else 4
+        self.address = f"10.0.0.{number + 1}"
+        self.rate = 1 + world.rng.uniform(-SKEW_MAX, SKEW_MAX)
+        self.ledger = MemoryLedger()
+        self.engine = SimEngine(world, self)
+        self.powered = False
+        self.boot = 0
+        self.boot_at_ms = 0
+        self.agent: SimAgent | None = None
+        self.stalled_until_ms = 0
+        self.cut_until_ms = 0
+        self.disturbed_at_ms = 0
+        """When something last kept this host from doing what it was told at once."""
+
+    def clock(self) -> int:
+        """Monotonic, from the boot, a little fast or slow."""
+        return int((self.world.now - self.boot_at_ms) * self.rate)
+
+    def world_time(self, clock_ms: int) -> int:
+        """When the clock shows `clock_ms`."""
+        return self.boot_at_ms + int(clock_ms / self.rate) + 1
+
+    def in_this_boot(self, delay_ms: int, callback: Callable[[], None]) -> None:
+        boot = self.boot
+        self.world.after(delay_ms, lambda: callback() if self.boot == boot else None)
+
+    def disturb(self) -> None:
+        self.disturbed_at_ms = self.world.now
+
+    def power_on(self) -> None:
+        self.powered = True
+        self.boot += 1
+        self.boot_at_ms = self.world.now
+        self.disturb()
+        self.world.note(f"{self.host_id} boots, boot {self.boot}")
+        self.in_this_boot(self.world.delay(500), self.start_agent)
+
+    def power_off(self) -> None:
+        """Everything that runs on it is gone at once."""
+        self.world.note(f"{self.host_id} loses power")
+        self.disturb()
+        self.powered = False
+        self.boot += 1
+        self.engine.power_off()
+        if self.agent is not None:
+            self.agent.die(notice_ms=30_000)
+
+    def start_agent(self) -> None:
+        if self.powered and (self.agent is None or not self.agent.alive):
+            self.disturb()
+            self.agent = SimAgent(self.world, self)
+
+    def lease_left_ms(self) -> int:
+        """How long the agent may be dead before a lease here ends that only it can enforce."""
+        assert self.agent is not None
+        state = self.agent.machine.state
+        ends = [
+            state.last_contact_ms + 1000 * slot.assignment.lease_seconds - self.clock()
+            for slot in state.slots.values()
+            if slot.assignment is not None and slot.assignment.lease_seconds
+        ]
+        return min(ends, default=600_000)
+
+    def unrest(self) -> list[str]:
+        if self.agent is None or not self.agent.alive:
+            return [f"{self.host_id} has no agent"]
+        return [
+            *(f"{self.host_id} has the container {key.name}" for key in self.engine.containers),
+            *(f"{self.host_id} keeps {name}" for name in self.ledger_slots()),
+            *(f"{self.host_id} knows {key.name}" for key in self.agent.machine.state.slots),
+        ]
+
+    def ledger_slots(self) -> list[str]:
+        return list(self.ledger._slots)
