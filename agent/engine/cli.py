@@ -13,13 +13,17 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from agent.engine import parse
+from agent.engine.pidfd import ended
 from agent.engine.port import EngineError, ErrorClass
 
 CALL_SECONDS = 60.0
 _STDOUT_BYTES = 4 * 1024 * 1024
 _STDERR_BYTES = 4 * 1024
+_END_SECONDS = 5.0
+_CLOSE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,43 @@ class Cli:
             raise output.error("EngineNotReachableError")
         return output
 
+    async def call_through(
+        self,
+        arguments: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> Output:
+        """`call`, but cancelled it still waits for the end of the process: for what must not be
+        broken off. A podman killed in `start` forgets that it started the container, and the
+        next `start` would run the job a second time."""
+        call = asyncio.ensure_future(
+            self.call(arguments, environment=environment, pass_fds=pass_fds)
+        )
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            await asyncio.gather(call, return_exceptions=True)
+            raise
+
+    async def outwait(self, name: str) -> None:
+        """Wait for a `create` or `start` of the container `name` that an earlier agent began
+        before it was killed; such a call goes on without its agent. EngineError(TRANSIENT) when
+        it does not end in time."""
+        for pid in _calls_that_run(name.encode()):
+            try:
+                pidfd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            try:
+                if not await ended(pidfd, CALL_SECONDS):
+                    raise EngineError(
+                        ErrorClass.TRANSIENT,
+                        f"DockerTimeoutError: an earlier call for {name} (pid {pid}) does not end",
+                    )
+            finally:
+                os.close(pidfd)
+
     @contextlib.asynccontextmanager
     async def running(
         self,
@@ -87,7 +128,7 @@ class Cli:
         environment: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
     ) -> AsyncIterator[asyncio.subprocess.Process]:
-        """The started process; it is killed and collected if it still runs at the end."""
+        """The started process; it is ended and collected if it still runs at the end."""
         # Looked up in the agent's PATH, before a job's variables are added.
         path = shutil.which(self.binary)
         if path is None:
@@ -112,9 +153,38 @@ class Cli:
             yield process
         finally:
             if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
+                # Asked first: podman finishes what must not be left half done.
+                await _end(process)
+            # To the end of its pipes, so that nothing of it is open when the loop closes; but a
+            # process that it started may hold them, and that one is not ours to wait for.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    for stream in (process.stdout, process.stderr):
+                        if stream is not None:
+                            await stream.read()
+
+
+def _calls_that_run(name: bytes) -> list[int]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            arguments = (process / "cmdline").read_bytes().split(b"\0")[:-1]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if arguments[-2:] == [b"start", name] or (b"create" in arguments and name in arguments):
+            found.append(int(process.name))
+    return found
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+        try:
+            async with asyncio.timeout(_END_SECONDS):
                 await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
 
 
 async def _tail(stream: asyncio.StreamReader, limit_bytes: int) -> str:

@@ -98,11 +98,12 @@ class ContainerEngine(abc.ABC):
 
     async def start(self, key: NodeKey, spec: ContainerSpec) -> Started:
         """Create, then start: each step is skipped when an earlier call has done it."""
+        await self._cli.outwait(key.name)
         container = await self._inspect(key)
         if container is None:
             await self._create(key, spec)
         if container is None or container.started is None:
-            output = await self._cli.call(argv.start(key))
+            output = await self._cli.call_through(argv.start(key))
             if output.exit_code:
                 raise output.error("CannotStartContainerError")
             container = await self._inspect(key)
@@ -162,7 +163,7 @@ class ContainerEngine(abc.ABC):
 
     async def remove(self, key: NodeKey) -> None:
         """The engine's `rm`, and proof by `inspect`."""
-        output = await self._cli.call(argv.remove(key, self._remove_args))
+        output = await self._cli.call_through(argv.remove(key, self._remove_args))
         left = await self._inspect(key)
         if left is not None:
             evidence = f"{key.name} is {left.status}, pid {left.pid}"
@@ -204,7 +205,7 @@ class ContainerEngine(abc.ABC):
         env_file = os.memfd_create("environment")
         try:
             os.write(env_file, environment.file.encode())
-            output = await self._cli.call(
+            output = await self._cli.call_through(
                 argv.create(
                     key,
                     spec,
@@ -218,7 +219,10 @@ class ContainerEngine(abc.ABC):
             )
         finally:
             os.close(env_file)
-        if output.exit_code:
+        if output.exit_code and await self._inspect(key) is None:
+            # A podman that was killed while it created leaves a name that only `rm` still sees,
+            # and that no `create` can have.
+            await self._cli.call_through(argv.remove(key, self._remove_args))
             raise output.error("CannotCreateContainerError")
 
     async def _has_image(self, image: str) -> bool:

@@ -217,33 +217,19 @@ class ProcessEngine:
 
     async def _launch(self, key: NodeKey) -> None:
         """Run the launcher to its end. Cancelled or timed out, the node may or may not run: the
-        next `start` finds out, since the launcher goes on and holds the lock."""
-        directory = str(self._directory(key))
+        next `start` finds out, since a shim that is left goes on and holds the lock."""
+        # Not a pipe: the shim may hold it for longer than a launcher that is killed here.
+        stderr = os.memfd_create("stderr")
         try:
-            launcher = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-I", "-S", "-c", _LAUNCH, str(_PACKAGE_ROOT), directory),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                start_new_session=True,
-            )
+            exit_code = await _run_launcher(self._directory(key), stderr)
+            reason = os.pread(stderr, 4096, 0).decode(errors="replace")
         except OSError as error:
             raise _transient(f"CannotStartContainerError: {error}") from error
-        try:
-            async with asyncio.timeout(_START_SECONDS):
-                _, stderr = await launcher.communicate()
-        except TimeoutError:
-            reason = f"no start within {_START_SECONDS:.0f} s"
-            raise _transient(f"CannotStartContainerError: {reason}") from None
         finally:
-            if launcher.returncode is None:
-                launcher.kill()
-                await launcher.wait()
-        if launcher.returncode:
-            lasting = launcher.returncode == shim.PERMANENT
-            error_class = ErrorClass.PERMANENT if lasting else ErrorClass.TRANSIENT
-            raise EngineError(error_class, stderr.decode(errors="replace")[-4096:])
+            os.close(stderr)
+        if exit_code:
+            lasting = exit_code == shim.PERMANENT
+            raise _permanent(reason) if lasting else _transient(reason)
 
     async def _kill_marked(self, key: NodeKey) -> None:
         """SIGKILL every process that carries the node's marks, until there is none.
@@ -261,6 +247,27 @@ class ProcessEngine:
                         f"CannotRemoveContainerError: still there {_DEATH_SECONDS:.0f} s after "
                         f"SIGKILL: {names}",
                     )
+
+
+async def _run_launcher(directory: Path, stderr: int) -> int:
+    """Its exit code. TimeoutError, which is an OSError, when it does not end in time."""
+    launcher = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-I", "-S", "-c", _LAUNCH, str(_PACKAGE_ROOT), str(directory)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=stderr,
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(_START_SECONDS):
+            return await launcher.wait()
+    except TimeoutError:
+        raise TimeoutError(f"no start within {_START_SECONDS:.0f} s") from None
+    finally:
+        if launcher.returncode is None:
+            launcher.kill()
+            await launcher.wait()
 
 
 def _check(spec: ContainerSpec) -> None:

@@ -134,10 +134,10 @@ class _Shim:
         except (CannotStart, OSError) as error:
             self._remove_started()
             code = PERMANENT if isinstance(error, CannotStart) else 1
-            os.write(self._word, f"{code} {error}".encode())
+            self._say(f"{code} {error}")
             os._exit(code)
         os.close(output_write)
-        os.write(self._word, b"0")
+        self._say("0")
         os.close(self._word)
         os.close(self._lock)
         _close_standard_files()
@@ -190,6 +190,13 @@ class _Shim:
             "command_pid": self._command,
             "started_at_ms": time.time_ns() // 1_000_000,
         }
+
+    def _say(self, word: str) -> None:
+        try:
+            os.write(self._word, word.encode())
+        except BrokenPipeError:
+            # The launcher was killed. Whoever starts the node again reads started.json.
+            return
 
     def _remove_started(self) -> None:
         try:
@@ -323,7 +330,7 @@ def _signals_to_pipe() -> int:
 
 
 def _close_standard_files() -> None:
-    """Let go of the agent's pipes, whose other side may go at any time."""
+    """Let go of what the agent gave the launcher."""
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)

@@ -190,6 +190,24 @@ async def test_concurrent_launchers_start_one_command(
     assert spool.tail(tmp_path / "spool" / key.name, 100) == (0, b"one\n")
 
 
+@pytest.mark.parametrize("moment", range(8))
+async def test_a_launcher_killed_at_any_moment(
+    engine: ProcessEngine, tmp_path: Path, moment: int
+) -> None:
+    """A cancelled start kills its launcher; the shim, if there is one by then, must not care."""
+    key = new_key()
+    spec = new_spec(key, "echo one; exit 5")
+    start = asyncio.ensure_future(engine.start(key, spec))
+    await asyncio.wait([start], timeout=0.008 * moment)
+    start.cancel()
+    await asyncio.wait([start])
+    await engine.start(key, spec)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        end = await engine.wait(key)
+    assert (end.exit_code, end.reason) == (5, "")
+    assert spool.tail(tmp_path / "spool" / key.name, 100) == (0, b"one\n")
+
+
 async def test_a_shim_killed_before_the_command_runs(engine: ProcessEngine, tmp_path: Path) -> None:
     """started.json is there, the command never ran: it is not run a second time, but reported."""
     key = new_key()

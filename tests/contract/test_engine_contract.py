@@ -261,16 +261,37 @@ async def test_start_is_idempotent(bench: Bench) -> None:
 
 
 @ALL
-async def test_a_cancelled_start_can_be_repeated(bench: Bench) -> None:
+@pytest.mark.parametrize("delay_seconds", [0, 0.06, 0.12, 0.18])
+async def test_a_cancelled_start_can_be_repeated(bench: Bench, delay_seconds: float) -> None:
+    """Broken off anywhere between its first call and its end, it runs the command once."""
     key = bench.key()
     spec = bench.spec(key, bench.programs.once)
     start = asyncio.ensure_future(bench.engine.start(key, spec))
-    await asyncio.wait([start], timeout=0)
+    await asyncio.wait([start], timeout=delay_seconds)
     start.cancel()
     await asyncio.wait([start])
     await bench.engine.start(key, spec)
     assert (await bench.ended(key)).exit_code == 0
     assert bench.output(key) == "once\n"
+
+
+@CONTAINERS
+async def test_a_killed_agent_s_start_is_outwaited(bench: Bench, tmp_path: Path) -> None:
+    """Its client goes on without it, and may be about to start what `inspect` calls created."""
+    key = bench.key()
+    client = tmp_path / "client"
+    client.write_text('#!/bin/sh\nread line < "${0%/*}/go"\n')
+    client.chmod(0o755)
+    os.mkfifo(tmp_path / "go")
+    orphan = await asyncio.create_subprocess_exec(client, "start", key.name)
+    start = asyncio.ensure_future(bench.engine.start(key, bench.spec(key, bench.programs.once)))
+    await asyncio.wait([start], timeout=0.2)
+    assert await bench.engine.list_managed() == []
+    (tmp_path / "go").write_text("\n")
+    await orphan.wait()
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await start
+    assert (await bench.ended(key)).exit_code == 0
 
 
 @ALL
