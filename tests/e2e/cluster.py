@@ -55,11 +55,16 @@ class Process:
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}"}
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *self.argv, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
-                env=environment, cwd=self.log.parent, start_new_session=True,
+                *self.argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                cwd=self.log.parent,
+                start_new_session=True,
             )
 
-    def signal(self, signum: int) -> None:
+    def send(self, signum: int) -> None:
         os.kill(self.pid, signum)
 
     async def end(self, signum: int = signal.SIGTERM) -> int:
@@ -238,6 +243,15 @@ class Cluster:
         request = job_service_pb2.GetNodeLogRequest(job_id=node_id, attempt=attempt)
         data = [piece.data async for piece in self.jobs.GetNodeLog(request)]
         return b"".join(data).decode()
+
+    async def first_line(self, node_id: str) -> str:
+        """A node's first line of output, as soon as it is there."""
+
+        async def line() -> str:
+            text = await self.log(node_id)
+            return text.partition("\n")[0] if "\n" in text else ""
+
+        return await eventually(line, DEADLINE_SECONDS, self.story)
 
 
 @asynccontextmanager
