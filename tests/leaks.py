@@ -78,7 +78,11 @@ def snapshot() -> Snapshot:
 
 
 def left_behind(before: Snapshot) -> list[str]:
-    """What is new and stays. Its processes are killed, so that only one test pays for them."""
+    """What is new and stays. Its processes are killed, so that only one test pays for them.
+
+    Garbage is collected here, so that what its finalizers complain of hits the test that made it.
+    """
+    gc.collect()
     if not snapshot().new_since(before):
         return []
 
