@@ -35,6 +35,7 @@ from muster.v1.job_service_pb2 import (
 _EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "heat"
 _MOST_HOSTS = 200
 _DEAD_CHILDS_CODE = 9
+_JOB_SECONDS = 300
 _END_SECONDS = 30
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -205,7 +206,14 @@ class Demo:
         )
         request.retry_strategy.attempts = attempts
         self._job_id = (await submit(there, request)).job_id
-        await show(there, self._job_id, sys.stdout)
+        try:
+            async with asyncio.timeout(_JOB_SECONDS):
+                await show(there, self._job_id, sys.stdout)
+        except TimeoutError:
+            raise Failure(
+                f"job {self._job_id} has not ended, or is not gone from its hosts, after "
+                f"{_JOB_SECONDS} s; it takes seconds"
+            ) from None
         (record,) = await describe(there, [self._job_id])
         self._job_id = ""
         return record
@@ -233,7 +241,10 @@ class Demo:
         except Failure as failure:
             return [f"job {job_id} could not be ended: {failure}"]
         except TimeoutError:
-            return [f"job {job_id} had not ended {_END_SECONDS} s after it was terminated"]
+            told = f"job {job_id} was not gone from its hosts {_END_SECONDS} s after its end"
+            if self.args.engine != "process":
+                told += f"; `{self.args.engine} ps --all` shows what is left of it"
+            return [told]
         return []
 
 

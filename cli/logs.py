@@ -7,7 +7,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from contextlib import aclosing
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import grpc
 from grpc.aio import AioRpcError
@@ -58,10 +58,12 @@ async def run(args: argparse.Namespace) -> int:
     request = GetNodeLogRequest(
         job_id=args.job, attempt=args.attempt, follow=args.follow, offset=-(args.tail or 0)
     )
-    sink = _json_sink if args.output == "json" else Raw(sys.stdout.buffer).take
+    sink: Sink = Documents() if args.output == "json" else Raw(sys.stdout.buffer)
     async with coordinator(args) as there:
-        nodes = 0 if "#" in args.job else await _count_nodes(there, args.job)
-        if nodes:
+        # Asked first for a single node too: whoever cannot reach the coordinator, or has the wrong
+        # id, should know at once, while a host that is out of reach is waited for.
+        nodes = await _count_nodes(there, args.job.partition("#")[0])
+        if nodes and "#" not in args.job:
             return await merged(there, request, nodes, as_json=args.output == "json")
         await _read(there, request, sink, lambda: _PATIENCE_SECONDS if args.follow else 0)
         return ExitCode.OK
@@ -73,8 +75,8 @@ async def merged(
     """Print the output of all nodes of a job. Following, in order of arrival; else by node."""
     out = sys.stdout.buffer
 
-    def sink_of(index: int) -> Callable[[GetNodeLogResponse], None]:
-        return _json_sink if as_json else Prefixed(out, index).take
+    def sink_of(index: int) -> Sink:
+        return Documents() if as_json else Prefixed(out, index)
 
     if request.follow:
         return await _Following(there, request, sink_of).run()
@@ -91,7 +93,7 @@ class _Following:
         self,
         there: Coordinator,
         request: GetNodeLogRequest,
-        sink_of: Callable[[int], Callable[[GetNodeLogResponse], None]],
+        sink_of: Callable[[int], Sink],
     ) -> None:
         self._there, self._request, self._sink_of = there, request, sink_of
         self._seen: set[tuple[int, int]] = set()
@@ -135,7 +137,7 @@ async def _read_node(
     there: Coordinator,
     request: GetNodeLogRequest,
     index: int,
-    sink: Callable[[GetNodeLogResponse], None],
+    sink: Sink,
     patience_seconds: Callable[[], float],
 ) -> bool:
     """Read one node among others: what is missing of it is told, and does not stop the others.
@@ -158,7 +160,7 @@ async def _read_node(
 async def _read(
     there: Coordinator,
     request: GetNodeLogRequest,
-    sink: Callable[[GetNodeLogResponse], None],
+    sink: Sink,
     patience_seconds: Callable[[], float],
 ) -> None:
     try:
@@ -166,9 +168,18 @@ async def _read(
             async for chunk in chunks:
                 if chunk.HasField("notice"):
                     tell(f"{request.job_id}: {chunk.notice}")
-                sink(chunk)
+                sink.take(chunk)
     finally:
-        sink(GetNodeLogResponse())
+        sink.end()
+
+
+class Sink(Protocol):
+    """Where one node's output goes. A chunk may be empty."""
+
+    def take(self, chunk: GetNodeLogResponse) -> None: ...
+
+    def end(self) -> None:
+        """Nothing more comes, for whatever reason."""
 
 
 class Raw:
@@ -181,6 +192,9 @@ class Raw:
         self._out.write(chunk.data)
         self._out.flush()
 
+    def end(self) -> None:
+        """A last line without newline stays without."""
+
 
 class Prefixed:
     """One node's whole lines, each after `#N | `, so that nodes never share a line."""
@@ -191,7 +205,6 @@ class Prefixed:
         self._partial: list[bytes] = []
 
     def take(self, chunk: GetNodeLogResponse) -> None:
-        """An empty chunk is the end: it completes a last line that has no newline."""
         head, newline, rest = chunk.data.rpartition(b"\n")
         if newline:
             whole = b"".join([*self._partial, head])
@@ -199,7 +212,10 @@ class Prefixed:
             self._write(whole)
         if rest:
             self._partial.append(rest)
-        if not chunk.data and self._partial:
+
+    def end(self) -> None:
+        """Complete a last line that has no newline."""
+        if self._partial:
             self._write(b"".join(self._partial))
             self._partial = []
 
@@ -208,11 +224,16 @@ class Prefixed:
         self._out.flush()
 
 
-def _json_sink(chunk: GetNodeLogResponse) -> None:
-    from cli.jsonout import show_line
+class Documents:
+    """The stream's messages as JSON."""
 
-    if chunk.data:
+    def take(self, chunk: GetNodeLogResponse) -> None:
+        from cli.jsonout import show_line
+
         show_line(chunk)
+
+    def end(self) -> None:
+        """A stream of documents has no end of its own."""
 
 
 async def _count_nodes(there: Coordinator, job_id: str) -> int:

@@ -63,8 +63,7 @@ async def node_log(
 ) -> AsyncGenerator[GetNodeLogResponse, None]:
     """One node's output from `request.offset` on, each byte once.
 
-    Raises AioRpcError(UNAVAILABLE) at once when it was never reached and there is nobody to wait
-    for (`patience_seconds` is 0), else when it has been away for so many seconds.
+    Raises AioRpcError(UNAVAILABLE) when it has been out of reach for `patience_seconds`.
     """
     request = GetNodeLogRequest.FromString(request.SerializeToString())
     clock = asyncio.get_running_loop().time

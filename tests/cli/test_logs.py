@@ -25,6 +25,7 @@ def _by_node(answers: dict[int, Answer]) -> Answer:
 
 
 async def test_one_node_is_printed_as_it_is(fake: FakeCoordinator, muster: Muster) -> None:
+    fake.answer("DescribeJobs", multinode())
     fake.answer("GetNodeLog", [chunk(0, b"\xff\x00 half a li"), chunk(12, b"ne")])
     ended = await muster("logs", f"{JOB}#2", "--attempt", "1", "--tail", "50")
     assert (ended.code, ended.out) == (0, b"\xff\x00 half a line")
@@ -34,6 +35,7 @@ async def test_one_node_is_printed_as_it_is(fake: FakeCoordinator, muster: Muste
 
 
 async def test_following_resumes_by_offset(fake: FakeCoordinator, muster: Muster) -> None:
+    fake.answer("DescribeJobs", multinode())
     fake.answer(
         "GetNodeLog",
         [chunk(100, b"one\n"), chunk(104, b"two\n"), AWAY],
@@ -50,6 +52,7 @@ async def test_following_resumes_by_offset(fake: FakeCoordinator, muster: Muster
 async def test_without_follow_an_absent_host_is_an_error(
     fake: FakeCoordinator, muster: Muster
 ) -> None:
+    fake.answer("DescribeJobs", multinode())
     fake.answer("GetNodeLog", AWAY)
     ended = await muster("logs", f"{JOB}#2")
     assert (ended.code, len(fake.asked("GetNodeLog"))) == (4, 1)
@@ -121,6 +124,7 @@ async def test_a_refusal_of_one_reader_ends_the_command(
 
 
 async def test_json_keeps_the_offsets(fake: FakeCoordinator, muster: Muster) -> None:
+    fake.answer("DescribeJobs", multinode())
     fake.answer("GetNodeLog", [chunk(7, b"hello")])
     ended = await muster("logs", f"{JOB}#0", "-o", "json")
     assert [json.loads(line) for line in ended.text.splitlines()] == [
@@ -154,5 +158,14 @@ def test_lines_are_the_same_however_the_bytes_were_cut() -> None:
         for start in range(0, len(text), size):
             prefixed.take(chunk(start, text[start : start + size]))
             assert not out.getvalue() or out.getvalue().endswith(b"\n")
-        prefixed.take(chunk(0, b""))
+            prefixed.take(chunk(0, b""))
+        prefixed.end()
         assert out.getvalue() == expected
+
+
+async def test_an_absent_coordinator_is_not_waited_for(
+    fake: FakeCoordinator, muster: Muster
+) -> None:
+    await fake.stop()
+    ended = await muster("logs", f"{JOB}#1", "-f")
+    assert (ended.code, len(ended.err.splitlines())) == (4, 1)
