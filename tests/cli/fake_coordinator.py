@@ -67,7 +67,7 @@ class FakeCoordinator:
     async def stop(self) -> None:
         await self._server.stop(None)
 
-    def _handler(self, method: MethodDescriptor) -> Any:  # noqa: ANN401 - untyped in types-grpcio
+    def _handler(self, method: MethodDescriptor) -> Any:
         make = (
             grpc.unary_stream_rpc_method_handler
             if method.server_streaming
@@ -79,14 +79,14 @@ class FakeCoordinator:
             response_serializer=GetMessageClass(method.output_type).SerializeToString,
         )
 
-    def _next(self, rpc: str, request: Message) -> Any:  # noqa: ANN401 - see Answer
+    def _next(self, rpc: str, request: Message) -> Any:
         self.requests.append((rpc, request))
         prepared = self.answers.get(rpc) or [Refusal(grpc.StatusCode.UNIMPLEMENTED, "no answer")]
         chosen = prepared.pop(0) if len(prepared) > 1 else prepared[0]
         return chosen(request) if callable(chosen) else chosen
 
-    def _unary(self, rpc: str) -> Any:  # noqa: ANN401 - untyped in types-grpcio
-        async def reply(request: Message, context: Any) -> Message:  # noqa: ANN401
+    def _unary(self, rpc: str) -> Any:
+        async def reply(request: Message, context: Any) -> Message:
             chosen = self._next(rpc, request)
             if isinstance(chosen, Refusal):
                 await context.abort(chosen.code, chosen.details)
@@ -95,8 +95,8 @@ class FakeCoordinator:
 
         return reply
 
-    def _stream(self, rpc: str) -> Any:  # noqa: ANN401 - untyped in types-grpcio
-        async def stream(request: Message, context: Any) -> AsyncIterator[Message]:  # noqa: ANN401
+    def _stream(self, rpc: str) -> Any:
+        async def stream(request: Message, context: Any) -> AsyncIterator[Message]:
             chosen = self._next(rpc, request)
             for step in [chosen] if isinstance(chosen, Refusal) else chosen:
                 if isinstance(step, Refusal):
