@@ -19,7 +19,6 @@ import asyncio, os, socket, subprocess, sys, threading
 import grpc, pytest
 from tests import leaks
 
-leaks.SETTLE_SECONDS = 0.2
 kept = []
 SLEEP = [sys.executable, "-c", "import signal; signal.pause()"]
 """
@@ -30,7 +29,7 @@ BAD = {
     "socket": ("kept.append(socket.socket())", r"file \d+: socket:"),
     "pipe": ("kept.append(os.pipe())", r"file \d+: pipe:"),
     "loop": ("kept.append(asyncio.new_event_loop())", r"file \d+: socket:"),
-    "child": ("kept.append(subprocess.Popen(SLEEP))", r"process \d+ \(sleeping\): .*pause"),
+    "child": ("kept.append(subprocess.Popen(SLEEP))", r"process \d+ \([\w-]+\): .*pause"),
     "unreaped": (
         """kept.append(subprocess.Popen(['true']))
     os.waitid(os.P_PID, kept[-1].pid, os.WEXITED | os.WNOWAIT)""",
@@ -38,7 +37,7 @@ BAD = {
     ),
     "orphan": (
         "subprocess.run(['sh', '-c', 'setsid \"$@\" >/dev/null &', 'sh', *SLEEP], check=True)",
-        r"process \d+ \(\w+\): .*pause",
+        r"process \d+ \([\w-]+\): .*pause",
     ),
     "thread": (
         "threading.Thread(target=threading.Event().wait, name='lost', daemon=True).start()",
@@ -114,17 +113,18 @@ def run_tests(directory: Path, source: str, **environment: str) -> str:
     return ended.stdout
 
 
-def as_test(name: str, body: str) -> str:
+def as_test(name: str, body: str, settle_seconds: float) -> str:
     mark = "@pytest.mark.limit(0.2)\n" if name.startswith("slow") else ""
     is_async = "await" in body or "create_task" in body
-    return f"{mark}{'async ' if is_async else ''}def test_{name}(request):\n    {body}\n"
+    head = f"{mark}{'async ' if is_async else ''}def test_{name}(request):\n"
+    return f"{head}    leaks.SETTLE_SECONDS = {settle_seconds}\n    {body}\n"
 
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> str:
-    tests = [as_test(name, body) for name, (body, _) in BAD.items()]
-    tests += [as_test(name, body) for name, body in GOOD.items()]
-    return run_tests(tmp_path_factory.mktemp("bad"), "\n".join([PRELUDE, HELPERS, *tests]))
+    tests = [as_test(name, body, 0.2) for name, (body, _) in BAD.items()]
+    tests += [as_test(name, body, 20) for name, body in GOOD.items()]
+    return run_tests(tmp_path_factory.mktemp("run"), "\n".join([PRELUDE, HELPERS, *tests]))
 
 
 def report(output: str, name: str) -> str:
