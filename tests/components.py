@@ -17,6 +17,8 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "grpcurl": ("grpcurl",),
     "systemd": ("systemd-analyze",),
     "systemd-analyze": ("systemd-analyze",),
+    "systemd-sysusers": ("systemd-sysusers",),
+    "openssl": ("openssl",),
 }
 
 

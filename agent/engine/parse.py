@@ -30,6 +30,7 @@ _PERMANENT = re.compile(
     r"no such image|image not known|manifest unknown|name unknown|repository does not exist"
     r"|not found: manifest|manifest for .* not found|requested access to the resource is denied"
     r"|access .*denied|unauthorized|authentication required|invalid reference format"
+    r"|must be lowercase"
     r"|did not resolve to an alias|no matching manifest|no image found in .* for architecture"
     # users and commands
     r"|unable to find (user|group)|no matching entries in (passwd|group) file"

@@ -15,6 +15,7 @@ from coordinator.options import Endpoint, TlsFiles
 from coordinator.rpc.agent_service import AgentService
 from coordinator.rpc.host_service import HostService
 from coordinator.rpc.job_service import JobService
+from coordinator.rpc.json_names import pool_with_json_names
 from muster.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
@@ -66,7 +67,7 @@ class Server:
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        reflection.enable_server_reflection(names, self._server, pool_with_json_names(names))
 
     async def start(self, listen: Endpoint, tls: TlsFiles | None) -> int:
         """Begin to listen; the port that it is. OSError when that cannot be."""

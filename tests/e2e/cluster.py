@@ -86,9 +86,11 @@ class Process:
 class Cluster:
     """One coordinator and its agents."""
 
-    def __init__(self, directory: Path, coordinator_args: Sequence[str] = ()) -> None:
+    def __init__(
+        self, directory: Path, coordinator_args: Sequence[str] = (), listen: str | None = None
+    ) -> None:
         self.directory = directory
-        self.address = f"127.0.0.1:{free_port()}"
+        self.address = listen or f"127.0.0.1:{free_port()}"
         self.coordinator = Process(
             "coordinator.main",
             [
@@ -122,20 +124,25 @@ class Cluster:
         return self._channel
 
     def agent(
-        self, host_id: str, private_ip: str, *args: str, prefix: Sequence[str] = (),
-        coordinator: str | None = None, engine: str = "process",
-    ) -> Process:  # fmt: skip
+        self,
+        host_id: str,
+        private_ip: str | None,
+        *args: str,
+        prefix: Sequence[str] = (),
+        engine: str = "process",
+    ) -> Process:
         """An agent, not started yet. `prefix` goes before the interpreter (nsenter)."""
-        process = Process(
-            "agent.main",
-            [
-                "--coordinator", coordinator or self.address, "--host-id", host_id,
-                "--data-dir", str(self.directory / host_id), "--private-ip", private_ip,
-                "--engine", engine, "--imds-endpoint", "", *args,
-            ],
-            self.directory / f"{host_id}.log",
-            prefix,
-        )  # fmt: skip
+        flags = {
+            "--coordinator": self.address,
+            "--host-id": host_id,
+            "--data-dir": str(self.directory / host_id),
+            "--engine": engine,
+            "--imds-endpoint": "",
+        }
+        if private_ip is not None:
+            flags["--private-ip"] = private_ip
+        words = [word for flag in flags.items() for word in flag]
+        process = Process("agent.main", [*words, *args], self.directory / f"{host_id}.log", prefix)
         self.agents[host_id] = process
         return process
 
@@ -202,6 +209,14 @@ class Cluster:
         )
         return response.jobs[0] if response.jobs else None
 
+    async def cancel(self, job_id: str) -> None:
+        request = job_service_pb2.CancelJobRequest(job_id=job_id, reason="by the test")
+        await self.jobs.CancelJob(request)
+
+    async def terminate(self, job_id: str) -> None:
+        request = job_service_pb2.TerminateJobRequest(job_id=job_id, reason="by the test")
+        await self.jobs.TerminateJob(request)
+
     async def until(
         self,
         job_id: str,
@@ -256,10 +271,13 @@ class Cluster:
 
 @asynccontextmanager
 async def cluster(
-    directory: Path, agents: int = 0, coordinator_args: Sequence[str] = ()
+    directory: Path,
+    agents: int = 0,
+    coordinator_args: Sequence[str] = (),
+    listen: str | None = None,
 ) -> AsyncIterator[Cluster]:
     """A running cluster, ended with the block; a failure inside shows the daemons' logs."""
-    made = Cluster(directory, coordinator_args)
+    made = Cluster(directory, coordinator_args, listen)
     try:
         await made.start(agents)
         yield made

@@ -54,8 +54,7 @@ def main(actions: list[str]) -> None:
         elif word == "ignore-term":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         elif word == "trap-term":
-            code = int(next(words))
-            signal.signal(signal.SIGTERM, lambda *_: os._exit(code))
+            trap_term(int(next(words)))
         elif word == "tree":
             subprocess.Popen(["sleep", "100000"], start_new_session=True)
         elif word == "last-attempt":
@@ -65,6 +64,10 @@ def main(actions: list[str]) -> None:
             print(next(words), flush=True)
         elif (word == "if-main" and not is_main) or (word == "if-child" and is_main):
             return
+
+
+def trap_term(code: int) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(code))
 
 
 def wait_for(path: str) -> None:

@@ -15,6 +15,11 @@ def node(*actions: str) -> list[str]:
     return [sys.executable, "-I", "-S", NODE, *actions]
 
 
+def python(program: str) -> list[str]:
+    """The command of a node that runs a program text."""
+    return [sys.executable, "-I", "-S", "-c", program]
+
+
 def who(log: str) -> dict[str, Any]:
     """What a node said of itself in its first line."""
     said: dict[str, Any] = json.loads(log.splitlines()[0])

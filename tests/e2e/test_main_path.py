@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from muster.v1 import job_pb2
-from muster.v1 import job_service_pb2 as pb
-from tests.e2e.cluster import Cluster, cluster, definition
+from tests.e2e.cluster import cluster, definition
 from tests.e2e.nodes import node, pids_of, who
 from tests.wait import eventually
 
@@ -262,16 +260,17 @@ async def test_cancel_and_terminate_in_each_state(tmp_path: Path, verb: str) -> 
         await c.until(running, "RUNNING")
         runnable = await c.submit(name)
         pending = await c.submit(name, dependsOn=[{"jobId": runnable}])
-        await _end(c, verb, pending)
+        end = c.cancel if verb == "cancel" else c.terminate
+        await end(pending)
         assert (await c.until(pending, "FAILED")).status_reason == "by the test"
-        await _end(c, verb, runnable)
+        await end(runnable)
         ended = await c.until(runnable, "FAILED")
         assert ended.status_reason == "by the test"
         assert ended.is_cancelled is (verb == "cancel")
         assert ended.is_terminated is (verb == "terminate")
         assert ended.stopped_at > 0
-        await _end(c, verb, runnable)
-        await _end(c, verb, running)
+        await end(runnable)
+        await end(running)
         if verb == "terminate":
             stopped = await c.until(running, "FAILED")
             assert stopped.status_reason == "by the test"
@@ -283,13 +282,6 @@ async def test_cancel_and_terminate_in_each_state(tmp_path: Path, verb: str) -> 
             go.touch()
             await c.until(running, "SUCCEEDED")
         await c.until_gone(running)
-
-
-async def _end(c: Cluster, verb: str, job_id: str) -> None:
-    if verb == "cancel":
-        await c.jobs.CancelJob(pb.CancelJobRequest(job_id=job_id, reason="by the test"))
-    else:
-        await c.jobs.TerminateJob(pb.TerminateJobRequest(job_id=job_id, reason="by the test"))
 
 
 async def test_terminate_of_a_child_stops_that_child_alone(tmp_path: Path) -> None:
@@ -308,10 +300,10 @@ async def test_terminate_of_a_child_stops_that_child_alone(tmp_path: Path) -> No
         job_id = await c.submit(name)
         await c.until(f"{job_id}#1", "RUNNING")
         said = who(await c.first_line(f"{job_id}#1"))
-        await _end(c, "terminate", f"{job_id}#1")
+        await c.terminate(f"{job_id}#1")
         child = await c.until(f"{job_id}#1", "FAILED")
         assert child.status_reason == "by the test"
-        await eventually(lambda: not alive(said["pid"]), 10, lambda: os.listdir("/proc"))
+        await eventually(lambda: not alive(said["pid"]), 10, c.story)
         parent = await c.describe(job_id)
         assert parent is not None
         assert parent.status == job_pb2.RUNNING

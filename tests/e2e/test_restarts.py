@@ -150,7 +150,7 @@ async def test_lost_main_is_retried_only_when_nothing_of_it_runs(tmp_path: Path)
         c.agents[host_id].send(signal.SIGCONT)
         await c.until(job_id, "RUNNING")
         assert (tmp_path / "runs").read_text().count("started") == 2
-        await c.jobs.TerminateJob(pb.TerminateJobRequest(job_id=job_id, reason="enough"))
+        await c.terminate(job_id)
         await c.until_gone(job_id)
 
 
@@ -166,8 +166,8 @@ async def test_fence_lets_the_next_attempt_start(tmp_path: Path) -> None:
         pid = pids_of(job_id)[0]
         await c.agents[host_id].end(signal.SIGKILL)
         await c.until(job_id, lambda d: d.status == job_pb2.RUNNABLE and d.attempts)
+        other = "h1" if host_id == "h2" else "h2"
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            other = "h1" if host_id == "h2" else "h2"
             await c.hosts.FenceHost(host_service_pb2.FenceHostRequest(host_id=other))
         assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
         await c.hosts.FenceHost(host_service_pb2.FenceHostRequest(host_id=host_id))
