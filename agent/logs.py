@@ -53,6 +53,12 @@ class LogDesk:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _pieces(self, request: pb.LogRequest) -> AsyncIterator[pb.DeliverLogRequest]:
+        """Everything asked for, and then the word that it was everything."""
+        async for piece in self._output(request):
+            yield piece
+        yield pb.DeliverLogRequest(request_id=request.request_id, complete=True)
+
+    async def _output(self, request: pb.LogRequest) -> AsyncIterator[pb.DeliverLogRequest]:
         key = NodeKey(job_id=request.job_id, attempt=request.attempt, node_index=request.node_index)
         directory = self._dir / key.name
         if NodeKey.parse(key.name) != key or not directory.is_dir():

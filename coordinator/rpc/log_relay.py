@@ -83,8 +83,10 @@ class LogRelay:
                 queue = self._open.get(piece.request_id)
                 if queue is None:
                     return False
-                await queue.put(piece)
-            end = _End()
+                if piece.complete:
+                    end = _End()
+                else:
+                    await queue.put(piece)
         finally:
             if queue is not None:
                 await queue.put(end)

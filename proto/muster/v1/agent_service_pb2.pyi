@@ -675,6 +675,7 @@ class DeliverLogRequest(google.protobuf.message.Message):
     OFFSET_FIELD_NUMBER: builtins.int
     DATA_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
+    COMPLETE_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """The request; on every message."""
     offset: builtins.int
@@ -683,6 +684,10 @@ class DeliverLogRequest(google.protobuf.message.Message):
     """The bytes."""
     error: builtins.str
     """Set on the only message when there is no such output here: why."""
+    complete: builtins.bool
+    """True on the last message, when all that was asked for has been delivered; a delivery that ends
+    without it was broken off.
+    """
     def __init__(
         self,
         *,
@@ -690,9 +695,10 @@ class DeliverLogRequest(google.protobuf.message.Message):
         offset: builtins.int = ...,
         data: builtins.bytes = ...,
         error: builtins.str | None = ...,
+        complete: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_error", b"_error", "error", b"error"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_error", b"_error", "data", b"data", "error", b"error", "offset", b"offset", "request_id", b"request_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_error", b"_error", "complete", b"complete", "data", b"data", "error", b"error", "offset", b"offset", "request_id", b"request_id"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_error", b"_error"]) -> typing.Literal["error"] | None: ...
 
 global___DeliverLogRequest = DeliverLogRequest
