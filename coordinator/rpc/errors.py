@@ -48,8 +48,8 @@ _TABLE: dict[type[Exception], tuple[grpc.StatusCode, int]] = {
 }
 """An exception's own row counts, else that of its nearest base; one without a row is a defect."""
 
-_DETAILS_CHARS = 2_000
-"""Trailers hold 8 KiB, and a character can take several bytes of them."""
+_DETAILS_BYTES = 2_000
+"""Trailers hold 8 KiB, and a byte that is not ASCII takes three of them."""
 
 
 def answering(cls: type[S]) -> type[S]:
@@ -115,7 +115,12 @@ async def _abort(context: Context, rpc: str, error: Exception) -> NoReturn:
             f"look for incident {incident}"
         )
         logger.error("defect: rpc=%s incident=%s", rpc, incident, exc_info=error)
-    if len(details) > _DETAILS_CHARS:
-        details = f"{details[:_DETAILS_CHARS]}..."
-    await context.abort(status, details)
+    await context.abort(status, _clip(details))
     raise AssertionError("abort returned") from error
+
+
+def _clip(details: str) -> str:
+    whole = details.encode()
+    if len(whole) <= _DETAILS_BYTES:
+        return details
+    return f"{whole[:_DETAILS_BYTES].decode(errors='ignore')}..."

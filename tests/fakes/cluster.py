@@ -138,7 +138,7 @@ class FakeCluster:
         for piece in log.from_offset(offset):
             yield piece
         if log.breaks_off:
-            raise Unreachable("the host broke off the delivery")
+            raise Unreachable("the host broke it off")
 
     def decode_job(self, record: Record) -> Job:
         return decode(Job, record.body)
