@@ -13,6 +13,10 @@ import grpc.aio
 import pytest
 
 from tests import components, leaks, limit
+from tests.engines import docker_host, podman_host
+
+# Here once: fixtures of a session that two modules import are two fixtures.
+__all__ = ["docker_host", "podman_host"]
 
 REQUIRE_REAL = "MUSTER_REQUIRE_REAL"
 

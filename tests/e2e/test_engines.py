@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.cluster import cluster, definition, free_port
-from tests.engines import IMAGE, RealEngine, docker_host, podman_host
-
-__all__ = ["docker_host", "podman_host"]
+from tests.engines import IMAGE, RealEngine
 
 pytestmark = pytest.mark.limit(240)
 
