@@ -12,6 +12,7 @@ from coordinator.core.errors import InvalidArgument, NotFound
 from coordinator.core.ids import JobId, NodeKey
 from coordinator.core.state import Job
 from coordinator.journal.port import LogTail
+from coordinator.rpc.errors import Stopping
 from coordinator.rpc.job_lookup import one_job
 from coordinator.rpc.ports import Cluster, Unreachable
 from coordinator.rpc.render import newest_run
@@ -72,24 +73,31 @@ def _wanted(request: GetNodeLogRequest) -> _Wanted:
 
 
 async def _launched(cluster: Cluster, wanted: _Wanted, *, wait: bool) -> NodeKey:
-    found = await one_job(cluster, wanted.job_id, lambda _, job: _find(job, wanted))
+    found = await _look_up(cluster, wanted)
     if wait and found.may_come:
-        async with AsyncExitStack() as stack:
-            try:
-                updates = await stack.enter_async_context(cluster.watch(wanted.job_id))
-            except NotFound:
-                updates = None
-            if updates is not None:
-                async for update in updates:
-                    found = _find(update.job, wanted)
-                    if not found.may_come:
-                        break
-        if found.may_come:
-            # It left memory before it could be watched, so it has changed for the last time.
-            found = await one_job(cluster, wanted.job_id, lambda _, job: _find(job, wanted))
+        found = await _wait(cluster, wanted)
     if found.key is None:
         raise NotFound(found.missing)
     return found.key
+
+
+async def _look_up(cluster: Cluster, wanted: _Wanted) -> _Found:
+    return await one_job(cluster, wanted.job_id, lambda _, job: _find(job, wanted))
+
+
+async def _wait(cluster: Cluster, wanted: _Wanted) -> _Found:
+    """Until the node is launched, or never will be. Stopping when the coordinator goes before."""
+    async with AsyncExitStack() as stack:
+        try:
+            updates = await stack.enter_async_context(cluster.watch(wanted.job_id))
+        except NotFound:
+            # It left memory before it could be watched, so it has changed for the last time.
+            return await _look_up(cluster, wanted)
+        async for update in updates:
+            found = _find(update.job, wanted)
+            if not found.may_come:
+                return found
+    raise Stopping(f"the coordinator stops; job {wanted.job_id} goes on: follow it again")
 
 
 def _find(job: Job, wanted: _Wanted) -> _Found:

@@ -11,6 +11,7 @@ from coordinator.core import inputs as i
 from muster.v1 import job_service_pb2 as pb
 from tests.fakes.cluster import FakeCluster, FakeHosts, FakeLog
 from tests.rpc.conftest import GANG, ONE, Client, everything, refusal
+from tests.wait import eventually
 
 
 def _log(client: Client, job_id: str, **request: Any) -> Any:
@@ -166,6 +167,23 @@ async def test_following_ends_when_the_node_is_never_launched(
         grpc.StatusCode.NOT_FOUND,
         ended,
     )
+
+
+async def test_following_is_broken_off_by_a_coordinator_that_stops(
+    client: Client, cluster: FakeCluster
+) -> None:
+    job_id = await client.submit()
+    call = _log(client, job_id, follow=True)
+
+    def stopped() -> bool:
+        # Again and again: the call may not have arrived yet.
+        cluster.watches.close()
+        return bool(call.done())
+
+    await eventually(stopped, 10, lambda: call)
+    code, details = await refusal(call)
+    assert code is grpc.StatusCode.UNAVAILABLE
+    assert "follow it again" in details
 
 
 async def test_an_attempt_that_a_child_missed_is_not_waited_for(
