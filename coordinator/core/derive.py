@@ -15,8 +15,17 @@ from coordinator.core.states import Desired
 
 
 def assignments(state: ClusterState, settings: Settings, host_id: HostId) -> tuple[Assignment, ...]:
-    """The full list for one host: at most one, but for nodes that still stop."""
-    found = []
+    """The full list for one host: at most one, but for nodes that still stop.
+
+    A node that the host has to let go of is wanted stopped rather than left out, so that an agent
+    that never heard of it says so too. One of a job that was never here is left to the agent, which
+    gives an operator time to notice that this coordinator has the wrong journal.
+    """
+    found = [
+        _stop(settings, key)
+        for key in state.presence[host_id].strays
+        if key.job_id in state.jobs or key.job_id in state.ended
+    ]
     for key in state.hosts[host_id].holds:
         job = state.jobs[key.job_id]
         attempt = job.attempts[key.attempt - 1]
@@ -35,12 +44,25 @@ def desired(attempt: Attempt, node: NodeRun) -> Desired:
     return Desired.RUN if node.state.is_launched else Desired.PREPARE
 
 
-def _assignment(settings: Settings, job: Job, attempt: Attempt, node: NodeRun) -> Assignment:
-    want = desired(attempt, node)
+def _stop(settings: Settings, key: NodeKey) -> Assignment:
     return Assignment(
-        key=NodeKey(job.job_id, attempt.number, node.node_index),
+        key=key,
+        desired=Desired.STOP,
+        container=None,
+        stop_grace_seconds=settings.stop_grace_seconds,
+        lease_seconds=settings.lease_seconds,
+    )
+
+
+def _assignment(settings: Settings, job: Job, attempt: Attempt, node: NodeRun) -> Assignment:
+    key = NodeKey(job.job_id, attempt.number, node.node_index)
+    want = desired(attempt, node)
+    if want is Desired.STOP:
+        return _stop(settings, key)
+    return Assignment(
+        key=key,
         desired=want,
-        container=None if want is Desired.STOP else _container(job, attempt, node.node_index),
+        container=_container(job, attempt, node.node_index),
         stop_grace_seconds=settings.stop_grace_seconds,
         lease_seconds=settings.lease_seconds,
     )

@@ -105,6 +105,7 @@ def fail_job(
         )
     )
     turn.touch_job(job.job_id)
+    turn.reschedule = True  # it may have been what held up its queue
 
 
 def end_dependents_of(turn: Turn, job_id: JobId) -> None:

@@ -236,6 +236,7 @@ def _node_refused(state: ClusterState, event: e.NodeRefused, at_ms: int) -> None
         retry_after_ms=event.retry_after_ms,
         count=before.count + 1 if before else 1,
     )
+    job.permanent_refusals += event.permanent
 
 
 def _node_replaced(state: ClusterState, event: e.NodeReplaced, at_ms: int) -> None:
@@ -260,6 +261,7 @@ def _attempt_refused(state: ClusterState, event: e.AttemptRefused, at_ms: int) -
     attempt.stopped_at_ms = at_ms
     attempt.reason = event.reason
     attempt.status_reason = event.status_reason
+    job.permanent_refusals = 0
     _stand_in_line(state, job)
 
 
@@ -274,6 +276,7 @@ def _attempt_started(state: ClusterState, event: e.AttemptStarted, at_ms: int) -
     attempt.started = True
     job.started_at_ms = 0
     job.refusals.clear()
+    job.permanent_refusals = 0
     _launch(attempt.nodes[job.spec.main_node], at_ms)
 
 

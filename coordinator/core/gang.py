@@ -19,6 +19,7 @@ from coordinator.core.ending import (
 )
 from coordinator.core.ids import HostId, NodeKey
 from coordinator.core.inputs import Observation
+from coordinator.core.placement import shortfall
 from coordinator.core.reservation import refuse
 from coordinator.core.state import Attempt, Job, NodeRun
 from coordinator.core.states import NodeState, Progress
@@ -40,21 +41,21 @@ def observe(turn: Turn, host_id: HostId, seen: Observation) -> None:
     """Take in what an agent says of one node."""
     presence = turn.presence(host_id)
     held = held_node(turn, host_id, seen.key)
-    if held is None or seen.key in presence.strays:
+    if held is None or held[2].released or seen.key in presence.strays:
         _observe_stray(turn, host_id, seen)
         return
     job, attempt, node = held
-    if node.released:
-        return
     turn.touch_job(job.job_id, node.node_index)
-    if not node.state.is_launched:
+    if not attempt.started:
         _take_vote(turn, job, attempt, node, seen)
         return
     if seen.log_tail is not None:
         turn.step.tails.append(Tail(key=seen.key, offset=seen.log_tail_offset, data=seen.log_tail))
-    if node.state is NodeState.STARTING and (seen.progress is Progress.UP or seen.was_up):
+    was_up = seen.was_up or seen.progress is Progress.UP or seen.exit_code is not None
+    if node.state is NodeState.STARTING and was_up:
         _node_is_up(turn, job, attempt, node, seen)
-    if seen.progress >= Progress.EXITED and not node.state.is_terminal:
+    ended = seen.progress >= Progress.EXITED or seen.progress is Progress.REFUSED
+    if ended and node.state in (NodeState.STARTING, NodeState.RUNNING):
         _node_has_ended(turn, job, attempt, node, seen)
     if seen.unclean_reason and seen.unclean_reason != node.unclean_reason:
         turn.emit(
@@ -83,10 +84,8 @@ def _observe_stray(turn: Turn, host_id: HostId, seen: Observation) -> None:
 def _take_vote(turn: Turn, job: Job, attempt: Attempt, node: NodeRun, seen: Observation) -> None:
     if seen.progress in (Progress.REFUSED, Progress.EXITED, Progress.RELEASED):
         refuse(turn, job, node, seen.reason or "handed the node back", permanent=seen.permanent)
-        if seen.progress is Progress.RELEASED:
-            turn.presence(node.host_id).strays.pop(seen.key, None)
         if seen.permanent:
-            _believe_refusals(turn, job)
+            _believe_refusals(turn, job, node, seen.reason)
     elif seen.progress is Progress.PREPARED and node.state is NodeState.PREPARING:
         turn.emit(
             e.NodePrepared(job_id=job.job_id, attempt=attempt.number, node_index=node.node_index)
@@ -102,21 +101,29 @@ def _start_main(turn: Turn, job: Job, attempt: Attempt) -> None:
     turn.touch_job(job.job_id, job.spec.main_node)
 
 
-def _believe_refusals(turn: Turn, job: Job) -> None:
-    """Enough hosts say that the job is wrong wherever it runs: the attempt fails as it would on
-    AWS (aws-batch-spec section 7.6), instead of going from host to host for ever."""
-    said = [refusal for refusal in job.refusals.values() if refusal.permanent]
-    others = [
-        host_id
-        for host_id, presence in turn.state.presence.items()
-        if host_id not in job.refusals
-        and presence.session_id is not None
-        and not presence.lost
-        and not presence.unusable_reason
-    ]
-    if len(said) < turn.settings.permanent_refusals_to_fail and others:
-        return
-    fail_vote(turn, job, said[-1].reason, FAILED_TO_START)
+def _believe_refusals(turn: Turn, job: Job, node: NodeRun, reason: str) -> None:
+    """It was said often enough that the job is wrong wherever it runs: the attempt fails as it
+    would on AWS (aws-batch-spec section 7.6), instead of going from host to host for ever."""
+    said_often = job.permanent_refusals >= turn.settings.permanent_refusals_to_fail
+    if said_often or not _somebody_else(turn, job, node):
+        fail_vote(turn, job, reason, FAILED_TO_START)
+
+
+def _somebody_else(turn: Turn, job: Job, node: NodeRun) -> bool:
+    """Another host that has not refused could be asked to take the node, now or later."""
+    group = job.group_of(node.node_index)
+    for host_id, presence in turn.state.presence.items():
+        facts = turn.state.hosts[host_id].facts
+        if (
+            host_id not in job.refusals
+            and presence.session_id is not None
+            and not presence.lost
+            and not presence.unusable_reason
+            and job.spec.instance_type in (None, facts.instance_type)
+            and not shortfall(group, facts)
+        ):
+            return True
+    return False
 
 
 def _node_is_up(turn: Turn, job: Job, attempt: Attempt, node: NodeRun, seen: Observation) -> None:
@@ -129,11 +136,32 @@ def _node_is_up(turn: Turn, job: Job, attempt: Attempt, node: NodeRun, seen: Obs
             private_ipv4=seen.private_ipv4,
         )
     )
-    if is_main and not attempt.over:
+    if is_main and not attempt.over and attempt.stop_cause is None:
         # One fact launches all children: their assignments carry the address just learned.
         turn.emit(e.ChildrenLaunched(job_id=job.job_id, attempt=attempt.number))
         turn.touch_gang(job)
+        _miss_children(turn, job, attempt)
         check_timeout(turn, job)
+
+
+def _miss_children(turn: Turn, job: Job, attempt: Attempt) -> None:
+    """A child whose host went while main was starting fails at its launch, and harms nobody."""
+    for node in attempt.nodes.values():
+        if node.state is not NodeState.STARTING:
+            continue
+        if node.released:
+            turn.emit(
+                e.NodeExited(
+                    job_id=job.job_id,
+                    attempt=attempt.number,
+                    node_index=node.node_index,
+                    exit_code=None,
+                    reason=f"host {node.host_id} had let go of the node before its launch",
+                    status_reason=FAILED_TO_START,
+                )
+            )
+        elif turn.presence(node.host_id).lost:
+            lose(turn, job, attempt, node)
 
 
 def _end_reason(attempt: Attempt, node: NodeRun) -> str:
@@ -168,11 +196,12 @@ def _node_has_ended(
 
 
 def lose(turn: Turn, job: Job, attempt: Attempt, node: NodeRun) -> None:
-    """The node's host is gone. A lost main ends the attempt; a lost child only itself."""
-    if node.state.is_terminal:
-        return
-    if not node.state.is_launched:
+    """The node's host is gone. A lost main ends the attempt; a lost child only itself, and one
+    that is not launched yet has nothing to lose before it is."""
+    if not attempt.started:
         refuse(turn, job, node, host_gone(node.host_id))
+        return
+    if node.state not in (NodeState.STARTING, NodeState.RUNNING):
         return
     turn.emit(
         e.NodeLost(

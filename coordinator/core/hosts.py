@@ -157,7 +157,6 @@ def check_host(turn: Turn, host_id: HostId) -> None:
         return
     if not presence.lost:
         presence.lost = True
-        presence.strays = {}
         turn.touch_host(host_id)
         turn.reschedule = True
         for key in list(turn.state.hosts[host_id].holds):

@@ -64,7 +64,6 @@ def refuse(turn: Turn, job: Job, node: NodeRun, reason: str, *, permanent: bool 
     )
     turn.touch_host(node.host_id)
     turn.touch_job(job.job_id, node.node_index)
-    turn.timers.arm("schedule", "", turn.now + backoff_ms)
     turn.reschedule = True
 
 

@@ -52,14 +52,14 @@ def schedule(turn: Turn) -> None:
 def _askable(
     turn: Turn, job: Job, free: dict[HostId, e.HostRegistered]
 ) -> dict[HostId, e.HostRegistered]:
-    """Free hosts that have not refused this job a short while ago."""
-    if not job.refusals:
-        return free
-    return {
-        host_id: facts
-        for host_id, facts in free.items()
-        if host_id not in job.refusals or job.refusals[host_id].retry_after_ms <= turn.now
-    }
+    """Free hosts that have not refused this job a short while ago; the others' turn comes again
+    when their pause is over."""
+    askable = dict(free)
+    for host_id, refusal in job.refusals.items():
+        if host_id in free and refusal.retry_after_ms > turn.now:
+            del askable[host_id]
+            turn.timers.arm("schedule", "", refusal.retry_after_ms)
+    return askable
 
 
 def _complete_vote(turn: Turn, job: Job, free: dict[HostId, e.HostRegistered]) -> None:

@@ -20,8 +20,8 @@ class Settings:
     refusal_backoff_ms: int = 30_000
     refusal_backoff_max_ms: int = 300_000
     permanent_refusals_to_fail: int = 3
-    """So many hosts must say that the job is wrong wherever it runs before it is believed; fewer
-    when there are no more to ask."""
+    """So often must hosts, or one host that is asked again, say that the job is wrong wherever it
+    runs before it is believed; once is enough when there is nobody else to ask."""
     definition_retention_ms: int = 180 * 86_400_000
     """INACTIVE definitions stay describable for so long (aws-batch-spec section 3)."""
 

@@ -80,6 +80,8 @@ class Job:
     waits_for: dict[JobId, None] = field(default_factory=dict)
     attempts: list[Attempt] = field(default_factory=list)
     refusals: dict[HostId, Refusal] = field(default_factory=dict)
+    permanent_refusals: int = 0
+    """How often hosts have said since the last attempt that the job can start nowhere."""
     started_at_ms: int = 0
     stopped_at_ms: int = 0
     status_reason: str = ""
