@@ -206,8 +206,9 @@ class Daemon:
             if waiting.query is not None:
                 try:
                     result = waiting.query(self._machine.state)
-                except Rejected as rejected:
-                    result = rejected
+                except Exception as error:  # a defect in a reader's query is the reader's
+                    future.set_exception(error)
+                    continue
             if isinstance(result, Rejected):
                 future.set_exception(result)
             else:

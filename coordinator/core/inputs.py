@@ -31,7 +31,7 @@ class DeregisterDefinition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submit:
-    """Replies with (job id, job name). `new_job_id` is a fresh UUID, used if a job is made."""
+    """Replies with the job's id. `new_job_id` is a fresh UUID, used if a job is made."""
 
     submission: Submission
     size_bytes: int

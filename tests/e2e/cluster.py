@@ -151,7 +151,8 @@ class Cluster:
         await self.coordinator.start()
         for number in range(1, agents + 1):
             await self.agent(f"h{number}", f"127.0.0.{10 + number}").start()
-        await self.until_hosts({f"h{n}": "FREE" for n in range(1, agents + 1)})
+        if agents:
+            await self.until_hosts({f"h{n}": "FREE" for n in range(1, agents + 1)})
 
     async def stop(self) -> None:
         """End everything that still runs; every daemon must leave with status 0."""
