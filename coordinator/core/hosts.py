@@ -197,7 +197,7 @@ def resume(turn: Turn, request: i.ResumeHost) -> None:
     host = _known(turn, request.host_id)
     if host.draining:
         turn.emit(e.HostResumed(host_id=request.host_id))
-    turn.touch_host(request.host_id)
+    turn.ask_again(request.host_id)
     turn.reschedule = True
 
 

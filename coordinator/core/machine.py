@@ -12,11 +12,11 @@ from typing import Any
 from coordinator.core import admission, ending, hosts, reservation
 from coordinator.core import inputs as i
 from coordinator.core.derive import assignments
-from coordinator.core.effects import Reply, SendAssignments, Stamped, Step
+from coordinator.core.effects import Assignment, Reply, SendAssignments, Stamped, Step
 from coordinator.core.errors import NotFound, Rejected
 from coordinator.core.events import CoordinatorStarted, QueueCreated
 from coordinator.core.evolve import evolve
-from coordinator.core.ids import HostId, JobId
+from coordinator.core.ids import HostId, JobId, SessionId
 from coordinator.core.invariants import check
 from coordinator.core.scheduler import schedule
 from coordinator.core.settings import DEFAULT_QUEUE, Settings
@@ -36,6 +36,8 @@ class Machine:
         self.state = ClusterState()
         self.timers = Timers()
         self._generation = 0
+        self._told: dict[HostId, tuple[SessionId, tuple[Assignment, ...]]] = {}
+        """The list that each host was sent last, and in which session."""
 
     def replay(self, history: Iterable[Stamped], ended: Iterable[tuple[JobId, Ended]]) -> None:
         """Rebuild the durable state; called once, before anything else."""
@@ -107,20 +109,23 @@ class Machine:
             raise AssertionError("scheduling does not come to rest")
         ending.archive_settled(turn)
         admission.drop_empty_queues(turn)
-        for host_id in turn.dirty_hosts:
-            self._send_assignments(turn, host_id)
+        for host_id, even_unchanged in turn.dirty_hosts.items():
+            self._send_assignments(turn, host_id, even_unchanged=even_unchanged)
 
-    def _send_assignments(self, turn: Turn, host_id: HostId) -> None:
+    def _send_assignments(self, turn: Turn, host_id: HostId, *, even_unchanged: bool) -> None:
+        """A session loses nothing that is sent on it, so a list that it has is not sent again."""
         session_id = self.state.presence[host_id].session_id
-        if session_id is not None:
-            self._generation += 1
-            turn.effect(
-                SendAssignments(
-                    session_id=session_id,
-                    generation=self._generation,
-                    assignments=assignments(self.state, self.settings, host_id),
-                )
-            )
+        if session_id is None:
+            self._told.pop(host_id, None)
+            return
+        wanted = assignments(self.state, self.settings, host_id)
+        if self._told.get(host_id) == (session_id, wanted) and not even_unchanged:
+            return
+        self._told[host_id] = session_id, wanted
+        self._generation += 1
+        turn.effect(
+            SendAssignments(session_id=session_id, generation=self._generation, assignments=wanted)
+        )
 
 
 def _end(turn: Turn, given: i.Cancel | i.Terminate) -> None:

@@ -24,8 +24,8 @@ class Turn:
         self.timers = timers
         self.now = now
         self.step = Step()
-        self.dirty_hosts: dict[HostId, None] = {}
-        """Hosts whose assignments may have changed."""
+        self.dirty_hosts: dict[HostId, bool] = {}
+        """Hosts whose assignments may have changed; True: send them even when they have not."""
         self.reschedule = False
 
     def emit(self, event: e.Event) -> None:
@@ -37,7 +37,12 @@ class Turn:
         self.step.effects.append(effect)
 
     def touch_host(self, host_id: HostId) -> None:
-        self.dirty_hosts[host_id] = None
+        self.dirty_hosts.setdefault(host_id, False)
+        self.step.changed_hosts[host_id] = None
+
+    def ask_again(self, host_id: HostId) -> None:
+        """The host gets its assignments anew, so that it tries again at once what failed."""
+        self.dirty_hosts[host_id] = True
         self.step.changed_hosts[host_id] = None
 
     def touch_job(self, job_id: JobId, *node_indices: int) -> None:
