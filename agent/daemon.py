@@ -259,6 +259,7 @@ class Daemon:
     # the link's owner
 
     def hello(self) -> pb.Hello:
+        self._take(i.HeartbeatSent(seq=i.HELLO_SEQ, at_ms=boot_ms()))
         who = self._identity
         return pb.Hello(
             host_id=who.host_id,
@@ -287,7 +288,7 @@ class Daemon:
         seq = 0
         while True:
             seq += 1
-            self._take(i.HeartbeatSent(seq=seq))
+            self._take(i.HeartbeatSent(seq=seq, at_ms=boot_ms()))
             self._link.send(pb.AgentMessage(heartbeat=pb.Heartbeat(seq=seq)))
             # Jitter keeps a thousand agents that came back together from beating together.
             await asyncio.sleep(period_seconds * random.uniform(0.8, 1.0))

@@ -79,7 +79,8 @@ class Progress(IntEnum):
 class Assignment:
     """One entry of the full list that the coordinator sends.
 
-    `spec` is None with STOP. `lease_seconds` 0 means the container never stops by itself when contact is lost.
+    `spec` is None with STOP. `lease_seconds` 0 means that the container never stops by itself
+    when contact is lost.
     """
 
     key: NodeKey

@@ -38,9 +38,18 @@ class LinkDown:
     pass
 
 
+HELLO_SEQ = 0
+"""A Hello is a session's heartbeat number 0, and Welcome its acknowledgement: the lease runs anew
+before the first assignment of the session comes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeartbeatSent:
+    """`at_ms` is when it was sent, on the machine's clock: by the time that this is handled the
+    coordinator may have had it for long, and may count the lease from then."""
+
     seq: int
+    at_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,7 +57,7 @@ class Machine:
             case i.LinkDown():
                 self._link_down()
             case i.HeartbeatSent():
-                self.state.heartbeats[given.seq] = now
+                self.state.heartbeats[given.seq] = given.at_ms
             case i.HeartbeatAcked():
                 self._acked(given.seq)
             case i.ReportAcked():
@@ -94,8 +94,8 @@ class Machine:
 
     def _started(self, given: i.Started) -> None:
         """Hold the ledger against what the engine still has; then go on where it stopped."""
-        contact = given.last_contact_ms
-        self.state.last_contact_ms = self._now if contact is None else min(contact, self._now)
+        contact = self._now if given.last_contact_ms is None else given.last_contact_ms
+        self.state.last_contact_ms = max(self.state.last_contact_ms, min(contact, self._now))
         running = {managed.key: managed for managed in given.managed}
         for slot in list(self.state.slots.values()):
             slot.work, slot.waiting = Work.IDLE, False
@@ -128,10 +128,11 @@ class Machine:
         self._effects.append(KeepSlot(slot=slot))
 
     def _link_up(self) -> None:
-        """A new session: its generations and report numbers start anew, and all is told again."""
+        """A new session: its generations start anew, and all is told again. Report numbers go on,
+        so that no acknowledgement of an older report is taken for one of a newer."""
         self.state.connected = True
+        self._acked(i.HELLO_SEQ)
         self.state.generation = 0
-        self.state.next_report = 1
         self._report(*self.state.slots.values())
 
     def _link_down(self) -> None:
@@ -141,10 +142,9 @@ class Machine:
         self.state.released.clear()
 
     def _report_acked(self, seq: int) -> None:
-        for told in [told for told in self.state.released if told <= seq]:
-            for key in self.state.released.pop(told):
-                if self.state.slots.pop(key, None) is not None:
-                    self._effects.append(ForgetSlot(key=key))
+        for key in [key for key, told in self.state.released.items() if told <= seq]:
+            del self.state.released[key], self.state.slots[key]
+            self._effects.append(ForgetSlot(key=key))
 
     def _acked(self, seq: int) -> None:
         sent_at = self.state.heartbeats.pop(seq, None)
@@ -157,19 +157,22 @@ class Machine:
             self._effects.append(KeepContact(last_contact_ms=sent_at))
 
     def _lease_ends(self, slot: Slot) -> int | None:
-        """When the slot's container stops by itself for want of contact; None when never."""
-        seconds = slot.assignment.lease_seconds if slot.assignment is not None else 0
-        if not seconds or slot.desired is Desired.STOP or slot.progress >= Progress.EXITED:
+        """When the slot's container stops by itself for want of contact; None when never. Nothing
+        runs by a vote, and nothing will without new contact, so a vote has no lease."""
+        if slot.desired is not Desired.RUN or slot.progress >= Progress.EXITED:
             return None
-        return self.state.last_contact_ms + 1000 * seconds
+        if slot.assignment is None:
+            # Found, and nobody has said for how long it may run without contact.
+            return self.state.last_contact_ms + UNKNOWN_GRACE_MS
+        lease_ms = 1000 * slot.assignment.lease_seconds
+        return self.state.last_contact_ms + lease_ms if lease_ms else None
 
     def _tick(self) -> None:
         for slot in list(self.state.slots.values()):
             lease_ends = self._lease_ends(slot)
             if lease_ends is not None and self._now >= lease_ends:
-                slot.lease_over = True
-                if slot.assignment is not None:
-                    slot.reason = LEASE_OVER.format(seconds=slot.assignment.lease_seconds)
+                seconds = (self._now - self.state.last_contact_ms) // 1000
+                slot.reason = LEASE_OVER.format(seconds=seconds)
                 self._want(slot, Desired.STOP)
             if slot.retry_at_ms is not None and self._now >= slot.retry_at_ms:
                 slot.retry_at_ms = None
@@ -295,9 +298,9 @@ class Machine:
             return
         seq = self.state.next_report
         self.state.next_report += 1
-        told = tuple(s.key for s in slots if s.progress is Progress.RELEASED)
-        if told:
-            self.state.released[seq] = told
+        for slot in slots:
+            if slot.progress is Progress.RELEASED:
+                self.state.released.setdefault(slot.key, seq)
         self._effects.append(Report(seq=seq, slots=slots))
 
     def _retry_later(self, slot: Slot) -> None:
@@ -338,7 +341,8 @@ class Machine:
         slot.waiting = False
         if slot.progress < Progress.EXITED:
             slot.exit_code = given.exit_code
-            slot.reason = slot.reason if slot.lease_over else given.reason
+            # A reason that is there already is why we stopped it.
+            slot.reason = slot.reason or given.reason
             self._advance(slot, Progress.EXITED, stopped_at_ms=given.stopped_at_ms)
         self._go_on(slot)
 
@@ -351,13 +355,16 @@ class Machine:
     def _stopped(self, given: i.Stopped | i.StopFailed) -> None:
         slot = self.state.slots[given.key]
         slot.work = Work.IDLE
-        if isinstance(given, i.StopFailed):
+        if slot.progress is Progress.EXITED:
+            # It ended while it was being stopped; whether by that no longer matters.
+            self._go_on(slot)
+        elif isinstance(given, i.StopFailed):
             self._unclean(slot, given.reason)
         elif slot.progress is Progress.STARTING:
             # It was stopped before it came up: nothing will ever say how it ended.
             self._advance(slot, Progress.EXITED, stopped_at_ms=given.wall_ms)
             self._go_on(slot)
-        # Nothing to do for a running one: is still waited for, and its exit code comes by Ended.
+        # A running one is still waited for, and its exit code comes by Ended.
 
     def _removed(self, given: i.Removed | i.RemoveFailed) -> None:
         slot = self.state.slots[given.key]

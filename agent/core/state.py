@@ -50,7 +50,6 @@ class Slot:
     retry_at_ms: int | None = None
     """When to ask the engine again for what failed."""
     failures: int = 0
-    lease_over: bool = False
 
     @property
     def may_run(self) -> bool:
@@ -69,8 +68,8 @@ class AgentState:
     """When the newest acknowledged heartbeat was *sent*: the coordinator cannot have counted
     from any earlier moment, so the lease ends here first."""
     next_report: int = 1
-    released: dict[int, tuple[NodeKey, ...]] = field(default_factory=dict)
-    """report seq -> slots whose release it told; forgotten only once that is acknowledged, so
-    that an assignment repeated after a lost report never starts a node again."""
+    released: dict[NodeKey, int] = field(default_factory=dict)
+    """Released slot -> the first report of this session that told it; forgotten only once that is
+    acknowledged, so that an assignment repeated after a lost report never starts a node again."""
     unknown_since_ms: int | None = None
     """Since when a connected session names none of some slots."""

@@ -1,4 +1,4 @@
-"""The `cluster` fixture: a coordinator's machine whose every step is checked."""
+"""`cluster` and `bench`: the coordinator's machine and the agent's, each alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.core.agent_bench import Bench
 from tests.core.harness import Cluster
 
 
@@ -16,3 +17,12 @@ def cluster() -> Iterator[Cluster]:
     yield made
     made.machine.check()
     assert made.closed == [], "sessions were closed that the test does not claim"
+
+
+@pytest.fixture
+def bench() -> Bench:
+    """An agent that has begun with nothing and is connected."""
+    made = Bench()
+    made.begin()
+    made.connect()
+    return made

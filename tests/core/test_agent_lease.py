@@ -1,0 +1,250 @@
+"""The agent alone: leases that end by themselves, and what a restart finds."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.core import effects as f
+from agent.core import inputs as i
+from agent.core.assignment import Desired, Progress
+from agent.core.machine import UNKNOWN_GRACE_MS
+from tests.core.agent_bench import KEY, LEASE_SECONDS, Bench
+
+# the lease
+
+
+def test_without_contact_a_container_stops_when_its_lease_ends(bench: Bench) -> None:
+    bench.run()
+    bench.do(i.LinkDown())
+    assert bench.wait(1000 * LEASE_SECONDS - 1) == []
+    assert bench.wait(1) == ["Stop"]
+    bench.do(i.Ended(key=KEY, exit_code=143, reason="", stopped_at_ms=9))
+    assert bench.slot().reason == "MusterLeaseError: no contact with the coordinator for 600 s"
+
+
+def test_the_lease_runs_from_when_an_acknowledged_heartbeat_was_sent(bench: Bench) -> None:
+    bench.run()
+    began = bench.now
+    bench.now += 100_000
+    bench.do(i.HeartbeatSent(seq=1, at_ms=began + 50_000))
+    assert bench.machine.next_deadline() == began + 600_000, "sending is no contact"
+    bench.do(i.HeartbeatAcked(seq=1))
+    assert bench.found(f.KeepContact) == [f.KeepContact(last_contact_ms=began + 50_000)]
+    assert bench.machine.next_deadline() == began + 650_000
+
+
+def test_an_old_or_unknown_acknowledgement_is_no_contact(bench: Bench) -> None:
+    bench.run()
+    began = bench.now
+    bench.do(i.HeartbeatSent(seq=1, at_ms=began + 1))
+    bench.do(i.HeartbeatSent(seq=2, at_ms=began + 2))
+    bench.do(i.HeartbeatAcked(seq=2))
+    for seq in (1, 2, 77):
+        bench.do(i.HeartbeatAcked(seq=seq))
+        assert bench.effects == []
+    assert bench.machine.state.last_contact_ms == began + 2
+
+
+def test_a_heartbeat_of_the_last_session_is_not_acknowledged_by_this_one(bench: Bench) -> None:
+    bench.run()
+    bench.do(i.HeartbeatSent(seq=1, at_ms=bench.now + 500))
+    bench.do(i.LinkDown())
+    bench.do(i.HeartbeatAcked(seq=1))
+    assert bench.found(f.KeepContact) == []
+
+
+def test_a_welcome_renews_the_lease_before_the_first_assignment(bench: Bench) -> None:
+    """Both were away for longer than a lease; the vote was kept, and main is wanted at once."""
+    bench.assign((KEY, Desired.PREPARE))
+    bench.do(i.Prepared(key=KEY))
+    bench.do(i.LinkDown())
+    assert bench.wait(2000 * LEASE_SECONDS) == []
+    bench.connect()
+    assert bench.found(f.KeepContact) == [f.KeepContact(last_contact_ms=bench.now)]
+    bench.assign((KEY, Desired.RUN))
+    bench.do(i.StartedUp(key=KEY, started_at_ms=5, private_ipv4=""))
+    assert bench.wait(1000 * LEASE_SECONDS - 1) == []
+
+
+def test_a_lease_of_zero_never_ends(bench: Bench) -> None:
+    bench.assign((KEY, Desired.RUN), lease=0)
+    bench.do(i.Prepared(key=KEY))
+    bench.do(i.StartedUp(key=KEY, started_at_ms=5, private_ipv4=""))
+    bench.do(i.LinkDown())
+    assert bench.wait(10_000 * LEASE_SECONDS) == []
+
+
+def test_a_lease_that_ended_while_it_still_prepared_starts_nothing(bench: Bench) -> None:
+    bench.assign((KEY, Desired.RUN))
+    bench.do(i.LinkDown())
+    assert bench.wait(1000 * LEASE_SECONDS) == ["CancelPrepare"]
+    bench.do(i.Prepared(key=KEY))
+    assert bench.asked() == ["Remove"]
+
+
+def test_a_dead_agent_does_not_stretch_the_lease(bench: Bench) -> None:
+    bench.run()
+    contact = bench.machine.state.last_contact_ms
+    again = bench.restarted()
+    again.now = contact + 1000 * LEASE_SECONDS - 10
+    again.begin(i.Found(key=KEY, started_at_ms=5), contact=contact)
+    assert again.asked() == ["Wait"]
+    assert again.wait(10) == ["Stop"]
+
+
+def test_a_contact_made_while_the_engine_was_away_counts(bench: Bench) -> None:
+    bench.run()
+    contact = bench.machine.state.last_contact_ms
+    again = bench.restarted()
+    again.now = contact + 1000 * LEASE_SECONDS
+    again.connect()
+    again.begin(i.Found(key=KEY, started_at_ms=5), contact=contact)
+    assert again.wait(1000 * LEASE_SECONDS - 1) == []
+    assert again.wait(1) == ["Stop"]
+
+
+# unknown
+
+
+def test_what_no_list_names_is_told_and_stopped_after_a_grace(bench: Bench) -> None:
+    bench.run()
+    bench.assign()
+    assert bench.asked() == []
+    assert bench.wait(UNKNOWN_GRACE_MS - 1) == []
+    assert bench.wait(1) == ["Stop"]
+
+
+def test_the_grace_ends_when_it_is_named_again(bench: Bench) -> None:
+    bench.run()
+    bench.assign()
+    bench.wait(UNKNOWN_GRACE_MS - 1)
+    bench.assign((KEY, Desired.RUN))
+    assert bench.wait(UNKNOWN_GRACE_MS) == []
+
+
+def test_the_grace_runs_only_while_connected(bench: Bench) -> None:
+    bench.run()
+    bench.assign()
+    bench.do(i.LinkDown())
+    assert bench.wait(2 * UNKNOWN_GRACE_MS) == []
+
+
+def test_a_container_that_the_ledger_does_not_know_is_told_and_has_a_short_lease() -> None:
+    bench = Bench()
+    bench.begin(i.Found(key=KEY, started_at_ms=5, private_ipv4="10.0.0.1"))
+    assert bench.asked() == ["Wait"]
+    assert bench.found(f.KeepSlot)
+    bench.connect()
+    assert bench.reported() == [Progress.RUNNING]
+    bench.do(i.LinkDown())
+    assert bench.wait(UNKNOWN_GRACE_MS) == ["Stop"]
+
+
+def test_a_found_container_that_is_named_goes_on() -> None:
+    bench = Bench()
+    bench.begin(i.Found(key=KEY, started_at_ms=5))
+    bench.connect()
+    bench.assign((KEY, Desired.RUN))
+    assert bench.asked() == []
+    assert bench.wait(UNKNOWN_GRACE_MS) == []
+
+
+# restarts of the agent, and of its machine
+
+
+def test_nothing_is_started_on_the_word_of_the_ledger_alone(bench: Bench) -> None:
+    bench.assign((KEY, Desired.PREPARE))
+    bench.do(i.Prepared(key=KEY))
+    bench.assign((KEY, Desired.RUN))
+    again = bench.restarted()
+    again.begin()
+    assert again.asked() == []
+    again.connect()
+    assert again.asked() == []
+    assert again.reported() == [Progress.STARTING]
+    again.assign((KEY, Desired.RUN))
+    assert again.asked() == ["Start"]
+
+
+def test_a_start_that_was_under_way_and_is_given_up_is_stopped(bench: Bench) -> None:
+    bench.assign((KEY, Desired.RUN))
+    bench.do(i.Prepared(key=KEY))
+    again = bench.restarted()
+    again.begin()
+    again.connect()
+    again.assign((KEY, Desired.STOP))
+    assert again.asked() == ["Stop"]
+
+
+def test_a_container_goes_on_over_a_restart(bench: Bench) -> None:
+    bench.run()
+    again = bench.restarted()
+    again.begin(i.Found(key=KEY, started_at_ms=5, private_ipv4="10.0.0.1"))
+    assert again.asked() == ["Wait"]
+    again.do(i.Ended(key=KEY, exit_code=7, reason="", stopped_at_ms=9))
+    assert again.slot().exit_code == 7
+
+
+def test_a_start_that_succeeded_unheard_is_up_after_the_restart(bench: Bench) -> None:
+    bench.assign((KEY, Desired.RUN))
+    bench.do(i.Prepared(key=KEY))
+    again = bench.restarted()
+    again.begin(i.Found(key=KEY, started_at_ms=5, private_ipv4="10.0.0.1"))
+    assert again.slot().progress is Progress.RUNNING
+    assert again.slot().private_ipv4 == "10.0.0.1"
+
+
+def test_a_container_that_the_engine_lost_has_ended(bench: Bench) -> None:
+    bench.run()
+    again = bench.restarted()
+    again.begin()
+    assert again.slot().progress is Progress.EXITED
+    assert again.slot().reason.startswith("MusterLostContainerError")
+    assert again.asked() == ["Remove"]
+
+
+@pytest.mark.parametrize("found", [(), (i.Found(key=KEY, started_at_ms=5),)])
+def test_after_a_reboot_nothing_runs_and_no_code_is_known(
+    bench: Bench, found: tuple[i.Found, ...]
+) -> None:
+    bench.run()
+    again = bench.restarted()
+    again.begin(*found, rebooted=True)
+    slot = again.slot()
+    assert (slot.progress, slot.exit_code, slot.reason) == (Progress.EXITED, None, "")
+    assert again.asked() == ["Remove"]
+
+
+def test_a_vote_survives_a_reboot_and_starts_nothing(bench: Bench) -> None:
+    bench.assign((KEY, Desired.PREPARE))
+    bench.do(i.Prepared(key=KEY))
+    again = bench.restarted()
+    again.begin(rebooted=True)
+    assert again.slot().progress is Progress.PREPARED
+    assert again.asked() == []
+
+
+def test_a_stop_goes_on_over_a_restart_without_contact(bench: Bench) -> None:
+    bench.run()
+    bench.assign((KEY, Desired.STOP))
+    again = bench.restarted()
+    again.begin(i.Found(key=KEY, started_at_ms=5))
+    assert again.asked() == ["Wait", "Stop"]
+
+
+def test_a_new_session_tells_everything_and_takes_any_generation(bench: Bench) -> None:
+    bench.run()
+    bench.generation = 90
+    bench.assign((KEY, Desired.RUN))
+    bench.do(i.LinkDown())
+    bench.connect()
+    assert bench.reported() == [Progress.RUNNING]
+    bench.assign((KEY, Desired.STOP))
+    assert bench.asked() == ["Stop"]
+
+
+def test_nothing_is_reported_without_a_session(bench: Bench) -> None:
+    bench.run()
+    bench.do(i.LinkDown())
+    bench.do(i.Ended(key=KEY, exit_code=0, reason="", stopped_at_ms=9))
+    assert bench.found(f.Report) == []
