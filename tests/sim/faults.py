@@ -60,7 +60,9 @@ class Faults:
         return int(self.world.rng.choice(choices) * self.world.rng.uniform(0.5, 1.0))
 
     def _any_host(self) -> SimHost:
-        return self.world.rng.choice(self.world.hosts)
+        """Mostly one that has work: nothing much goes wrong with the others."""
+        busy = [host for host in self.world.hosts if host.engine.containers]
+        return self.world.rng.choice(busy if busy and self.world.chance(0.7) else self.world.hosts)
 
     def _drop(self) -> None:
         """A connection breaks; what is in flight is lost."""
@@ -75,23 +77,19 @@ class Faults:
         host = self._any_host()
         host.stalled_until_ms = self.world.now + self._duration(STALL_MS)
         self.world.note(f"{host.host_id} stalls until {host.stalled_until_ms / 1000:.3f}")
-        self._disturbed_until(host, host.stalled_until_ms)
+        host.disturb(host.stalled_until_ms)
 
     def _cut(self) -> None:
         """Some hosts are cut off for a while, perhaps for longer than a lease."""
         until_ms = self.world.now + self._duration(CUT_MS)
-        for host in self.world.rng.sample(
-            self.world.hosts, self.world.rng.randint(1, len(self.world.hosts))
-        ):
+        rng, hosts = self.world.rng, self.world.hosts
+        chosen = [self._any_host()] if rng.random() < 0.6 else rng.sample(hosts, len(hosts) // 2)
+        for host in chosen:
             self.world.note(f"{host.host_id} is cut off until {until_ms / 1000:.3f}")
             host.cut_until_ms = until_ms
-            self._disturbed_until(host, until_ms)
+            host.disturb(until_ms)
             if host.agent is not None and host.agent.session is not None:
                 host.agent.session.break_off(notice_ms=30_000)
-
-    def _disturbed_until(self, host: SimHost, until_ms: int) -> None:
-        host.disturb()
-        self.world.at(until_ms, host.disturb)
 
     def _crash_agent(self) -> None:
         """The process alone. Never for longer than a lease that it has to enforce lasts: what

@@ -151,6 +151,9 @@ class Promises:
 
         def look() -> None:
             for host in self.world.hosts:
+                agent = host.agent
+                if agent is None or not agent.alive or agent.session is None:
+                    continue
                 if host.disturbed_at_ms >= ended_at_ms - slack_ms:
                     continue
                 for container in host.engine.containers.values():

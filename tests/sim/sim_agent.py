@@ -36,7 +36,8 @@ class SimAgent:
         self.session: Session | None = None
         self._unusable_reason = "the agent is starting"
         self._inbox: list[i.Input] = []
-        self._busy = False
+        self._busy = True
+        """Also until it knows what the engine has: until then inputs wait."""
         self._scheduled_ms: int | None = None
         self._preparing: dict[NodeKey, object] = {}
         self._tails_told: dict[NodeKey, None] = {}
@@ -71,6 +72,8 @@ class SimAgent:
                 last_contact_ms=self.contents.last_contact_ms,
             )
         )
+        self._busy = False
+        self._wake()
         if self.session is not None:
             self.session.hang_up()
 
@@ -183,6 +186,7 @@ class SimAgent:
         session_id = self.world.coordinator.new_session_id()
         self.session = Session(self.world, self, session_id)
         self.world.coordinator.dialled(self.session)
+        self.take(i.HeartbeatSent(seq=i.HELLO_SEQ, at_ms=self.host.clock()))
         self.session.send_up(pb.AgentMessage(hello=self._hello()))
 
     def link_ended(self, session: Session) -> None:
@@ -229,13 +233,14 @@ class SimAgent:
                 self.take(i.ReportAcked(seq=message.ack.report_seq))
 
     def _welcome(self, session: Session, welcome: pb.Welcome) -> None:
+        self.host.disturb()
         self.take(i.LinkUp())
         self._tails_told.clear()
         self._beat(session, 1, welcome.heartbeat_period_ms)
 
     def _beat(self, session: Session, seq: int, period_ms: int) -> None:
         if session is self.session:
-            self.take(i.HeartbeatSent(seq=seq))
+            self.take(i.HeartbeatSent(seq=seq, at_ms=self.host.clock()))
             session.send_up(pb.AgentMessage(heartbeat=pb.Heartbeat(seq=seq)))
             pause_ms = int(period_ms * self.world.rng.uniform(0.8, 1.0))
             self._later(pause_ms, lambda: self._beat(session, seq + 1, period_ms))

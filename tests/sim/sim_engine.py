@@ -75,10 +75,11 @@ class SimEngine:
         self._births.clear()
 
     def agent_died(self) -> None:
-        births, self._births = self._births, {}
-        for birth in births.values():
+        """What it was starting has started, or never will."""
+        for birth in list(self._births.values()):
             if self.world.chance(0.5):
                 birth()
+        self._births.clear()
 
     def _note(self, container: Container, what: str) -> None:
         self.world.note(f"{self.host.host_id} container {container.key.name} {what}")
@@ -106,7 +107,9 @@ class SimEngine:
             elif not answers:
                 reason = GONE
             else:
-                container = self.containers[key]
+                container = self.containers.get(key)
+                if container is None:
+                    return  # the agent died meanwhile, and so did its start
                 answer(
                     i.StartedUp(
                         key=key,
@@ -150,7 +153,7 @@ class SimEngine:
         self.containers[key] = container
         self._note(container, "starts")
         self.world.promises.container_started(self.host, container)
-        life_ms = rng.choice((50, 5_000, 20_000, 90_000))
+        life_ms = rng.choice((50, 5_000, 30_000, 200_000))
         code = rng.choice((0, 0, 0, 1, 137))
         reason = "OutOfMemoryError: Container killed due to memory usage" if code == 137 else ""
         self.host.in_this_boot(

@@ -47,8 +47,8 @@ class SimHost:
         boot = self.boot
         self.world.after(delay_ms, lambda: callback() if self.boot == boot else None)
 
-    def disturb(self) -> None:
-        self.disturbed_at_ms = self.world.now
+    def disturb(self, until_ms: int = 0) -> None:
+        self.disturbed_at_ms = max(self.disturbed_at_ms, self.world.now, until_ms)
 
     def power_on(self) -> None:
         self.powered = True

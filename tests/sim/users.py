@@ -162,7 +162,7 @@ class Users:
             self.world.after(PATIENCE_MS, self._submit)
             return
         rng = self.world.rng
-        definition = rng.choice(DEFINITIONS[:-1] if rng.random() < 0.8 else DEFINITIONS)
+        (definition,) = rng.choices(DEFINITIONS, weights=(6, 4, 4, 1, 1))
         name = definition.job_definition_name
         nodes = rng.randint(1 if name == "gang" else 2, 6)
         if definition.node_properties is None:
@@ -224,11 +224,12 @@ class Users:
 
     def _meddle(self) -> None:
         rng = self.world.rng
-        known = [order.job_id for order in self.orders if order.job_id is not None]
+        living = list(self.world.coordinator.machine.state.jobs)
+        known = living or [order.job_id for order in self.orders if order.job_id is not None]
         if not known:
             return
         job_id = rng.choice(known)
-        index = rng.choice((None, None, 0, 1, 2))
+        index = rng.choice((None, 0, 1, 2))
         if rng.random() < 0.3:
             given: i.Input = i.Cancel(job_id=job_id, node_index=index, reason="a user's whim")
         else:
@@ -239,8 +240,9 @@ class Users:
     def _operate(self) -> None:
         rng = self.world.rng
         host = rng.choice(self.world.hosts)
-        if not host.powered:
-            given: i.Input = i.FenceHost(host_id=host.host_id)
+        off = [host for host in self.world.hosts if not host.powered]
+        if off:
+            given: i.Input = i.FenceHost(host_id=rng.choice(off).host_id)
         elif rng.random() < 0.5:
             given = i.DrainHost(host_id=host.host_id, reason="maintenance")
         else:
