@@ -323,9 +323,9 @@ class Daemon:
 
     def _node(self, slot: Slot) -> pb.NodeReport:
         node = node_report(slot, self._identity.private_ipv4)
-        if slot.progress >= Progress.EXITED and slot.started_at_ms:
+        ended = slot.progress >= Progress.EXITED and slot.started_at_ms
+        if ended and slot.key not in self._tails_told:
             # Once a session: it is large, and the coordinator keeps it when it acknowledges.
-            if slot.key not in self._tails_told:
-                self._tails_told[slot.key] = None
-                node.log_tail_offset, node.log_tail = self._logs.tail(slot.key)
+            self._tails_told[slot.key] = None
+            node.log_tail_offset, node.log_tail = self._logs.tail(slot.key)
         return node

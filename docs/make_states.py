@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a row of a table is one line
 """Writes docs/states.md from the transition tables, so that the page cannot disagree with the code.
 
 Run by `make docs`; a test compares the committed page with what this makes.
@@ -71,9 +72,7 @@ def _table(edges: list[tuple[str, str, str]]) -> str:
 
 def page() -> str:
     """The whole of docs/states.md."""
-    jobs = [
-        (_name(before), after.value, fact) for (before, fact), after in JOB_TRANSITIONS.items()
-    ]
+    jobs = [(_name(before), after.value, fact) for (before, fact), after in JOB_TRANSITIONS.items()]
     nodes = [
         (_name(before), after.value, fact)
         for (before, fact), afters in NODE_TRANSITIONS.items()

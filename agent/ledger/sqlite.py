@@ -75,7 +75,8 @@ class SqliteLedger:
         try:
             self._db.execute("begin immediate")
             self._db.executemany(
-                "insert into slot values (?, ?) on conflict (name) do update set body = excluded.body",
+                "insert into slot values (?, ?) "
+                "on conflict (name) do update set body = excluded.body",
                 [(slot.key.name, encode(slot)) for slot in keep],
             )
             self._db.executemany("delete from slot where name = ?", [(key.name,) for key in forget])

@@ -72,9 +72,7 @@ class Cluster(Protocol):
 
     async def log_tail(self, key: NodeKey) -> LogTail | None: ...
 
-    def watch(
-        self, job_id: JobId
-    ) -> AbstractAsyncContextManager[AsyncIterator[WatchUpdate]]:
+    def watch(self, job_id: JobId) -> AbstractAsyncContextManager[AsyncIterator[WatchUpdate]]:
         """Updates of a job that is in memory, the first one with `reset`; ends after `last`.
         NotFound when it is not in memory."""
         ...

@@ -1,6 +1,6 @@
 """What the sqlite journal promises beyond the contract: kill -9, locks, bad files, bounded work."""
 
-# ruff: noqa: ASYNC240 - nothing else runs on these loops while a test prepares its file
+
 
 from __future__ import annotations
 
