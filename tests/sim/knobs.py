@@ -12,9 +12,9 @@ from random import Random
 from coordinator.core.settings import Settings
 
 SETTINGS = Settings(
-    heartbeat_ms=10_000,
-    lost_after_ms=30_000,
-    lease_seconds=120,
+    heartbeat_ms=8_000,
+    lost_after_ms=25_000,
+    lease_seconds=60,
     stop_grace_seconds=10,
     fence_margin_seconds=15,
     vote_timeout_ms=45_000,
@@ -37,6 +37,7 @@ class Knobs:
     horizon_ms: int
     delay_ms: int
     engine_ms: int
+    life_ms: int
     drop_every_ms: int | None
     stall_every_ms: int | None
     cut_every_ms: int | None
@@ -63,9 +64,10 @@ class Knobs:
             types=rng.choice((1, 1, 2)),
             own_addresses=rng.random() < 0.5,
             jobs=rng.randint(1, 6),
-            horizon_ms=rng.choice((120_000, 240_000, 400_000)),
+            horizon_ms=rng.choice((150_000, 300_000, 400_000)),
             delay_ms=rng.choice((1, 20, 400)),
-            engine_ms=rng.choice((10, 500, 3_000)),
+            engine_ms=rng.choice((10, 500, 2_000)),
+            life_ms=rng.choice((5_000, 40_000, 300_000)),
             drop_every_ms=every(100_000, 20_000),
             stall_every_ms=every(150_000, 40_000),
             cut_every_ms=every(150_000, 50_000),

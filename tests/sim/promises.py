@@ -28,7 +28,8 @@ class Promises:
     def __init__(self, world: World) -> None:
         self.world = world
         self._reserved: dict[Gang, dict[int, str]] = {}
-        """Hosts by node index; durable, as are the next four."""
+        """Hosts by node index; durable, as are the next five."""
+        self._voted: dict[Gang, dict[int, None]] = {}
         self._started: dict[Gang, None] = {}
         self._launched: dict[Gang, None] = {}
         self._terminal: dict[str, tuple[object, ...]] = {}
@@ -36,6 +37,7 @@ class Promises:
         self._main_address: dict[Gang, str] = {}
         """Of main containers that have run."""
         self._newest: dict[str, int] = {}
+        self._ran: dict[str, None] = {}
         self._tokens: dict[str, JobId] = {}
 
     # facts
@@ -61,11 +63,16 @@ class Promises:
                 case e.GangReserved():
                     hosts = {p.node_index: str(p.host_id) for p in event.placements}
                     self._reserved[event.job_id, event.attempt] = hosts
+                    self._voted[event.job_id, event.attempt] = {}
                 case e.NodeReplaced():
                     hosts = self._reserved[event.job_id, event.attempt]
                     hosts[event.node_index] = event.host_id
                 case e.NodeRefused():
-                    del self._reserved[event.job_id, event.attempt][event.node_index]
+                    gang = event.job_id, event.attempt
+                    del self._reserved[gang][event.node_index]
+                    self._voted[gang].pop(event.node_index, None)
+                case e.NodePrepared():
+                    self._voted[event.job_id, event.attempt][event.node_index] = None
                 case e.AttemptStarted():
                     self._gang_starts(event)
                 case e.ChildrenLaunched():
@@ -85,6 +92,8 @@ class Promises:
         wanted = job.spec.num_nodes if job is not None else len(hosts)
         if not len(hosts) == len(set(hosts.values())) == wanted:
             self.world.fail(f"{event} with {hosts}: not all or none")
+        if len(self._voted[event.job_id, event.attempt]) != wanted:
+            self.world.fail(f"{event} before all have voted")
         self._started[event.job_id, event.attempt] = None
 
     def _job_ends(self, job_id: JobId) -> None:
@@ -112,14 +121,15 @@ class Promises:
         if key.attempt < newest:
             self.world.fail(f"{key.name} starts after attempt {newest} has started")
         self._newest[key.job_id] = key.attempt
+        if key.name in self._ran:
+            self.world.fail(f"{key.name} starts a second time")
+        self._ran[key.name] = None
         for other_host in self.world.hosts:
             for other in other_host.engine.containers.values():
                 if other is container or not other.running:
                     continue
                 if other_host is host:
                     self.world.fail(f"{key.name} and {other.key.name} run on {host.host_id}")
-                if other.key == key:
-                    self.world.fail(f"{key.name} runs twice")
                 if other.key.job_id == key.job_id and other.key.attempt != key.attempt:
                     self.world.fail(f"two attempts alive: {key.name} and {other.key.name}")
         self._check_order(host, container)

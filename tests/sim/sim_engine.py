@@ -137,14 +137,14 @@ class SimEngine:
     def _give_birth(self, key: NodeKey, spec: ContainerSpec) -> None:
         if key in self.containers:
             return
-        rng = self.world.rng
+        rng, knobs = self.world.rng, self.world.knobs
         self._count += 1
         own = f"10.1.{self.host.number}.{self._count}"
-        unclean = self.world.faults.active and self.world.chance(self.world.knobs.unclean)
+        unclean = self.world.faults.active and self.world.chance(knobs.unclean)
         container = Container(
             key=key,
             spec=spec,
-            address=own if self.world.knobs.own_addresses else "",
+            address=own if knobs.own_addresses else "",
             started_at_ms=self._wall_ms(),
             obeys_ms=rng.choice((0, 500, 5_000, None)),
             stop_failures=rng.randint(0, 1) if unclean else 0,
@@ -153,7 +153,7 @@ class SimEngine:
         self.containers[key] = container
         self._note(container, "starts")
         self.world.promises.container_started(self.host, container)
-        life_ms = rng.choice((50, 5_000, 30_000, 200_000))
+        life_ms = rng.choice((50, knobs.life_ms, 2 * knobs.life_ms))
         code = rng.choice((0, 0, 0, 1, 137))
         reason = "OutOfMemoryError: Container killed due to memory usage" if code == 137 else ""
         self.host.in_this_boot(

@@ -164,13 +164,13 @@ class Users:
         rng = self.world.rng
         (definition,) = rng.choices(DEFINITIONS, weights=(6, 4, 4, 1, 1))
         name = definition.job_definition_name
-        nodes = rng.randint(1 if name == "gang" else 2, 6)
+        least = 1 if name in ("gang", "one") else 2
+        nodes = rng.randint(least, 6)
+        if rng.random() < 0.9:
+            # Mostly with hosts to spare, so that another attempt need not wait for the last one's.
+            nodes = max(least, min(nodes, rng.randint(1, self._most(name))))
         if definition.node_properties is None:
             nodes = 1
-        if rng.random() < 0.8:
-            nodes = max(
-                2 if name in ("groups", "second", "bad") else 1, min(nodes, self._most(name))
-            )
         known = [order for order in self.orders if order.job_id is not None]
         depends_on = rng.sample(known, min(len(known), rng.choice((0, 0, 0, 1, 2))))
         rules = (EvaluateOnExit(action="exit", on_exit_code="137"),)
@@ -184,7 +184,7 @@ class Users:
                 else None,
                 depends_on=tuple(JobDependency(job_id=order.job_id) for order in depends_on),
                 retry_strategy=RetryStrategy(
-                    attempts=rng.randint(1, 4), evaluate_on_exit=rng.choice(((), rules))
+                    attempts=rng.choice((1, 2, 4)), evaluate_on_exit=rng.choice(((), rules))
                 ),
                 timeout=rng.choice((None, None, JobTimeout(attempt_duration_seconds=60))),
                 client_token=f"token-{len(self.orders)}",

@@ -118,7 +118,10 @@ class World:
         return found
 
     def _report(self, error: Exception) -> str:
-        jobs = "\n".join(self.coordinator.describe())
+        try:
+            jobs = "\n".join(self.coordinator.describe())
+        except Exception as second:  # a state that is broken need not be one that can be told
+            jobs = f"  cannot be described: {second!r}"
         story = "\n".join(self.story)
         return (
             f"seed {self.seed}: {type(error).__name__}: {error}\nknobs: {self.knobs}\n"

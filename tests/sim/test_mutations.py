@@ -1,0 +1,247 @@
+"""The simulator can fail: take a rule away, and some seed notices.
+
+Each mutation removes one rule that a promise rests on. A mutation that no seed catches means that
+the world never gets into the trouble which the rule is for, or that nobody looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from agent.core import effects as f
+from agent.core import inputs as i
+from agent.core import machine as agent_machine
+from agent.core.assignment import Progress
+from coordinator.core import derive, ending, evolve, gang, hosts, machine, scheduler
+from coordinator.core import events as e
+from coordinator.core.effects import Stamped, Step
+from coordinator.core.settings import Settings
+from coordinator.core.state import Attempt, ClusterState, Job, NodeRun
+from coordinator.core.states import Desired, NodeState
+from coordinator.core.turn import Turn
+from tests.sim.sim_coordinator import SimCoordinator
+from tests.sim.world import BrokenPromise, World
+
+Patch = pytest.MonkeyPatch
+SEEDS = range(400)
+
+
+def children_start_with_main(patch: Patch) -> None:
+    real = evolve._attempt_started
+
+    def started(state: ClusterState, event: e.AttemptStarted, at_ms: int) -> None:
+        real(state, event, at_ms)
+        for node in state.jobs[event.job_id].attempts[-1].nodes.values():
+            if node.state is NodeState.PREPARED:
+                evolve._launch(node, at_ms)
+
+    patch.setitem(evolve._EVOLVE, e.AttemptStarted, started)
+    patch.setattr(machine, "check", lambda _: None)
+
+
+def main_starts_before_all_have_voted(patch: Patch) -> None:
+    real = gang._take_vote
+
+    def vote(turn: Turn, job: Job, attempt: Attempt, *rest: object) -> None:
+        real(turn, job, attempt, *rest)  # type: ignore[arg-type]
+        if attempt.prepared and not attempt.started and not attempt.over:
+            main = attempt.nodes.get(job.spec.main_node)
+            if main is not None and main.state is NodeState.PREPARED:
+                gang._start_main(turn, job, attempt)
+
+    patch.setattr(gang, "_take_vote", vote)
+    patch.setattr(machine, "check", lambda _: None)
+
+
+def the_next_attempt_does_not_wait(patch: Patch) -> None:
+    patch.setattr(Job, "unsettled", property(lambda job: False))
+    patch.setattr(machine, "check", lambda _: None)
+
+
+def a_lost_host_is_free_of_its_nodes(patch: Patch) -> None:
+    real = gang.lose
+
+    def lose(turn: Turn, job: Job, attempt: Attempt, node: object) -> None:
+        real(turn, job, attempt, node)  # type: ignore[arg-type]
+        if attempt.started:
+            gang.release(turn, job, attempt, node, "it is lost")  # type: ignore[arg-type]
+
+    patch.setattr(hosts, "lose", lose)
+
+
+def hosts_are_released_on_intent(patch: Patch) -> None:
+    real = ending.end_attempt
+
+    def end(turn: Turn, job: Job, attempt: Attempt) -> None:
+        real(turn, job, attempt)
+        for node in attempt.nodes.values():
+            gang.release(turn, job, attempt, node, "it was told to stop")
+
+    patch.setattr(gang, "end_attempt", end)
+
+
+def the_agent_ignores_its_lease(patch: Patch) -> None:
+    patch.setattr(agent_machine.Machine, "_lease_ends", lambda self, slot: None)
+
+
+def the_fence_does_not_wait_for_the_grace(patch: Patch) -> None:
+    soon = property(lambda self: 1000 * self.lease_seconds - 20_000)
+    patch.setattr(Settings, "fence_after_ms", soon)
+
+
+def the_lease_runs_from_the_acknowledgement(patch: Patch) -> None:
+    """As if the coordinator, too, counted from when its answer arrived."""
+
+    def acked(self: agent_machine.Machine, seq: int) -> None:
+        self.state.last_contact_ms = self._now + 40_000
+
+    patch.setattr(agent_machine.Machine, "_acked", acked)
+
+
+def a_release_is_forgotten_before_it_is_acknowledged(patch: Patch) -> None:
+    real = agent_machine.Machine._removed
+
+    def removed(self: agent_machine.Machine, given: i.Removed) -> None:
+        real(self, given)
+        slot = self.state.slots[given.key]
+        if slot.progress is Progress.RELEASED:
+            del self.state.slots[given.key]
+            self.state.released.pop(given.key, None)
+            self._effects.append(f.ForgetSlot(key=given.key))
+
+    patch.setattr(agent_machine.Machine, "_removed", removed)
+
+
+def children_are_told_their_own_address(patch: Patch) -> None:
+    real = derive._multinode
+
+    def variables(spec: object, attempt: Attempt, node_index: int) -> dict[str, str]:
+        told = real(spec, attempt, node_index)  # type: ignore[arg-type]
+        if len(told) == 4:
+            told["AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS"] = str(node_index)
+        return told
+
+    patch.setattr(derive, "_multinode", variables)
+
+
+def main_is_told_its_address(patch: Patch) -> None:
+    real = derive._multinode
+    told = {"AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS": "10.0.0.1"}
+    patch.setattr(derive, "_multinode", lambda *args: real(*args) | told)
+
+
+def a_host_takes_two_nodes(patch: Patch) -> None:
+    real = scheduler.is_free
+
+    def is_free(state: ClusterState, host_id: object) -> bool:
+        host = state.hosts[host_id]  # type: ignore[index]
+        held, host.holds = host.holds, {}
+        try:
+            return real(state, host_id)  # type: ignore[arg-type]
+        finally:
+            host.holds = held
+
+    def reserve(*args: object) -> None:
+        state, job, attempt, placement, at_ms = args
+        state.hosts[placement.host_id].holds = {}  # type: ignore[attr-defined]
+        real_reserve(state, job, attempt, placement, at_ms)  # type: ignore[arg-type]
+
+    real_reserve = evolve._reserve
+    patch.setattr(scheduler, "is_free", is_free)
+    patch.setattr(evolve, "_reserve", reserve)
+    patch.setattr(machine, "check", lambda _: None)
+
+
+def effects_are_visible_before_their_facts_are_durable(patch: Patch) -> None:
+    def step(self: SimCoordinator, batch: object, step: Step) -> None:
+        self._publish(batch, step)  # type: ignore[arg-type]
+        self._busy = True
+        self._later(400, lambda: commit(self, step))
+
+    def commit(self: SimCoordinator, step: Step) -> None:
+        self._commit(step)
+        self._uncommitted = self._busy = False
+        self._wake()
+
+    patch.setattr(SimCoordinator, "_durable", step)
+
+
+def a_fact_is_not_journaled(patch: Patch) -> None:
+    real = Turn.emit
+
+    def emit(self: Turn, event: e.Event) -> None:
+        real(self, event)
+        if isinstance(event, e.NodeReleased):
+            self.step.events.remove(Stamped(at_ms=self.now, event=event))
+
+    patch.setattr(Turn, "emit", emit)
+
+
+def an_ended_job_ends_again(patch: Patch) -> None:
+    real = ending.terminate_job
+
+    def terminate(turn: Turn, job: Job, reason: str) -> None:
+        real(turn, job, reason)
+        if job.state.is_terminal:
+            job.status_reason = reason
+
+    patch.setattr(ending, "terminate_job", terminate)
+
+
+def children_are_not_stopped_with_main(patch: Patch) -> None:
+    real = derive.desired
+
+    def desired(attempt: Attempt, node: NodeRun) -> Desired:
+        if attempt.over and node.state is NodeState.RUNNING:
+            return Desired.RUN
+        return real(attempt, node)
+
+    patch.setattr(derive, "desired", desired)
+
+
+def an_unclean_host_is_released(patch: Patch) -> None:
+    real = agent_machine.Machine._removed
+
+    def removed(self: agent_machine.Machine, given: i.Removed | i.RemoveFailed) -> None:
+        real(self, i.Removed(key=given.key))
+
+    patch.setattr(agent_machine.Machine, "_removed", removed)
+
+
+def a_dropped_vote_is_not_replaced(patch: Patch) -> None:
+    patch.setattr(scheduler, "_complete_vote", lambda turn, job, free: None)
+
+
+MUTATIONS = (
+    children_start_with_main,
+    main_starts_before_all_have_voted,
+    the_next_attempt_does_not_wait,
+    a_lost_host_is_free_of_its_nodes,
+    hosts_are_released_on_intent,
+    the_agent_ignores_its_lease,
+    the_fence_does_not_wait_for_the_grace,
+    the_lease_runs_from_the_acknowledgement,
+    a_release_is_forgotten_before_it_is_acknowledged,
+    children_are_told_their_own_address,
+    main_is_told_its_address,
+    a_host_takes_two_nodes,
+    effects_are_visible_before_their_facts_are_durable,
+    a_fact_is_not_journaled,
+    an_ended_job_ends_again,
+    children_are_not_stopped_with_main,
+    an_unclean_host_is_released,
+    a_dropped_vote_is_not_replaced,
+)
+
+
+@pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutate: mutate.__name__)
+def test_a_rule_taken_away_is_noticed(mutate: Callable[[Patch], None], monkeypatch: Patch) -> None:
+    mutate(monkeypatch)
+    for seed in SEEDS:
+        try:
+            World(seed).run()
+        except BrokenPromise:
+            return
+    pytest.fail(f"{len(SEEDS)} seeds did not notice that {mutate.__name__}")
