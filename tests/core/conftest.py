@@ -16,7 +16,7 @@ def cluster() -> Iterator[Cluster]:
     made = Cluster()
     yield made
     made.machine.check()
-    assert made.closed == [], "sessions were closed that the test does not claim"
+    assert made.closed == [], "sessions were closed and no hello explains it"
 
 
 @pytest.fixture

@@ -81,7 +81,9 @@ class Cluster:
         self.sent: dict[HostId, tuple[Assignment, ...]] = {}
         self.generations: list[int] = []
         self.closed: list[CloseSession] = []
-        """Sessions that the coordinator closed and no test has claimed by `claim_closed`."""
+        """Sessions that the coordinator closed although no newer hello of the test explains it."""
+        self.superseded: list[CloseSession] = []
+        """Those that the last hello explains."""
         self.last = Step()
         self._hellos: dict[HostId, i.HostHello] = {}
         self._sessions: dict[HostId, SessionId] = {}
@@ -124,10 +126,6 @@ class Cluster:
 
     def all_facts(self, kind: type[T]) -> list[T]:
         return [stamped.event for stamped in self.journal if isinstance(stamped.event, kind)]
-
-    def claim_closed(self) -> list[CloseSession]:
-        closed, self.closed = self.closed, []
-        return closed
 
     def restart(self) -> None:
         """The coordinator dies and comes back with what it had made durable; no host is there."""
@@ -199,8 +197,8 @@ class Cluster:
                 self._sessions[host_id] = before
             raise
         self._hellos[host_id] = given
-        for close in [c for c in self.closed if c.session_id == before]:
-            self.closed.remove(close)
+        self.superseded = [close for close in self.closed if close.session_id == before]
+        self.closed = [close for close in self.closed if close.session_id != before]
 
     def session(self, host: str) -> SessionId:
         return self._sessions[HostId(host)]
@@ -298,7 +296,7 @@ class Cluster:
         name = definition.pop("definition", None) or self.define(nodes=nodes, **definition)
         self._count += 1
         submission = Submission(
-            job_name=name,
+            job_name=name.partition(":")[0],
             job_queue=queue,
             job_definition=name,
             depends_on=tuple(JobDependency(job_id=job_id) for job_id in after),

@@ -118,6 +118,7 @@ class Session:
     def break_off(self, *, notice_ms: int) -> None:
         """All that is in flight is lost; each end notices within `notice_ms`."""
         self.cut = True
+        self.agent.host.disturb(self.world.now + notice_ms)
         rng = self.world.rng
         self.world.after(int(rng.random() * notice_ms), self.end_at_agent)
         self.world.after(int(rng.random() * notice_ms), self.end_at_coordinator)
