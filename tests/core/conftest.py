@@ -12,10 +12,11 @@ from tests.core.harness import Cluster
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    """A new cluster; at the end nothing is impossible, and no session was closed unasked."""
+    """A new cluster; at the end its journal tells all of it, and no session was closed unasked."""
     made = Cluster()
     yield made
     made.machine.check()
+    made.replayed()
     assert made.closed == [], "sessions were closed and no hello explains it"
 
 
