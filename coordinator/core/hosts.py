@@ -19,6 +19,7 @@ from coordinator.core.effects import (
 from coordinator.core.errors import Conflict, DuplicateAgent, NotFound
 from coordinator.core.gang import held_node, lose, observe, release
 from coordinator.core.ids import HostId
+from coordinator.core.reservation import remember_stray
 from coordinator.core.state import Host, Presence
 from coordinator.core.states import NodeState
 from coordinator.core.turn import Turn
@@ -33,6 +34,8 @@ def hello(turn: Turn, hello: i.HostHello) -> None:
     host = turn.state.hosts.get(hello.host_id)
     if host is not None and host.facts.agent_uuid != hello.agent_uuid:
         _admit_replacement(turn, host)
+    else:
+        _refuse_stale(turn, hello)
     facts = _facts(hello)
     rebooted = host is not None and host.facts.boot_id != hello.boot_id
     if host is None or host.facts != facts:
@@ -49,6 +52,7 @@ def hello(turn: Turn, hello: i.HostHello) -> None:
         turn.state.sessions.pop(presence.session_id, None)
     turn.state.sessions[hello.session_id] = hello.host_id
     presence.session_id = hello.session_id
+    presence.incarnation = hello.incarnation
     presence.unusable_reason = hello.unusable_reason
     presence.strays = {}
     _contact(turn, hello.host_id, presence)
@@ -92,6 +96,17 @@ def _admit_replacement(turn: Turn, host: Host) -> None:
             f"host id {host_id} belongs to another agent (uuid {host.facts.agent_uuid}), which is "
             f"lost and may still run {', '.join(map(str, host.holds))}; when that machine is "
             f"certainly off, run: muster hosts fence {host_id}"
+        )
+
+
+def _refuse_stale(turn: Turn, hello: i.HostHello) -> None:
+    """A Hello may come late on a connection that its agent has left. What an older process of the
+    agent knew is wrong by now, and its older boot would look like a reboot."""
+    presence = turn.state.presence.get(hello.host_id)
+    if presence is not None and hello.incarnation < presence.incarnation:
+        raise DuplicateAgent(
+            f"host id {hello.host_id}: this Hello is of start {hello.incarnation} of the agent, "
+            f"and start {presence.incarnation} has been heard already; nothing is to be done"
         )
 
 
@@ -170,7 +185,7 @@ def check_host(turn: Turn, host_id: HostId) -> None:
     if turn.now < fenced_at:
         turn.timers.arm("host", host_id, fenced_at)
     else:
-        _release_all(turn, host_id, LEASE_OVER)
+        _give_up(turn, host_id, LEASE_OVER)
 
 
 def _release_all(turn: Turn, host_id: HostId, proof: str) -> None:
@@ -183,6 +198,15 @@ def _release_all(turn: Turn, host_id: HostId, proof: str) -> None:
         lose(turn, job, attempt, node)
         if held_node(turn, host_id, key) is not None:
             release(turn, job, attempt, node, proof)
+
+
+def _give_up(turn: Turn, host_id: HostId, proof: str) -> None:
+    """The jobs need not wait for the host any more. The host itself must still let go, should it
+    speak again on the session that it has: a container that ended may have left something."""
+    given_up = list(turn.state.hosts[host_id].holds)
+    _release_all(turn, host_id, proof)
+    for key in given_up:
+        remember_stray(turn, host_id, key)
 
 
 def drain(turn: Turn, request: i.DrainHost) -> None:
@@ -209,7 +233,7 @@ def fence(turn: Turn, request: i.FenceHost) -> None:
             f"host {request.host_id} is not LOST; only a lost host can be fenced. "
             f"To give it no new work: muster hosts drain {request.host_id}"
         )
-    _release_all(turn, request.host_id, FENCED)
+    _give_up(turn, request.host_id, FENCED)
     turn.touch_host(request.host_id)
 
 

@@ -131,6 +131,8 @@ class HostHello:
     labels: dict[str, str] = field(default_factory=dict)
     observed: tuple[Observation, ...] = ()
     unusable_reason: str = ""
+    incarnation: int = 0
+    """Grows with each start of the agent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

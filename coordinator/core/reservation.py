@@ -50,7 +50,7 @@ def refuse(turn: Turn, job: Job, node: NodeRun, reason: str, *, permanent: bool 
     settings = turn.settings
     backoff_ms = settings.refusal_backoff_ms * 2 ** min(before.count if before else 0, 10)
     backoff_ms = min(backoff_ms, settings.refusal_backoff_max_ms)
-    _remember_stray(turn, node.host_id, NodeKey(job.job_id, attempt.number, node.node_index))
+    remember_stray(turn, node.host_id, NodeKey(job.job_id, attempt.number, node.node_index))
     turn.emit(
         e.NodeRefused(
             job_id=job.job_id,
@@ -83,10 +83,10 @@ def remember_strays(turn: Turn, job: Job, attempt: Attempt) -> None:
     """Every host of a gang that is handed back must say that it has let go."""
     for node in attempt.nodes.values():
         key = NodeKey(job.job_id, attempt.number, node.node_index)
-        _remember_stray(turn, node.host_id, key)
+        remember_stray(turn, node.host_id, key)
 
 
-def _remember_stray(turn: Turn, host_id: HostId, key: NodeKey) -> None:
+def remember_stray(turn: Turn, host_id: HostId, key: NodeKey) -> None:
     """Only an agent with a session can still be at it; another tells us in its next Hello."""
     presence = turn.presence(host_id)
     if presence.session_id is not None:

@@ -146,6 +146,8 @@ class Presence:
     last_contact_ms: int
     """When the newest heartbeat was handled; at a start, the start itself (a fresh lease)."""
     session_id: SessionId | None = None
+    incarnation: int = 0
+    """The agent process that was heard last; an older one speaks only by a late message."""
     seen: bool = False
     lost: bool = False
     unusable_reason: str = ""

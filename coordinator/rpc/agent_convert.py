@@ -50,6 +50,7 @@ def hello(session_id: SessionId, message: pb.Hello) -> i.HostHello:
         labels=dict(message.labels),
         observed=tuple(observation(node) for node in message.observed),
         unusable_reason=message.unusable_reason,
+        incarnation=message.incarnation,
     )
 
 

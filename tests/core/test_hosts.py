@@ -105,6 +105,20 @@ def test_an_unusable_host_gets_no_work(cluster: Cluster) -> None:
     assert cluster.placed(job) == ["h1"]
 
 
+def test_a_late_hello_of_an_older_process_is_refused(cluster: Cluster) -> None:
+    cluster.hosts(1, incarnation=1)
+    job = cluster.submit(1)
+    cluster.run(job)
+    key = cluster.key("h1")
+    cluster.hello("h1", up(key), incarnation=2)
+    for late in ({"incarnation": 1}, {"incarnation": 1, "boot_id": "boot-0"}):
+        with pytest.raises(DuplicateAgent, match="has been heard already"):
+            cluster.hello("h1", **late)
+    assert cluster.is_(job) is JobState.RUNNING
+    cluster.wait(100)
+    assert cluster.is_(job) is JobState.RUNNING
+
+
 # another machine under the same name
 
 
@@ -349,6 +363,22 @@ def test_a_lost_childs_host_that_comes_back_late_is_held_until_it_is_clean(
 
 
 # letting go
+
+
+@pytest.mark.parametrize("fenced", [False, True])
+def test_a_host_given_up_that_speaks_again_lets_go_first(cluster: Cluster, fenced: bool) -> None:
+    """Its session has lived through the silence, so there is no Hello that would tell."""
+    host, key = lose_main(cluster)
+    if fenced:
+        cluster.do(i.FenceHost(host_id=host))
+    cluster.wait(FENCE_AFTER_SECONDS, silent=(host,))
+    assert attempt_starts(cluster)
+    other = cluster.submit(1)
+    cluster.wait(1)
+    assert cluster.wants(host) is Desired.STOP
+    assert cluster.job(other).attempts == []
+    cluster.says(host, Progress.RELEASED, key)
+    assert cluster.placed(other) == [host]
 
 
 def test_silence_on_a_living_connection_forgets_no_leftover(cluster: Cluster) -> None:
