@@ -293,6 +293,7 @@ class Cluster:
         timeout: int | None = None,
         after: tuple[JobId, ...] = (),
         token: str | None = None,
+        job_id: str | None = None,
         **definition: Any,
     ) -> JobId:
         """Define and submit; what is not about the submission is about the definition."""
@@ -309,7 +310,7 @@ class Cluster:
             timeout=JobTimeout(attempt_duration_seconds=timeout) if timeout else None,
             client_token=token,
         )
-        new_job_id = JobId(f"j{self._count}")
+        new_job_id = JobId(job_id or f"j{self._count}")
         given = i.Submit(submission=submission, size_bytes=100, new_job_id=new_job_id)
         return cast("JobId", self.do(given))
 

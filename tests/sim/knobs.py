@@ -24,6 +24,8 @@ SETTINGS = Settings(
 """Shorter than the real ones, in the same proportions: a lease is several times a host's silence,
 which is several heartbeats."""
 SKEW_MAX = 0.001
+SEEDS = 1000
+"""How many a test run plays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.sim.knobs import SEEDS
 from tests.sim.world import World
 
 SEEDS_A_TEST = 25
@@ -15,8 +16,8 @@ SEEDS_A_TEST = 25
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "seeds" not in metafunc.fixturenames:
         return
-    one = metafunc.config.getoption("--sim-seed")
-    count = metafunc.config.getoption("--sim-seeds")
+    one = metafunc.config.getoption("--sim-seed", None)
+    count = metafunc.config.getoption("--sim-seeds", SEEDS)
     chunks = [
         range(first, min(first + SEEDS_A_TEST, count)) for first in range(0, count, SEEDS_A_TEST)
     ]
@@ -26,6 +27,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def test_promises_hold(seeds: range, pytestconfig: pytest.Config) -> None:
-    tell = print if pytestconfig.getoption("--sim-seed") is not None else None
+    tell = print if pytestconfig.getoption("--sim-seed", None) is not None else None
     for seed in seeds:
         World(seed, tell=tell).run()
