@@ -1,7 +1,5 @@
 """What the sqlite journal promises beyond the contract: kill -9, locks, bad files, bounded work."""
 
-
-
 from __future__ import annotations
 
 import asyncio
