@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 PAUSE_FIRST_SECONDS = 0.2
 PAUSE_MAX_SECONDS = 15.0
+"""Until a coordinator has said how often it wants to hear of us; then its heartbeat period, since
+after that long without a word it begins to doubt that we are there."""
 PAUSE_REFUSED_SECONDS = 30.0
 """After a refusal only an operator can change: no use in asking often, and it is logged."""
 _MESSAGE_BYTES = 64 * 1024 * 1024
@@ -76,6 +78,7 @@ class Link:
         self._channel: grpc.aio.Channel | None = None
         self._call: grpc.aio.StreamStreamCall[pb.AgentMessage, pb.CoordinatorMessage] | None = None
         self._restarting = False
+        self._pause_max = PAUSE_MAX_SECONDS
 
     def send(self, message: pb.AgentMessage) -> None:
         """Queue a message of this session; dropped with it, since the next Hello tells all."""
@@ -102,7 +105,7 @@ class Link:
                 logger.error("session refused: coordinator=%s reason=%s", self._target, reason)
                 pause = PAUSE_REFUSED_SECONDS
             else:
-                pause = PAUSE_FIRST_SECONDS if welcomed else min(2 * pause, PAUSE_MAX_SECONDS)
+                pause = PAUSE_FIRST_SECONDS if welcomed else min(2 * pause, self._pause_max)
                 logger.warning("session ended: coordinator=%s reason=%s", self._target, reason)
             # Full jitter: after a restart of the coordinator a thousand agents do not call at once.
             await asyncio.sleep(pause * (0.1 + 0.9 * self._chance()))
@@ -128,6 +131,9 @@ class Link:
             async for message in call:
                 if message.HasField("welcome"):
                     welcomed = True
+                    self._pause_max = max(
+                        message.welcome.heartbeat_period_ms / 1000, PAUSE_FIRST_SECONDS
+                    )
                     self._owner.welcome(message.welcome)
                 else:
                     self._owner.message(message)

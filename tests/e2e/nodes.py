@@ -26,6 +26,10 @@ def who(log: str) -> dict[str, Any]:
     return said
 
 
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
 def pids_of(job_id: str) -> list[int]:
     """Every process on this machine that carries a job's id in its environment."""
     found = []

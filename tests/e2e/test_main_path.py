@@ -8,7 +8,7 @@ import pytest
 
 from muster.v1 import job_pb2
 from tests.e2e.cluster import cluster, definition
-from tests.e2e.nodes import node, pids_of, who
+from tests.e2e.nodes import alive, node, pids_of, who
 from tests.wait import eventually
 
 pytestmark = pytest.mark.limit(120)
@@ -22,10 +22,6 @@ AWS = {
     "AWS_EXECUTION_ENV": "AWS_ECS_EC2",
 }
 EXITED = "Essential container in task exited"
-
-
-def alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
 
 
 async def test_main_alone_first_then_children_with_its_address(tmp_path: Path) -> None:
