@@ -273,7 +273,8 @@ async def test_signals_of_the_command_are_as_a_login_shell_has_them(
     await engine.start(key, new_spec(key, "grep -E '^Sig(Blk|Ign)' /proc/self/status"))
     await engine.wait(key)
     masks = spool.tail(tmp_path / "spool" / key.name, 1000)[1].split()[1::2]
-    assert masks == [b"0" * 16] * 2
+    # Signals 32 and 33 are the C library's own: whoever ignores them, it cannot be undone.
+    assert [int(mask, 16) & ~(0b11 << 31) for mask in masks] == [0, 0]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a file system of one page")
