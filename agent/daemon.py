@@ -76,6 +76,7 @@ class Daemon:
         self._inbox: asyncio.Queue[i.Input] = asyncio.Queue()
         self._machine = Machine()
         self._incarnation = 0
+        """Counts Hellos, in this start and over all before: a late one must be known as older."""
         self._tasks = asyncio.TaskGroup()
         self._preparing: dict[NodeKey, asyncio.Task[None]] = {}
         self._tails_told: dict[NodeKey, None] = {}
@@ -86,7 +87,7 @@ class Daemon:
 
     async def run(self) -> None:
         contents = await asyncio.to_thread(self._ledger.open, self._identity.boot_id)
-        self._incarnation = contents.incarnation
+        self._incarnation = contents.incarnation << 32
         self._machine = Machine(contents.slots)
         try:
             # Everything runs in this group: a defect in any part ends the agent, loudly, and
@@ -260,6 +261,7 @@ class Daemon:
 
     def hello(self) -> pb.Hello:
         self._take(i.HeartbeatSent(seq=i.HELLO_SEQ, at_ms=boot_ms()))
+        self._incarnation += 1
         who = self._identity
         return pb.Hello(
             host_id=who.host_id,

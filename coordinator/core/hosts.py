@@ -100,13 +100,13 @@ def _admit_replacement(turn: Turn, host: Host) -> None:
 
 
 def _refuse_stale(turn: Turn, hello: i.HostHello) -> None:
-    """A Hello may come late on a connection that its agent has left. What an older process of the
-    agent knew is wrong by now, and its older boot would look like a reboot."""
+    """A Hello may come late, on a connection that its agent has left. What it says is wrong by
+    now: a node that it does not name may run, and its older boot would look like a reboot."""
     presence = turn.state.presence.get(hello.host_id)
     if presence is not None and hello.incarnation < presence.incarnation:
         raise DuplicateAgent(
-            f"host id {hello.host_id}: this Hello is of start {hello.incarnation} of the agent, "
-            f"and start {presence.incarnation} has been heard already; nothing is to be done"
+            f"host id {hello.host_id}: a newer Hello of this agent has been heard already "
+            f"({presence.incarnation}, this is {hello.incarnation}); the newer session goes on"
         )
 
 

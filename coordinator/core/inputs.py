@@ -132,7 +132,7 @@ class HostHello:
     observed: tuple[Observation, ...] = ()
     unusable_reason: str = ""
     incarnation: int = 0
-    """Grows with each start of the agent."""
+    """Grows with each Hello of the agent, over its restarts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

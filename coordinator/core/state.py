@@ -147,7 +147,7 @@ class Presence:
     """When the newest heartbeat was handled; at a start, the start itself (a fresh lease)."""
     session_id: SessionId | None = None
     incarnation: int = 0
-    """The agent process that was heard last; an older one speaks only by a late message."""
+    """Of the newest Hello; an older one can only be late."""
     seen: bool = False
     lost: bool = False
     unusable_reason: str = ""

@@ -105,7 +105,7 @@ def test_an_unusable_host_gets_no_work(cluster: Cluster) -> None:
     assert cluster.placed(job) == ["h1"]
 
 
-def test_a_late_hello_of_an_older_process_is_refused(cluster: Cluster) -> None:
+def test_a_late_hello_is_refused(cluster: Cluster) -> None:
     cluster.hosts(1, incarnation=1)
     job = cluster.submit(1)
     cluster.run(job)

@@ -52,6 +52,7 @@ class Knobs:
     start_fails: float
     engine_gone: float
     unclean: float
+    late: float
 
     @classmethod
     def draw(cls, rng: Random) -> Knobs:
@@ -82,6 +83,7 @@ class Knobs:
             start_fails=chance(0.1, 0.2),
             engine_gone=chance(0.05, 0.2),
             unclean=chance(0.1, 0.4),
+            late=chance(0.1, 0.4),
         )
 
     def __str__(self) -> str:

@@ -39,6 +39,8 @@ class Session:
         self.open_at_agent = True
         self.open_at_coordinator = True
         self.cut = False
+        self.late = False
+        """What the agent had sent when it was cut still arrives: its kernel goes on trying."""
         self._last_up_ms = 0
         self._last_down_ms = 0
         self._outbox: dict[type, Effect] = {}
@@ -55,7 +57,9 @@ class Session:
 
     def _arrive_up(self, data: bytes) -> None:
         coordinator = self.world.coordinator
-        if self.cut or self.coordinator_life != coordinator.life or not self.open_at_coordinator:
+        if (self.cut and not self.late) or self.coordinator_life != coordinator.life:
+            return
+        if not self.open_at_coordinator:
             return
         coordinator.receive(self, pb.AgentMessage.FromString(data))
 
@@ -115,9 +119,20 @@ class Session:
         self._last_up_ms = self._arrival(self._last_up_ms)
         self.world.at(self._last_up_ms, self.end_at_coordinator)
 
+    def give_up(self, hello: pb.Hello) -> None:
+        """A Hello is stuck: the agent leaves the connection, and it arrives all the same."""
+        rng = self.world.rng
+        self.agent.host.disturb(self.world.now + 20_000)
+        self._last_up_ms = self.world.now + rng.randint(1_000, 15_000)
+        self.send_up(pb.AgentMessage(hello=hello))
+        self.cut = self.late = True
+        self.world.after(rng.randint(10, 2_000), self.end_at_agent)
+        self.world.after(rng.randint(20_000, 60_000), self.end_at_coordinator)
+
     def break_off(self, *, notice_ms: int) -> None:
         """All that is in flight is lost; each end notices within `notice_ms`."""
         self.cut = True
+        self.late = self.world.chance(self.world.knobs.late)
         self.agent.host.disturb(self.world.now + notice_ms)
         rng = self.world.rng
         self.world.after(int(rng.random() * notice_ms), self.end_at_agent)

@@ -33,6 +33,7 @@ class SimAgent:
         contents = host.ledger.open(self.boot_id)
         self.contents = contents
         self.machine = Machine(contents.slots)
+        self._incarnation = contents.incarnation << 32
         self.session: Session | None = None
         self._unusable_reason = "the agent is starting"
         self._inbox: list[i.Input] = []
@@ -187,7 +188,12 @@ class SimAgent:
         self.session = Session(self.world, self, session_id)
         self.world.coordinator.dialled(self.session)
         self.take(i.HeartbeatSent(seq=i.HELLO_SEQ, at_ms=self.host.clock()))
-        self.session.send_up(pb.AgentMessage(hello=self._hello()))
+        session, hello = self.session, self._hello()
+        if self.world.faults.active and self.world.chance(self.world.knobs.late):
+            self.world.note(f"{self.host.host_id} hello {session_id} gets stuck")
+            session.give_up(hello)
+        else:
+            session.send_up(pb.AgentMessage(hello=hello))
 
     def link_ended(self, session: Session) -> None:
         if self.alive and session is self.session:
@@ -198,11 +204,12 @@ class SimAgent:
 
     def _hello(self) -> pb.Hello:
         slots = self.machine.state.slots.values()
+        self._incarnation += 1
         return pb.Hello(
             host_id=self.host.host_id,
             agent_uuid=f"agent of {self.host.host_id}",
             boot_id=self.boot_id,
-            incarnation=self.contents.incarnation,
+            incarnation=self._incarnation,
             version="sim",
             resources=pb.Resources(
                 vcpus=self.host.vcpus,

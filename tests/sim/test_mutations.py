@@ -1,12 +1,16 @@
 """The simulator can fail: take a rule away, and some seed notices.
 
 Each mutation removes one rule that a promise rests on. A mutation that no seed catches means that
-the world never gets into the trouble which the rule is for, or that nobody looks.
+the world never gets into the trouble which the rule is for, or that nobody looks. A focus makes
+that trouble frequent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+from typing import Any
 
 import pytest
 
@@ -21,11 +25,13 @@ from coordinator.core.settings import Settings
 from coordinator.core.state import Attempt, ClusterState, Job, NodeRun
 from coordinator.core.states import Desired, NodeState
 from coordinator.core.turn import Turn
+from tests.sim.knobs import Knobs
 from tests.sim.sim_coordinator import SimCoordinator
 from tests.sim.world import BrokenPromise, World
 
 Patch = pytest.MonkeyPatch
-SEEDS = range(400)
+Focus = dict[str, Any]
+SEEDS = range(300)
 
 
 def children_start_with_main(patch: Patch) -> None:
@@ -91,11 +97,9 @@ def the_fence_does_not_wait_for_the_grace(patch: Patch) -> None:
     patch.setattr(Settings, "fence_after_ms", soon)
 
 
-def the_lease_runs_from_the_acknowledgement(patch: Patch) -> None:
-    """As if the coordinator, too, counted from when its answer arrived."""
-
+def the_agents_lease_is_longer_than_the_coordinators(patch: Patch) -> None:
     def acked(self: agent_machine.Machine, seq: int) -> None:
-        self.state.last_contact_ms = self._now + 40_000
+        self.state.last_contact_ms = self._now + 80_000
 
     patch.setattr(agent_machine.Machine, "_acked", acked)
 
@@ -210,38 +214,48 @@ def an_unclean_host_is_released(patch: Patch) -> None:
     patch.setattr(agent_machine.Machine, "_removed", removed)
 
 
+def a_late_hello_is_taken(patch: Patch) -> None:
+    patch.setattr(hosts, "_refuse_stale", lambda turn, hello: None)
+
+
 def a_dropped_vote_is_not_replaced(patch: Patch) -> None:
     patch.setattr(scheduler, "_complete_vote", lambda turn, job, free: None)
 
 
-MUTATIONS = (
-    children_start_with_main,
-    main_starts_before_all_have_voted,
-    the_next_attempt_does_not_wait,
-    a_lost_host_is_free_of_its_nodes,
-    hosts_are_released_on_intent,
-    the_agent_ignores_its_lease,
-    the_fence_does_not_wait_for_the_grace,
-    the_lease_runs_from_the_acknowledgement,
-    a_release_is_forgotten_before_it_is_acknowledged,
-    children_are_told_their_own_address,
-    main_is_told_its_address,
-    a_host_takes_two_nodes,
-    effects_are_visible_before_their_facts_are_durable,
-    a_fact_is_not_journaled,
-    an_ended_job_ends_again,
-    children_are_not_stopped_with_main,
-    an_unclean_host_is_released,
-    a_dropped_vote_is_not_replaced,
-)
+CUT_OFF: Focus = {"hosts": 5, "jobs": 3, "life_ms": 300_000, "cut_every_ms": 40_000}
+"""Hosts that fall silent while they have work, and others to take it over."""
+BROKEN_LINES: Focus = {"hosts": 4, "drop_every_ms": 15_000, "late": 0.4, "life_ms": 40_000}
+
+MUTATIONS: dict[Callable[[Patch], None], Focus] = {
+    children_start_with_main: {},
+    main_starts_before_all_have_voted: {},
+    the_next_attempt_does_not_wait: {},
+    a_lost_host_is_free_of_its_nodes: CUT_OFF,
+    hosts_are_released_on_intent: {},
+    the_agent_ignores_its_lease: CUT_OFF,
+    the_fence_does_not_wait_for_the_grace: CUT_OFF,
+    the_agents_lease_is_longer_than_the_coordinators: CUT_OFF,
+    a_release_is_forgotten_before_it_is_acknowledged: BROKEN_LINES,
+    children_are_told_their_own_address: {},
+    main_is_told_its_address: {},
+    a_host_takes_two_nodes: {},
+    effects_are_visible_before_their_facts_are_durable: {},
+    a_fact_is_not_journaled: {},
+    an_ended_job_ends_again: {"user_every_ms": 10_000},
+    children_are_not_stopped_with_main: {},
+    an_unclean_host_is_released: {"unclean": 0.4},
+    a_late_hello_is_taken: BROKEN_LINES,
+    a_dropped_vote_is_not_replaced: {},
+}
 
 
 @pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutate: mutate.__name__)
 def test_a_rule_taken_away_is_noticed(mutate: Callable[[Patch], None], monkeypatch: Patch) -> None:
     mutate(monkeypatch)
     for seed in SEEDS:
+        knobs = replace(Knobs.draw(Random(seed)), **MUTATIONS[mutate])
         try:
-            World(seed).run()
+            World(seed, knobs=knobs).run()
         except BrokenPromise:
             return
     pytest.fail(f"{len(SEEDS)} seeds did not notice that {mutate.__name__}")

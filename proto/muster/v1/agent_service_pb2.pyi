@@ -217,7 +217,7 @@ class Hello(google.protobuf.message.Message):
     boot_id: builtins.str
     """The machine's boot id; a new one proves that nothing of before runs."""
     incarnation: builtins.int
-    """Grows with each start of the agent process."""
+    """Grows with each Hello of the agent, over its restarts: an older one is late, and is refused."""
     version: builtins.str
     """The agent's version."""
     private_ipv4_address: builtins.str
