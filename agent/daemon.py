@@ -142,11 +142,18 @@ class Daemon:
     async def _own_machine(self) -> None:
         while True:
             effects = await self._next_effects()
-            keep = {e.slot.key: e.slot for e in effects if isinstance(e, f.KeepSlot)}
-            forget = [e.key for e in effects if isinstance(e, f.ForgetSlot)]
+            keep: dict[NodeKey, Slot] = {}
+            forget: dict[NodeKey, None] = {}
+            for effect in effects:
+                # The last word on a slot counts: one may be forgotten and made anew in one batch.
+                if isinstance(effect, f.KeepSlot):
+                    keep[effect.slot.key] = effect.slot
+                    forget.pop(effect.slot.key, None)
+                elif isinstance(effect, f.ForgetSlot):
+                    forget[effect.key] = None
+                    keep.pop(effect.key, None)
             if keep or forget:
-                kept = [slot for key, slot in keep.items() if key not in forget]
-                await asyncio.to_thread(self._ledger.save, kept, forget)
+                await asyncio.to_thread(self._ledger.save, list(keep.values()), list(forget))
             if forget:
                 in_use = list(self._machine.state.slots)
                 await asyncio.to_thread(self._logs.prune, in_use)
@@ -161,9 +168,12 @@ class Daemon:
             async with asyncio.timeout(timeout):
                 inputs = [await self._inbox.get()]
         except TimeoutError:
-            inputs = [i.Tick()]
+            inputs = []
         while not self._inbox.empty():
             inputs.append(self._inbox.get_nowait())
+        if deadline is not None and deadline <= boot_ms():
+            # Also when the inbox is never empty: a lease ends on time.
+            inputs.append(i.Tick())
         effects: list[f.Effect] = []
         for given in inputs:
             effects += self._machine.step(given, boot_ms())

@@ -125,10 +125,10 @@ class Daemon:
             batch = await self._next_batch()
             inputs = [waiting.given for waiting in batch if waiting.given is not None]
             now = self._clock.now()
-            if not inputs:
-                deadline = self._machine.next_deadline()
-                if deadline is not None and deadline <= now:
-                    inputs = [i.Tick()]
+            deadline = self._machine.next_deadline()
+            if deadline is not None and deadline <= now:
+                # Last, so that a heartbeat in the same batch counts before its host is doubted.
+                inputs.append(i.Tick())
             step = self._machine.step(inputs, now) if inputs else Step()
             await self._commit(step)
             self._answer(batch, step)

@@ -104,7 +104,8 @@ def _ahead_of(state: ClusterState, job: Job) -> Job | None:
 def _shortage(state: ClusterState, job: Job) -> str:
     verdicts = [_verdict(state, job, host_id) for host_id in sorted(state.hosts)]
     usable = sum(verdict.usable for verdict in verdicts)
-    sentence = f"needs {job.spec.num_nodes} free hosts; {usable} of {len(verdicts)} can take a node"
+    needed = _hosts(job.spec.num_nodes, "free host")
+    sentence = f"needs {needed}; {usable} of {len(verdicts)} can take a node"
     reasons: dict[str, list[str]] = {}
     for verdict in verdicts:
         if not verdict.usable:
@@ -213,14 +214,19 @@ def _summary(job: Job) -> str:
     return f"The job does not wait: it is {job.state}"
 
 
+def _hosts(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def _needs(job: Job) -> tuple[str, ...]:
     spec = job.spec
-    needs = [f"{spec.num_nodes} hosts of {spec.instance_type or 'any one'} instance type, at once"]
+    kind = f"instance type {spec.instance_type}" if spec.instance_type else "any one instance type"
+    needs = [f"{_hosts(spec.num_nodes, 'host')} of {kind}, at once"]
     for group in spec.groups:
         if group.nodes:
             gpus = f", {group.gpus} GPUs" if group.gpus else ""
             needs.append(
-                f"nodes {group.target_nodes}: {len(group.nodes)} hosts with {group.vcpus} vCPUs, "
-                f"{group.memory_mib} MiB of memory{gpus}"
+                f'for nodes "{group.target_nodes}" {_hosts(len(group.nodes), "host")} with '
+                f"{group.vcpus} vCPUs, {group.memory_mib} MiB of memory{gpus}"
             )
     return tuple(needs)

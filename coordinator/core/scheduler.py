@@ -40,11 +40,18 @@ def free_hosts(state: ClusterState) -> dict[HostId, e.HostRegistered]:
 
 def schedule(turn: Turn) -> None:
     """One pass: first complete the gangs that vote, then place jobs."""
-    free = free_hosts(turn.state)
     queues = sorted(turn.state.queues.values(), key=lambda queue: (-queue.priority, queue.name))
-    for queue in queues:
-        for job_id in list(queue.live):
-            _complete_vote(turn, turn.state.jobs[job_id], free)
+    waiting = any(queue.runnable for queue in queues)
+    voting = [
+        job
+        for queue in queues
+        for job in map(turn.state.jobs.__getitem__, queue.live)
+        if job.current is not None and missing_nodes(job, job.current)
+    ]
+    # Looking at every host is what a pass costs; when nobody waits, nobody need be looked at.
+    free = free_hosts(turn.state) if waiting or voting else {}
+    for job in voting:
+        _complete_vote(turn, job, free)
     for queue in queues:
         _place_in_order(turn, queue, free)
 
@@ -67,8 +74,6 @@ def _complete_vote(turn: Turn, job: Job, free: dict[HostId, e.HostRegistered]) -
     if attempt is None or attempt.started:
         return
     missing = missing_nodes(job, attempt)
-    if not missing:
-        return
     kept = next(iter(attempt.nodes.values()), None)
     instance_type = turn.state.hosts[kept.host_id].facts.instance_type if kept else None
     placements = place(job.spec, missing, _askable(turn, job, free), instance_type)

@@ -44,7 +44,7 @@ def test_too_few_hosts(cluster: Cluster) -> None:
     assert verdict(cluster, job, "h1") == "can take a node now"
     assert explained(cluster, job).needs == (
         "3 hosts of any one instance type, at once",
-        "nodes 0:: 3 hosts with 1 vCPUs, 64 MiB of memory",
+        'for nodes "0:" 3 hosts with 1 vCPUs, 64 MiB of memory',
     )
 
 

@@ -73,6 +73,7 @@ async def test_a_job_by_grpcurl_alone(tmp_path: Path) -> None:
 @pytest.mark.real("grpcurl")
 async def test_refusals_by_grpcurl_name_the_member(tmp_path: Path) -> None:
     async with cluster(tmp_path) as c:
+        await c.until_hosts({})
         body = definition("bad", {"0:": node("exit", "0")}, num_nodes=2)
         body["ecsProperties"] = {"taskProperties": []}
         method = "muster.v1.JobService/RegisterJobDefinition"

@@ -181,7 +181,7 @@ async def test_why_a_job_waits_and_how_it_ended(
 
     waiting = await explain()
     assert waiting.status_reason == waiting.summary
-    assert waiting.needs[1] == "nodes 0:: 3 hosts with 2 vCPUs, 512 MiB of memory"
+    assert waiting.needs[1] == 'for nodes "0:" 3 hosts with 2 vCPUs, 512 MiB of memory'
     assert [(verdict.host_id, verdict.usable) for verdict in waiting.hosts] == [
         ("h-1", True),
         ("h-2", True),
