@@ -137,6 +137,12 @@ class Daemon:
         self._link.restart()
 
     def _take(self, given: i.Input) -> None:
+        if isinstance(given, i.PrepareFailed | i.StartFailed | i.StopFailed | i.RemoveFailed):
+            logger.warning("%s: node=%s %s", type(given).__name__, given.key.name, given.reason)
+        elif isinstance(given, i.Ended):
+            logger.info(
+                "Ended: node=%s exit_code=%s %s", given.key.name, given.exit_code, given.reason
+            )
         self._inbox.put_nowait(given)
 
     async def _own_machine(self) -> None:
@@ -180,6 +186,10 @@ class Daemon:
         return effects
 
     def _act(self, effect: f.Effect) -> None:
+        if isinstance(effect, f.Prepare | f.Start | f.Stop | f.Remove):
+            slot = self._machine.state.slots.get(effect.key)
+            why = slot.reason if slot is not None else ""
+            logger.info("%s: node=%s %s", type(effect).__name__, effect.key.name, why)
         match effect:
             case f.Report():
                 self._report(effect)

@@ -6,10 +6,11 @@ Knows the wire and nothing of what a node is. Must not import an engine or the l
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
-from typing import Protocol, cast
+from collections.abc import AsyncGenerator, Callable
+from typing import Generic, Protocol, TypeVar, cast
 
 import grpc
 
@@ -20,12 +21,16 @@ from muster.v1 import agent_service_pb2_grpc as pb_grpc
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 PAUSE_FIRST_SECONDS = 0.2
 PAUSE_MAX_SECONDS = 15.0
 """Until a coordinator has said how often it wants to hear of us; then its heartbeat period, since
 after that long without a word it begins to doubt that we are there."""
 PAUSE_REFUSED_SECONDS = 30.0
 """After a refusal only an operator can change: no use in asking often, and it is logged."""
+_PIECES_AHEAD = 4
+"""Pieces of output read before gRPC has taken the first: enough to keep the stream busy."""
 _MESSAGE_BYTES = 64 * 1024 * 1024
 CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", _MESSAGE_BYTES),
@@ -40,6 +45,42 @@ CHANNEL_OPTIONS = [
     # Many agents in one process, as in tests, must not share one connection.
     ("grpc.use_local_subchannel_pool", 1),
 ]
+
+
+class _Requests(Generic[T]):
+    """What a call sends, in order. Not a generator, and ended by us: gRPC goes on waiting for the
+    next request of a call that has failed, and a generator that waits cannot be closed."""
+
+    def __init__(self, ahead: int = 0) -> None:
+        """`ahead` bounds how much `put` lets wait; 0 is no bound."""
+        self._queue: asyncio.Queue[T | None] = asyncio.Queue()
+        self._room = asyncio.Semaphore(ahead) if ahead else None
+
+    def put_nowait(self, request: T) -> None:
+        self._queue.put_nowait(request)
+
+    async def put(self, request: T) -> None:
+        if self._room is not None:
+            await self._room.acquire()
+        self._queue.put_nowait(request)
+
+    def end(self) -> None:
+        """No more: what is queued is still sent, if the call is still there. Idempotent."""
+        self._queue.put_nowait(None)
+
+    def __aiter__(self) -> _Requests[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        request = await self._queue.get()
+        if request is None:
+            raise StopAsyncIteration
+        if self._room is not None:
+            self._room.release()
+        return request
+
+
+SessionCall = grpc.aio.StreamStreamCall[pb.AgentMessage, pb.CoordinatorMessage]
 
 
 def _stub(channel: grpc.aio.Channel) -> pb_grpc.AgentServiceAsyncStub:
@@ -74,9 +115,9 @@ class Link:
         self._tls = tls
         self._owner = owner
         self._chance = chance
-        self._outgoing: asyncio.Queue[pb.AgentMessage] = asyncio.Queue()
+        self._outgoing: _Requests[pb.AgentMessage] = _Requests()
         self._channel: grpc.aio.Channel | None = None
-        self._call: grpc.aio.StreamStreamCall[pb.AgentMessage, pb.CoordinatorMessage] | None = None
+        self._call: SessionCall | None = None
         self._restarting = False
         self._pause_max = PAUSE_MAX_SECONDS
 
@@ -122,9 +163,9 @@ class Link:
 
     async def _session(self, channel: grpc.aio.Channel) -> tuple[bool, bool, str]:
         """One session: (was it welcomed, was it refused for good, why did it end)."""
-        self._outgoing = asyncio.Queue()
+        self._outgoing = _Requests()
         self.send(pb.AgentMessage(hello=self._owner.hello()))
-        call = _stub(channel).Session(self._requests(self._outgoing))
+        call = _stub(channel).Session(self._outgoing)
         self._call, self._restarting = call, False
         welcomed = False
         try:
@@ -157,18 +198,28 @@ class Link:
         finally:
             self._call = None
             call.cancel()
+            self._outgoing.end()
 
-    async def _requests(
-        self, outgoing: asyncio.Queue[pb.AgentMessage]
-    ) -> AsyncIterator[pb.AgentMessage]:
-        while True:
-            yield await outgoing.get()
-
-    async def deliver_log(self, pieces: AsyncIterator[pb.DeliverLogRequest]) -> None:
+    async def deliver_log(self, pieces: AsyncGenerator[pb.DeliverLogRequest]) -> None:
         """Deliver one log in a stream of its own; ends early when its reader has gone."""
         if self._channel is None:
             return
+        requests: _Requests[pb.DeliverLogRequest] = _Requests(_PIECES_AHEAD)
+        feeder = asyncio.create_task(_feed(requests, pieces))
         try:
-            await _stub(self._channel).DeliverLog(pieces)
+            await _stub(self._channel).DeliverLog(requests)
         except grpc.aio.AioRpcError as error:
             logger.info("log delivery ended: %s: %s", error.code().name, error.details())
+        finally:
+            feeder.cancel()
+            await asyncio.wait((feeder,))
+            requests.end()
+
+
+async def _feed(
+    requests: _Requests[pb.DeliverLogRequest], pieces: AsyncGenerator[pb.DeliverLogRequest]
+) -> None:
+    async with contextlib.aclosing(pieces):
+        async for piece in pieces:
+            await requests.put(piece)
+    requests.end()

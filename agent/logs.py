@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 
 from agent import spool
@@ -52,13 +53,14 @@ class LogDesk:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _pieces(self, request: pb.LogRequest) -> AsyncIterator[pb.DeliverLogRequest]:
+    async def _pieces(self, request: pb.LogRequest) -> AsyncGenerator[pb.DeliverLogRequest]:
         """Everything asked for, and then the word that it was everything."""
-        async for piece in self._output(request):
-            yield piece
+        async with aclosing(self._output(request)) as output:
+            async for piece in output:
+                yield piece
         yield pb.DeliverLogRequest(request_id=request.request_id, complete=True)
 
-    async def _output(self, request: pb.LogRequest) -> AsyncIterator[pb.DeliverLogRequest]:
+    async def _output(self, request: pb.LogRequest) -> AsyncGenerator[pb.DeliverLogRequest]:
         key = NodeKey(job_id=request.job_id, attempt=request.attempt, node_index=request.node_index)
         directory = self._dir / key.name
         if NodeKey.parse(key.name) != key or not directory.is_dir():
@@ -74,9 +76,10 @@ class LogDesk:
         # The first message names the request, also when there is no output (yet).
         yield pb.DeliverLogRequest(request_id=request.request_id, offset=offset)
         if request.follow:
-            async for at, data in follow(directory, offset):
-                for piece in _cut(request.request_id, at, data):
-                    yield piece
+            async with aclosing(follow(directory, offset)) as output:
+                async for at, data in output:
+                    for piece in _cut(request.request_id, at, data):
+                        yield piece
             return
         _, end = spool.bounds(directory)
         while offset < end:

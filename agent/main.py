@@ -69,6 +69,10 @@ async def _identity(settings: AgentConfig) -> Identity:
 
 
 async def _run(settings: AgentConfig) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stopped.set)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     daemon = Daemon(
         identity=await _identity(settings),
@@ -78,10 +82,6 @@ async def _run(settings: AgentConfig) -> None:
         ledger=SqliteLedger(settings.data_dir),
         logs=LogDesk(settings.data_dir / "spool", settings.spool_total_mib * MIB),
     )
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stopped.set)
     running = asyncio.create_task(daemon.run())
     ready = asyncio.create_task(daemon.ready.wait())
     ready.add_done_callback(lambda task: None if task.cancelled() else notify.ready())

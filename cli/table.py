@@ -18,6 +18,7 @@ _GREEN, _RED, _YELLOW, _CYAN, _DIM = "32", "31", "33", "36", "2"
 _COLOURS = {
     "SUCCEEDED": _GREEN,
     "FREE": _GREEN,
+    "UNUSABLE": _RED,
     "ACTIVE": _GREEN,
     "ENABLED": _GREEN,
     "RUNNING": _CYAN,

@@ -18,12 +18,22 @@ from typing import TypeVar, cast
 from coordinator.core import inputs as i
 from coordinator.core.effects import Stamped, Step
 from coordinator.core.errors import NotFound, Rejected
-from coordinator.core.events import ALL_EVENTS, Event, stream_of
+from coordinator.core.events import (
+    ALL_EVENTS,
+    Event,
+    JobEvent,
+    NodeExited,
+    NodePrepared,
+    NodeReleased,
+    NodeRunning,
+    stream_of,
+)
 from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
 from coordinator.core.machine import Machine
 from coordinator.core.settings import Settings
 from coordinator.core.state import ClusterState, Ended, Job
 from coordinator.core.states import JobState
+from coordinator.core.story import tell
 from coordinator.journal.codec import EventCodec, decode, encode
 from coordinator.journal.port import Batch, Entry, Journal, LogTail, Record, RecordQuery
 from coordinator.rpc.log_relay import LogRelay
@@ -39,6 +49,7 @@ INBOX_MAX = 20_000
 """Room for every host of a large cluster to report a few times while one commit is slow."""
 BATCH_MAX = 1_000
 """Inputs in one step: enough to share a commit, few enough to answer in time."""
+_ORDINARY = (NodePrepared, NodeRunning, NodeExited, NodeReleased)
 RETENTION_PERIOD_MS = 3_600_000
 FORGET_AT_ONCE = 200
 
@@ -131,6 +142,7 @@ class Daemon:
                 inputs.append(i.Tick())
             step = self._machine.step(inputs, now) if inputs else Step()
             await self._commit(step)
+            self._log(step)
             self._answer(batch, step)
             for effect in step.effects:
                 outbox = self._outboxes.get(effect.session_id)
@@ -193,6 +205,19 @@ class Daemon:
                 + [entry.stream for entry in entries if entry.kind == "QueueDeleted"],
             )
         )
+
+    def _log(self, step: Step) -> None:
+        """The story as operators read it. A node's ordinary steps are for debugging: there are a
+        thousand of them in a large job."""
+        for stamped in step.events:
+            event = stamped.event
+            if isinstance(event, JobEvent):
+                kind, message, node = tell(event)
+                level = logging.DEBUG if isinstance(event, _ORDINARY) else logging.INFO
+                where = event.job_id if node is None else f"{event.job_id}#{node}"
+                logger.log(level, "%s: job=%s %s", kind, where, message)
+            else:
+                logger.info("%s: %s", type(event).__name__, event)
 
     def _answer(self, batch: list[_Waiting], step: Step) -> None:
         replies = iter(step.replies)

@@ -38,6 +38,11 @@ def _settings(settings: CoordinatorConfig) -> Settings:
 
 
 async def _run(settings: CoordinatorConfig) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        # Before the replay, which may take a while: it ends cleanly from here on.
+        loop.add_signal_handler(signum, stopped.set)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     journal = await SqliteJournal.open(settings.data_dir / "journal.db")
     daemon = Daemon(journal, _settings(settings), settings.retention_days)
@@ -53,7 +58,7 @@ async def _run(settings: CoordinatorConfig) -> None:
         port = await server.start(settings.listen, settings.tls)
         logger.info("listening: address=%s port=%d", settings.listen.host, port)
         try:
-            await _serve(daemon)
+            await _serve(daemon, stopped)
         finally:
             notify.stopping()
             await server.stop(STOP_SECONDS)
@@ -61,12 +66,8 @@ async def _run(settings: CoordinatorConfig) -> None:
         await daemon.close()
 
 
-async def _serve(daemon: Daemon) -> None:
+async def _serve(daemon: Daemon, stopped: asyncio.Event) -> None:
     """Until SIGTERM, or until the daemon cannot go on."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stopped.set)
     running = asyncio.create_task(daemon.run())
     stopping = asyncio.create_task(stopped.wait())
     notify.ready()

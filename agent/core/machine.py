@@ -32,6 +32,7 @@ UNKNOWN_GRACE_MS = 60_000
 notice that a coordinator came up with the wrong data directory."""
 RETRY_FIRST_MS = 1_000
 RETRY_MAX_MS = 60_000
+UNKNOWN = "MusterUnknownContainerError: the coordinator does not know this container"
 _RANK = {Desired.PREPARE: 0, Desired.RUN: 1, Desired.STOP: 2}
 LEASE_OVER = "MusterLeaseError: no contact with the coordinator for {seconds} s"
 
@@ -182,6 +183,7 @@ class Machine:
             self.state.unknown_since_ms = None
             for slot in list(self.state.slots.values()):
                 if not slot.known:
+                    slot.reason = slot.reason or UNKNOWN
                     self._want(slot, Desired.STOP)
 
     # what is wanted

@@ -300,13 +300,19 @@ def _node_running(state: ClusterState, event: e.NodeRunning, at_ms: int) -> None
 
 def _node_stop_requested(state: ClusterState, event: e.NodeStopRequested, at_ms: int) -> None:
     _, attempt = _attempt(state, event.job_id, event.attempt)
-    attempt.nodes[event.node_index].stop_reason = event.reason
+    node = attempt.nodes[event.node_index]
+    node.stop_reason = event.reason
+    node.since_ms = at_ms
 
 
 def _node_exited(state: ClusterState, event: e.NodeExited, at_ms: int) -> None:
-    _, attempt = _attempt(state, event.job_id, event.attempt)
+    job, attempt = _attempt(state, event.job_id, event.attempt)
     node = attempt.nodes[event.node_index]
-    success = event.exit_code == 0 and node.stop_reason is None
+    # The job mirrors its main, so a main that was made to end does not end well, whatever its code.
+    made_to_end = node.stop_reason is not None or (
+        attempt.stop_cause is not None and event.node_index == job.spec.main_node
+    )
+    success = event.exit_code == 0 and not made_to_end
     _move_node(node, "NodeExited", NodeState.SUCCEEDED if success else NodeState.FAILED, at_ms)
     node.stopped_at_ms = at_ms
     node.exit_code = event.exit_code
@@ -338,8 +344,16 @@ def _node_released(state: ClusterState, event: e.NodeReleased, at_ms: int) -> No
     _let_go(state, job, attempt, node)
 
 
+def _begin_to_stop(attempt: Attempt, at_ms: int) -> None:
+    """People see such nodes as STOPPING, since now."""
+    for node in attempt.nodes.values():
+        if node.state in (NodeState.STARTING, NodeState.RUNNING):
+            node.since_ms = at_ms
+
+
 def _attempt_stop_requested(state: ClusterState, event: e.AttemptStopRequested, at_ms: int) -> None:
     job, attempt = _attempt(state, event.job_id, event.attempt)
+    _begin_to_stop(attempt, at_ms)
     attempt.stop_cause = event.cause
     attempt.stopped_by_user = event.by_user
     job.terminated = job.terminated or event.by_user
@@ -347,6 +361,8 @@ def _attempt_stop_requested(state: ClusterState, event: e.AttemptStopRequested, 
 
 def _attempt_ended(state: ClusterState, event: e.AttemptEnded, at_ms: int) -> None:
     job, attempt = _attempt(state, event.job_id, event.attempt)
+    if attempt.stop_cause is None:
+        _begin_to_stop(attempt, at_ms)
     attempt.over = True
     attempt.stopped_at_ms = at_ms
     attempt.exit_code = event.exit_code

@@ -60,6 +60,8 @@ def waiting_code(state: ClusterState, job: Job) -> str:
     wanted = [
         facts for facts in known.values() if job.spec.instance_type in (None, facts.instance_type)
     ]
+    if known and not wanted:
+        return REQUIREMENT
     groups = [group for group in job.spec.groups if group.nodes]
     if wanted and not any(not shortfall(g, facts) for g in groups for facts in wanted):
         return REQUIREMENT

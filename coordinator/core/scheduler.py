@@ -1,7 +1,8 @@
 """Policy for who is next: queues by priority, jobs in order, gangs all or none.
 
-The head of a queue holds up the jobs behind it (aws-batch-spec section 13); a job that only waits
-for an old attempt of its own to be gone does not, since no capacity would help it. No I/O.
+The head of a queue holds up the jobs behind it (aws-batch-spec section 13), and keeps the hosts it
+could use from queues of lower priority. A job that only waits for an old attempt of its own to be
+gone, or to ask hosts again that refused it, does neither, since no capacity would help it. No I/O.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from coordinator.core import events as e
 from coordinator.core.ending import end_dependents_of, fail_job
 from coordinator.core.explain import waiting_code
 from coordinator.core.ids import HostId
-from coordinator.core.placement import place
+from coordinator.core.placement import place, shortfall
 from coordinator.core.reservation import abandon, missing_nodes, replace, reserve
 from coordinator.core.state import ClusterState, HeadSince, Job, Queue
 from coordinator.core.turn import Turn
@@ -92,14 +93,37 @@ def _place_in_order(turn: Turn, queue: Queue, free: dict[HostId, e.HostRegistere
         job = turn.state.jobs[job_id]
         if job.unsettled:
             continue
-        placements = place(job.spec, range(job.spec.num_nodes), _askable(turn, job, free))
+        everyone = range(job.spec.num_nodes)
+        placements = place(job.spec, everyone, _askable(turn, job, free))
+        if placements is None and job.refusals and place(job.spec, everyone, free):
+            continue  # it waits to ask hosts again that refused it; no capacity would help it
         if placements is None:
             head = job
             break
         reserve(turn, job, placements)
         for placement in placements:
             free.pop(placement.host_id)
+    if head is not None:
+        _keep_for(turn, head, free)
     _watch_head(turn, queue, head)
+
+
+def _keep_for(turn: Turn, head: Job, free: dict[HostId, e.HostRegistered]) -> None:
+    """Take out of `free` what a waiting head could use, or a stream of small jobs in queues of
+    lower priority would keep a large one waiting for ever. A head that the hosts which are there
+    could not run, were they all free, keeps nothing."""
+    present = {
+        host_id: turn.state.hosts[host_id].facts
+        for host_id, presence in turn.state.presence.items()
+        if presence.session_id is not None and not presence.lost and not presence.unusable_reason
+    }
+    if place(head.spec, range(head.spec.num_nodes), present) is None:
+        return
+    for host_id, facts in list(free.items()):
+        if head.spec.instance_type in (None, facts.instance_type) and any(
+            not shortfall(group, facts) for group in head.spec.groups if group.nodes
+        ):
+            del free[host_id]
 
 
 def _watch_head(turn: Turn, queue: Queue, head: Job | None) -> None:

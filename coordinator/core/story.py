@@ -20,7 +20,8 @@ def tell(event: e.JobEvent) -> tuple[str, str, int | None]:
 def _sentence(event: e.JobEvent) -> str:
     match event:
         case e.JobSubmitted(spec=spec):
-            nodes = f"{spec.num_nodes} nodes" if spec.is_multinode else "one container"
+            plural = "" if spec.num_nodes == 1 else "s"
+            nodes = f"{spec.num_nodes} node{plural}" if spec.is_multinode else "one container"
             definition = f"{spec.definition_name}:{spec.definition_revision}"
             return f"submitted to job queue {event.job_queue}: {definition}, {nodes}"
         case e.JobPended():

@@ -397,6 +397,8 @@ def _host_state(
     quarantine = quarantine_reason(state, host_id)
     if quarantine:
         return host_service_pb2.QUARANTINED, [quarantine]
+    if presence.session_id is not None and presence.unusable_reason:
+        return host_service_pb2.UNUSABLE, []
     if presence.session_id is None and not presence.seen:
         return host_service_pb2.UNSEEN, ["its agent has not called since the coordinator started"]
     reasons = ["its agent is not connected"] if presence.session_id is None else []

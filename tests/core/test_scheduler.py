@@ -90,6 +90,38 @@ def test_higher_priority_goes_first_and_a_stuck_queue_holds_up_no_other(cluster:
     assert placed(cluster, low, later) == [True, False]
 
 
+def test_a_waiting_gang_keeps_free_hosts_from_lower_queues(cluster: Cluster) -> None:
+    """Else a stream of small jobs of low priority would keep it waiting for ever."""
+    cluster.queue("low", priority=0)
+    cluster.queue("high", priority=9)
+    cluster.hosts(2)
+    first = cluster.submit(1, queue="low")
+    cluster.run(first)
+    gang = cluster.submit(2, queue="high")
+    second = cluster.submit(1, queue="low")
+    assert placed(cluster, gang, second) == [False, False]
+    cluster.finish(first)
+    assert placed(cluster, gang, second) == [True, False]
+
+
+def test_a_gang_that_the_hosts_could_not_run_keeps_nothing(cluster: Cluster) -> None:
+    cluster.queue("low", priority=0)
+    cluster.queue("high", priority=9)
+    cluster.hosts(2)
+    gang = cluster.submit(3, queue="high")
+    low = cluster.submit(1, queue="low")
+    assert placed(cluster, gang, low) == [False, True]
+
+
+def test_a_job_that_hosts_refused_holds_up_nobody_in_its_queue(cluster: Cluster) -> None:
+    cluster.hosts(1)
+    job = cluster.submit(1)
+    cluster.refused("h1", "CannotPullContainerError: connection refused")
+    other = cluster.submit(1)
+    cluster.released("h1")
+    assert placed(cluster, job, other) == [False, True]
+
+
 def test_a_retry_keeps_its_place_in_line(cluster: Cluster) -> None:
     cluster.hosts(1)
     first = cluster.submit(1, attempts=2)

@@ -129,7 +129,7 @@ async def test_a_restart_has_not_seen_its_hosts(
     assert (host.state, host.last_contact_at) == (pb.UNSEEN, 0)
     assert host.reason == "its agent has not called since the coordinator started"
     hosts.by_id["h-1"].hello(unusable_reason="docker does not answer")
-    assert await _word(client, "h-1") == ("FREE", "docker does not answer")
+    assert await _word(client, "h-1") == ("UNUSABLE", "docker does not answer")
 
 
 async def test_draining(client: Client, hosts: FakeHosts) -> None:

@@ -36,7 +36,9 @@ class _HostStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enum
     LOST: _HostState.ValueType  # 40
     """Silent for longer than the coordinator tolerates."""
     QUARANTINED: _HostState.ValueType  # 50
-    """Could not be cleaned up; takes no work until resumed."""
+    """Could not be cleaned up; takes no work until it is."""
+    UNUSABLE: _HostState.ValueType  # 60
+    """Its agent is there and says why nothing can run: its engine does not answer."""
 
 class HostState(_HostState, metaclass=_HostStateEnumTypeWrapper):
     """What a host is doing."""
@@ -52,7 +54,9 @@ BUSY: HostState.ValueType  # 30
 LOST: HostState.ValueType  # 40
 """Silent for longer than the coordinator tolerates."""
 QUARANTINED: HostState.ValueType  # 50
-"""Could not be cleaned up; takes no work until resumed."""
+"""Could not be cleaned up; takes no work until it is."""
+UNUSABLE: HostState.ValueType  # 60
+"""Its agent is there and says why nothing can run: its engine does not answer."""
 global___HostState = HostState
 
 @typing.final
