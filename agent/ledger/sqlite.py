@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,12 +31,17 @@ class SqliteLedger:
         self._contact_path = data_dir / "contact"
         self._contact = -1
         self._db: sqlite3.Connection | None = None
+        # A save goes on in its thread when the task that waits for it is cancelled: closing under
+        # it would crash the process.
+        self._saving = threading.Lock()
 
     def open(self, boot_id: str) -> LedgerContents:
         try:
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
             # The shell's thread pool calls one at a time, though not always the same thread.
-            db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            db = sqlite3.connect(
+                self._path, timeout=1.0, isolation_level=None, check_same_thread=False
+            )
             self._db = db
             db.execute("pragma locking_mode = exclusive")
             db.execute("pragma journal_mode = wal")
@@ -70,19 +76,22 @@ class SqliteLedger:
             )
 
     def save(self, keep: Sequence[Slot], forget: Sequence[NodeKey]) -> None:
-        if self._db is None:
-            raise LedgerError(f"{self._path} is closed")
-        try:
-            self._db.execute("begin immediate")
-            self._db.executemany(
-                "insert into slot values (?, ?) "
-                "on conflict (name) do update set body = excluded.body",
-                [(slot.key.name, encode(slot)) for slot in keep],
-            )
-            self._db.executemany("delete from slot where name = ?", [(key.name,) for key in forget])
-            self._db.execute("commit")
-        except sqlite3.Error as error:
-            raise LedgerError(f"{self._path}: {error}") from error
+        with self._saving:
+            if self._db is None:
+                raise LedgerError(f"{self._path} is closed")
+            try:
+                self._db.execute("begin immediate")
+                self._db.executemany(
+                    "insert into slot values (?, ?) "
+                    "on conflict (name) do update set body = excluded.body",
+                    [(slot.key.name, encode(slot)) for slot in keep],
+                )
+                self._db.executemany(
+                    "delete from slot where name = ?", [(key.name,) for key in forget]
+                )
+                self._db.execute("commit")
+            except sqlite3.Error as error:
+                raise LedgerError(f"{self._path}: {error}") from error
 
     def keep_contact(self, last_contact_ms: int) -> None:
         os.pwrite(self._contact, b"%020d" % last_contact_ms, 0)
@@ -92,9 +101,10 @@ class SqliteLedger:
         return int(text) if text.isdigit() else None
 
     def close(self) -> None:
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        with self._saving:
+            if self._db is not None:
+                self._db.close()
+                self._db = None
         if self._contact >= 0:
             os.close(self._contact)
             self._contact = -1

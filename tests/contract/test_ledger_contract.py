@@ -1,0 +1,126 @@
+"""What every ledger promises, asked of each: sqlite and memory."""
+
+from __future__ import annotations
+
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.core.assignment import Assignment, ContainerSpec, Desired, NodeKey, Progress
+from agent.core.state import Slot
+from agent.ledger.memory import MemoryLedger
+from agent.ledger.port import Ledger, LedgerError
+from agent.ledger.sqlite import SqliteLedger
+
+KEY = NodeKey(job_id="5b4d50f8-0000-4000-8000-000000000000", attempt=2, node_index=3)
+SPEC = ContainerSpec(
+    image="image",
+    command=("sh", "-c", "echo \u00e4\n"),
+    environment=(("A", "b\nc"), ("EMPTY", "")),
+    vcpus=2,
+    memory_mib=64,
+    user="1:2",
+)
+
+
+def slot(key: NodeKey = KEY, desired: Desired = Desired.RUN, **members: object) -> Slot:
+    assignment = Assignment(
+        key=key, desired=desired, spec=SPEC, stop_grace_seconds=7, lease_seconds=60
+    )
+    made = Slot(key=key, desired=desired, assignment=assignment)
+    for name, value in members.items():
+        setattr(made, name, value)
+    return made
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+def reopened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Ledger]:
+    """A maker of ledgers over the same facts, as after a restart of the agent."""
+    if request.param == "sqlite":
+        return lambda: SqliteLedger(tmp_path)
+    memory = MemoryLedger()
+    return lambda: memory
+
+
+def test_slots_survive_a_restart(reopened: Callable[[], Ledger]) -> None:
+    first = reopened()
+    assert first.open("boot").slots == ()
+    kept = slot(
+        progress=Progress.EXITED, started_at_ms=5, exit_code=137, reason="why", stopped_at_ms=9
+    )
+    found = Slot(key=NodeKey(job_id="x", attempt=1, node_index=0), desired=Desired.STOP,
+                 assignment=None)  # fmt: skip
+    first.save([kept, found], [])
+    first.close()
+    second = reopened()
+    assert second.open("boot").slots == (kept, found)
+    second.close()
+
+
+def test_the_newest_word_on_a_slot_counts(reopened: Callable[[], Ledger]) -> None:
+    ledger = reopened()
+    ledger.open("boot")
+    ledger.save([slot(progress=Progress.STARTING)], [])
+    ledger.save([slot(progress=Progress.RUNNING)], [])
+    gone = NodeKey(job_id="gone", attempt=1, node_index=0)
+    ledger.save([slot(gone)], [])
+    ledger.save([], [gone, NodeKey(job_id="never", attempt=1, node_index=0)])
+    ledger.close()
+    again = reopened()
+    assert [s.progress for s in again.open("boot").slots] == [Progress.RUNNING]
+    again.close()
+
+
+def test_starts_are_counted_and_a_new_boot_forgets_the_contact(
+    reopened: Callable[[], Ledger],
+) -> None:
+    seen = []
+    for boot_id, contact in (("one", 111), ("one", 222), ("two", 333)):
+        ledger = reopened()
+        contents = ledger.open(boot_id)
+        seen.append((contents.incarnation, contents.boot_id, contents.last_contact_ms))
+        ledger.keep_contact(contact)
+        ledger.close()
+    assert seen == [(1, "", None), (2, "one", 111), (3, "one", None)]
+
+
+def test_sqlite_is_for_one_agent_and_its_owner_alone(tmp_path: Path) -> None:
+    ledger = SqliteLedger(tmp_path)
+    ledger.open("boot")
+    assert stat.S_IMODE((tmp_path / "agent.db").stat().st_mode) == 0o600
+    with pytest.raises(LedgerError, match="is another agent running there"):
+        SqliteLedger(tmp_path).open("boot")
+    ledger.close()
+    with pytest.raises(LedgerError, match="is closed"):
+        ledger.save([slot()], [])
+
+
+def test_closing_waits_for_a_save_in_another_thread(tmp_path: Path) -> None:
+    """A cancelled task leaves its save running; closing under it once crashed the process."""
+    ledger = SqliteLedger(tmp_path)
+    ledger.open("boot")
+    saved = threading.Event()
+
+    def save() -> None:
+        for attempt in range(1, 200):
+            try:
+                ledger.save([slot(NodeKey(job_id="j", attempt=attempt, node_index=0))], [])
+            except LedgerError:
+                break
+            saved.set()
+
+    thread = threading.Thread(target=save)
+    thread.start()
+    assert saved.wait(10)
+    ledger.close()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_damaged_ledger_is_named(tmp_path: Path) -> None:
+    (tmp_path / "agent.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(LedgerError, match=r"agent\.db"):
+        SqliteLedger(tmp_path).open("boot")
