@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from coordinator.core.events import Event
-from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
+from coordinator.core.ids import JobId, NodeKey, SessionId
 from coordinator.core.state import Job
 from coordinator.core.states import Desired
 
@@ -108,4 +108,3 @@ class Step:
     replies: list[Reply] = field(default_factory=list)
     changed_nodes: dict[JobId, dict[int, None]] = field(default_factory=dict)
     """Which nodes of which jobs look different now; a job without nodes changed itself."""
-    changed_hosts: dict[HostId, None] = field(default_factory=dict)

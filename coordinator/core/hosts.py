@@ -150,7 +150,6 @@ def session_ended(turn: Turn, ended: i.SessionEnded) -> None:
     host_id = turn.state.sessions.pop(ended.session_id, None)
     if host_id is not None:
         turn.presence(host_id).session_id = None
-        turn.step.changed_hosts[host_id] = None
 
 
 def _contact(turn: Turn, host_id: HostId, presence: Presence) -> None:
@@ -213,7 +212,6 @@ def drain(turn: Turn, request: i.DrainHost) -> None:
     host = _known(turn, request.host_id)
     if not host.draining or host.drain_reason != request.reason:
         turn.emit(e.HostDrained(host_id=request.host_id, reason=request.reason))
-        turn.step.changed_hosts[request.host_id] = None
 
 
 def resume(turn: Turn, request: i.ResumeHost) -> None:

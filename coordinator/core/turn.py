@@ -38,12 +38,10 @@ class Turn:
 
     def touch_host(self, host_id: HostId) -> None:
         self.dirty_hosts.setdefault(host_id, False)
-        self.step.changed_hosts[host_id] = None
 
     def ask_again(self, host_id: HostId) -> None:
         """The host gets its assignments anew, so that it tries again at once what failed."""
         self.dirty_hosts[host_id] = True
-        self.step.changed_hosts[host_id] = None
 
     def touch_job(self, job_id: JobId, *node_indices: int) -> None:
         changed = self.step.changed_nodes.setdefault(job_id, {})
