@@ -14,7 +14,7 @@ import importlib
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import cast
+from typing import NoReturn, cast
 
 from cli.arguments import Parser, fill_defaults
 from cli.failure import ExitCode, Failure
@@ -41,6 +41,19 @@ exit codes: 0 done, 1 failed, 2 wrong usage or request, 3 not found, 4 coordinat
 """
 
 
+class _Version(argparse.Action):
+    """Looked up only when it is asked for: that takes as long as all of `--help`."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"muster {version('muster')}")
+        except PackageNotFoundError:
+            print("muster 0+uninstalled")
+        parser.exit()
+
+
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """What was asked for; `module` names who does it. SystemExit(2) with a reason on stderr."""
     commands = "\n".join(f"  {name:<13}{summary}" for name, (_, summary) in COMMANDS.items())
@@ -51,6 +64,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     top.add_argument("command", nargs="?", help=argparse.SUPPRESS)
     top.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     args = top.parse_args(argv)

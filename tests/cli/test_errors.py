@@ -144,3 +144,10 @@ async def test_a_reader_that_goes_away_is_no_error(fake: FakeCoordinator) -> Non
     process.stdout._transport.close()  # type: ignore[attr-defined]
     assert await process.stderr.read() == b""
     assert await process.wait() == 141
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.parse(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("muster ")
