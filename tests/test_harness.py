@@ -21,6 +21,7 @@ from tests import leaks
 
 kept = []
 SLEEP = [sys.executable, "-c", "import signal; signal.pause()"]
+SAY = [sys.executable, "-c", "import os, signal; os.write(1, b'up'); os.close(1); signal.pause()"]
 """
 
 # Name of the test: the test, and what its failure says.
@@ -36,7 +37,9 @@ BAD = {
         r"process \d+ \(zombie\)",
     ),
     "orphan": (
-        "subprocess.run(['sh', '-c', 'setsid \"$@\" >/dev/null &', 'sh', *SLEEP], check=True)",
+        """with subprocess.Popen(['sh', '-c', 'setsid "$@" &', 'sh', *SAY], stdout=-1) as shell:
+        # It is there for certain, and no longer in the midst of its exec.
+        assert shell.stdout.read() == b'up'""",
         r"process \d+ \([\w-]+\): .*pause",
     ),
     "thread": (
