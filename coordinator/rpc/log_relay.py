@@ -55,6 +55,9 @@ class LogRelay:
                 yield piece
         finally:
             del self._open[request_id]
+            while not queue.empty():
+                # Makes room for a delivery that waits for some; then it sees that nobody reads.
+                queue.get_nowait()
             cancel = pb.LogCancel(request_id=request_id)
             outbox.put_log(pb.CoordinatorMessage(log_cancel=cancel))
 
