@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from coordinator.core.events import Event
 from coordinator.core.ids import JobId, NodeKey, SessionId
@@ -58,17 +57,11 @@ class SendHeartbeatAck:
     seq: int
 
 
-class CloseReason(StrEnum):
-    SUPERSEDED = "SUPERSEDED"
-    """A newer session of the same agent took over."""
-    DUPLICATE = "DUPLICATE"
-    """Another machine speaks for this host id."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseSession:
+    """A newer session of the same agent took over: the only reason to end one unasked."""
+
     session_id: SessionId
-    reason: CloseReason
     message: str
 
 

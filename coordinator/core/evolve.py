@@ -355,7 +355,6 @@ def _attempt_stop_requested(state: ClusterState, event: e.AttemptStopRequested, 
     job, attempt = _attempt(state, event.job_id, event.attempt)
     _begin_to_stop(attempt, at_ms)
     attempt.stop_cause = event.cause
-    attempt.stopped_by_user = event.by_user
     job.terminated = job.terminated or event.by_user
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from coordinator.core import events as e
 from coordinator.core import inputs as i
 from coordinator.core.effects import (
-    CloseReason,
     CloseSession,
     SendAck,
     SendHeartbeatAck,
@@ -45,7 +44,6 @@ def hello(turn: Turn, hello: i.HostHello) -> None:
         turn.effect(
             CloseSession(
                 session_id=presence.session_id,
-                reason=CloseReason.SUPERSEDED,
                 message=f"a newer session of host {hello.host_id} took over",
             )
         )

@@ -49,7 +49,6 @@ class Attempt:
     """How many nodes are not released, for the same reason."""
     started: bool = False
     stop_cause: str | None = None
-    stopped_by_user: bool = False
     over: bool = False
     exit_code: int | None = None
     reason: str = ""

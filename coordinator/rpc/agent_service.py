@@ -11,7 +11,6 @@ from typing import Protocol
 
 import grpc
 
-from coordinator.core.effects import CloseReason
 from coordinator.core.errors import DuplicateAgent, InvalidArgument
 from coordinator.core.ids import SessionId
 from coordinator.core.inputs import HostHeartbeat, Input
@@ -63,7 +62,6 @@ class AgentService(pb_grpc.AgentServiceServicer):
                 for message in await outbox.take():
                     yield message
                 if outbox.refusal is not None:
-                    assert outbox.refusal.reason is CloseReason.SUPERSEDED
                     await context.abort(grpc.StatusCode.ABORTED, outbox.refusal.message)
             if outbox.fault:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, outbox.fault)
