@@ -5,7 +5,7 @@ Everything here is a value. Nothing here may import asyncio, grpc, protobuf, or 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 
@@ -37,12 +37,83 @@ class NodeKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ulimit:
+    """One process limit, in the limit's own unit; -1 is unlimited."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A directory in the container: the host's `source`, or, where that is empty, the scratch
+    volume `volume`, which all mounts of one container that name it share and which goes with it."""
+
+    target: str
+    source: str = ""
+    volume: str = ""
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A device of the host. `permissions` are of `r`, `w` and `m` (mknod)."""
+
+    host_path: str
+    container_path: str
+    permissions: str = "rwm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tmpfs:
+    """A file system in memory; `options` are mount(8)'s."""
+
+    target: str
+    size_mib: int
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretRef:
+    """The variable `name` gets what the host's secret store has under `key`."""
+
+    name: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """How to log in to a registry. Never printed, stored or put in a command line."""
+
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gang:
+    """All nodes of the attempt, by node index: where each is and how many processes it takes
+    (its GPUs if it has any, else its vCPUs). Known once every host has voted."""
+
+    main_node: int
+    addresses: tuple[str, ...]
+    host_ids: tuple[str, ...]
+    slots: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerSpec:
     """What to run, whatever engine runs it (aws-batch-spec section 5).
 
     `command` replaces the image's CMD only; empty means the image's own. `environment` is
-    literal and complete: job's variables and AWS's. `memory_mib` and `vcpus` are at least 1
-    by the time they are here. `user` is None for the image's own.
+    literal and complete but for what the host adds: job's variables and AWS's. `memory_mib` and
+    `vcpus` are at least 1 by the time they are here. `user` is None for the image's own. Of
+    `shared_memory_mib`, `max_swap_mib` and `swappiness` None means the engine's own.
+
+    What the coordinator asks for by name (`gpus`, `secrets`, `credential`) the host answers in
+    `gpu_ids`, `environment` and `login` just before an engine gets the specification; `address` is
+    the one that the host's vote promised, empty for the host's own. Those never reach the ledger.
+    `gate` is a path as the container sees it: a FIFO on which the command waits for its first line.
     """
 
     image: str
@@ -51,6 +122,24 @@ class ContainerSpec:
     vcpus: int
     memory_mib: int
     user: str | None = None
+    gpus: int = 0
+    privileged: bool = False
+    read_only_root: bool = False
+    init: bool = False
+    ulimits: tuple[Ulimit, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    devices: tuple[Device, ...] = ()
+    tmpfs: tuple[Tmpfs, ...] = ()
+    shared_memory_mib: int | None = None
+    max_swap_mib: int | None = None
+    swappiness: int | None = None
+    secrets: tuple[SecretRef, ...] = ()
+    credential: str | None = None
+
+    gpu_ids: tuple[str, ...] = ()
+    login: Login | None = None
+    address: str = ""
+    gate: str = ""
 
 
 class Desired(StrEnum):
@@ -80,7 +169,8 @@ class Assignment:
     """One entry of the full list that the coordinator sends.
 
     `spec` is None with STOP. `lease_seconds` 0 means that the container never stops by itself
-    when contact is lost.
+    when contact is lost. `gang` is None until all have voted. `hold`: the container is to run, and
+    its command to wait in it until an assignment comes without `hold`.
     """
 
     key: NodeKey
@@ -88,3 +178,5 @@ class Assignment:
     spec: ContainerSpec | None
     stop_grace_seconds: int
     lease_seconds: int
+    gang: Gang | None = None
+    hold: bool = False

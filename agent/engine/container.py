@@ -13,18 +13,17 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from agent import spool
 from agent.core.assignment import ContainerSpec, NodeKey
 from agent.engine import argv, parse
 from agent.engine.cli import CALL_SECONDS, Cli
+from agent.engine.output import OutputCopy
 from agent.engine.port import EngineError, ErrorClass, Exit, Managed, Started
 
 _PULL_SECONDS = 30 * 60.0
-_DRAIN_SECONDS = 30.0
-"""How long output may still come after the end of its container."""
 
 
 class ContainerEngine(abc.ABC):
@@ -48,7 +47,7 @@ class ContainerEngine(abc.ABC):
         self._spool_dir = spool_dir
         self._spool_limit_bytes = spool_limit_bytes
         self._run_args = run_args
-        self._copies: dict[NodeKey, _Copy] = {}
+        self._copies: dict[NodeKey, OutputCopy] = {}
 
     _create_args: tuple[str, ...] = ()
     """What this engine's `create` needs besides what both have."""
@@ -80,8 +79,12 @@ class ContainerEngine(abc.ABC):
         """Give `write` all output from the container's first byte to its last; `end` says when
         no more will come."""
 
-    async def prepare(self, key: NodeKey, spec: ContainerSpec) -> None:
+    async def prepare(self, key: NodeKey, spec: ContainerSpec) -> str:
         """Pull the image; the one already here will do when that fails."""
+        await self._pull(spec)
+        return ""
+
+    async def _pull(self, spec: ContainerSpec) -> None:
         if argv.has_local_registry(spec.image) and await self._has_image(spec.image):
             return
         try:
@@ -242,7 +245,7 @@ class ContainerEngine(abc.ABC):
         except ValueError as error:
             raise _transient(f"CannotInspectContainerError: {error}") from error
 
-    def _copy(self, key: NodeKey, container: parse.Container) -> _Copy:
+    def _copy(self, key: NodeKey, container: parse.Container) -> OutputCopy:
         """The task that copies the container's output, started if there is none."""
         copy = self._copies.get(key)
         if copy is None or copy.has_failed:
@@ -250,54 +253,9 @@ class ContainerEngine(abc.ABC):
                 writer = spool.SpoolWriter(self._spool_dir / key.name, self._spool_limit_bytes)
             except OSError as error:
                 raise _transient(f"CannotStartContainerError: {error}") from error
-            copy = _Copy(writer, functools.partial(self._copy_output, key, container))
+            copy = OutputCopy(writer, functools.partial(self._copy_output, key, container))
             self._copies[key] = copy
         return copy
-
-
-class _Copy:
-    """The copying of one container's output to its spool."""
-
-    def __init__(
-        self,
-        writer: spool.SpoolWriter,
-        copy_output: Callable[[Callable[[bytes], None], asyncio.Event], Awaitable[None]],
-    ) -> None:
-        self._writer = writer
-        self._skip_bytes = writer.end_offset
-        self._end = asyncio.Event()
-        self._task = asyncio.ensure_future(copy_output(self._write, self._end))
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether it stopped before the end of the output."""
-        return self._task.done() and (self._task.cancelled() or self._task.exception() is not None)
-
-    async def drained(self) -> None:
-        """Return when all output of the container, which has ended, is written. What cannot be
-        read is said in the spool itself, for whoever misses it."""
-        self._end.set()
-        done, _ = await asyncio.wait([self._task], timeout=_DRAIN_SECONDS)
-        if not done:
-            why = f"the engine did not come to its end in {_DRAIN_SECONDS:.0f} s"
-        elif self.has_failed:
-            why = str(self._task.exception())
-        else:
-            why = ""
-        if why:
-            self._writer.write(f"\nmuster: output may be missing: {why}\n".encode())
-        await self.close()
-
-    async def close(self) -> None:
-        """Stop copying."""
-        self._task.cancel()
-        await asyncio.wait([self._task])
-        self._writer.close()
-
-    def _write(self, data: bytes) -> None:
-        new = data[self._skip_bytes :]
-        self._skip_bytes -= len(data) - len(new)
-        self._writer.write(new)
 
 
 @contextlib.asynccontextmanager

@@ -79,9 +79,10 @@ class FakeEngine:
         """A fixed word."""
         return "fake"
 
-    async def prepare(self, key: NodeKey, spec: ContainerSpec) -> None:
+    async def prepare(self, key: NodeKey, spec: ContainerSpec) -> str:
         """Fail if the command says so."""
         _fail_if(spec, "fail-prepare")
+        return ""
 
     async def start(self, key: NodeKey, spec: ContainerSpec) -> Started:
         """Make the container, and end it at once if the command says so."""

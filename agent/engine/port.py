@@ -82,9 +82,13 @@ class Engine(Protocol):
         """The engine's version; EngineError(ENGINE_GONE) when it does not answer."""
         ...
 
-    async def prepare(self, key: NodeKey, spec: ContainerSpec) -> None:
+    async def prepare(self, key: NodeKey, spec: ContainerSpec) -> str:
         """Do all that can be done before the main's address is known: pull the image (fall back
-        to the cached one), check user, free space and leftovers. Starts nothing."""
+        to the cached one), check user, free space and leftovers. Starts nothing.
+
+        Returns the address of its own that `start` will give the container (`spec.address` then),
+        or nothing when that is the host's.
+        """
         ...
 
     async def start(self, key: NodeKey, spec: ContainerSpec) -> Started:

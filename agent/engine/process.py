@@ -75,7 +75,7 @@ class ProcessEngine:
         """The kernel's version: there is nothing else to ask."""
         return f"linux {os.uname().release}"
 
-    async def prepare(self, key: NodeKey, spec: ContainerSpec) -> None:
+    async def prepare(self, key: NodeKey, spec: ContainerSpec) -> str:
         """Check command, user and free space."""
         _check(spec)
         try:
@@ -88,6 +88,7 @@ class ProcessEngine:
                 f"CannotCreateContainerError: {self._spool_dir} has {free_bytes} bytes free, "
                 f"fewer than the {self._spool_limit_bytes} that a node's output may take"
             )
+        return ""
 
     async def start(self, key: NodeKey, spec: ContainerSpec) -> Started:
         """Run the command; returns when its exec has succeeded."""
