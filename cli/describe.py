@@ -98,6 +98,8 @@ def _facts(job: JobDetail) -> Iterator[tuple[str, object]]:
         yield "ran", span((job.stopped_at or now) - job.started_at, tenths=True)
     yield "depends on", ", ".join(dependency.job_id for dependency in job.depends_on)
     yield "parameters", ", ".join(f"{key}={job.parameters[key]}" for key in sorted(job.parameters))
+    if job.HasField("start_barrier"):
+        yield "start barrier", f"{job.start_barrier.timeout_seconds}s"
     if job.HasField("timeout"):
         yield "timeout", f"{job.timeout.attempt_duration_seconds}s"
     if job.retry_strategy.attempts:

@@ -52,6 +52,12 @@ def arguments(parser: Parser) -> None:
     add("--depends-on", action="append", default=[], metavar="ID", help="start after it SUCCEEDED")
     add("--attempts", type=int, metavar="N", help="tries in total")
     add("--timeout", type=int, metavar="SECONDS", help="of each attempt, from main's start")
+    add(
+        "--barrier",
+        type=int,
+        metavar="SECONDS",
+        help="children's commands wait until every node runs, for this long",
+    )
     add("--client-token", metavar="T", help="a repeat of T gives the same job (default: random)")
     add("--wait", action="store_true", help="until the job has ended; exit as its main node did")
     add(
@@ -110,6 +116,8 @@ def _request(args: argparse.Namespace) -> SubmitJobRequest:
         request.retry_strategy.attempts = args.attempts
     if args.timeout is not None:
         request.timeout.attempt_duration_seconds = args.timeout
+    if args.barrier is not None:
+        request.start_barrier.timeout_seconds = args.barrier
     request.client_token = args.client_token or request.client_token or str(uuid.uuid4())
     if not request.job_name:
         raise Failure("no job name; give JOB_NAME, or --json with jobName", ExitCode.USAGE)

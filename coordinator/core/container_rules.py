@@ -7,6 +7,7 @@ section 4.2). Whether the engines can do it is asked elsewhere, in `unsupported.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from coordinator.core.container import (
@@ -24,6 +25,8 @@ from coordinator.core.errors import InvalidArgument
 from coordinator.core.names import clip, quote
 
 RESERVED_PREFIX = "AWS_BATCH"
+KIT_VARIABLES = ("MUSTER_NODE_ADDRESSES", "MUSTER_PEERS_FILE", "MUSTER_HOSTFILE")
+"""What every node is told of its gang, by its agent."""
 LOG_DRIVERS = (
     "json-file",
     "syslog",
@@ -51,6 +54,7 @@ ULIMITS = (
     "sigpending",
     "stack",
 )
+_MOUNT_OPTION = re.compile(r"[A-Za-z0-9_.=%/-]{1,64}")
 _LEAST = {ResourceType.GPU: 1, ResourceType.VCPU: 1, ResourceType.MEMORY: 4}
 _MOST = 2**31 - 1
 
@@ -147,10 +151,12 @@ def _validate_environment(pairs: tuple[KeyValuePair, ...], where: str) -> None:
 
 
 def _validate_variable_name(name: str, where: str) -> None:
-    if not name or "=" in name or "\0" in name:
+    if not name or "=" in name or not name.isprintable():
         raise InvalidArgument(
-            f"{where} {quote(name)} must not be empty or have '=' or NUL characters"
+            f"{where} {quote(name)} must not be empty or have '=' or control characters"
         )
+    if name in KIT_VARIABLES:
+        raise InvalidArgument(f"{where} {name} is reserved: every node is given it")
     if name.startswith(RESERVED_PREFIX):
         raise InvalidArgument(
             f"{where} {quote(name)} is reserved: names must not begin with {RESERVED_PREFIX}"
@@ -222,9 +228,10 @@ def _validate_mount_points(
 
 
 def _validate_path(path: str, where: str) -> None:
-    if not path.startswith("/") or not path.isprintable():
+    """Both engines take a path and what belongs to it as one text with ':' or ',' between."""
+    if not path.startswith("/") or not path.isprintable() or ":" in path or "," in path:
         raise InvalidArgument(
-            f"{where} {quote(path)} must be an absolute path without control characters"
+            f"{where} {quote(path)} must be an absolute path without ':', ',' or control characters"
         )
 
 
@@ -253,6 +260,12 @@ def _validate_linux_parameters(linux: LinuxParameters, where: str) -> None:
     for index, tmpfs in enumerate(linux.tmpfs):
         _validate_path(tmpfs.container_path, f"{where}.tmpfs[{index}].containerPath")
         _validate_size(tmpfs.size, 1, f"{where}.tmpfs[{index}].size")
+        for position, mount_option in enumerate(tmpfs.mount_options):
+            if not _MOUNT_OPTION.fullmatch(mount_option):
+                raise InvalidArgument(
+                    f"{where}.tmpfs[{index}].mountOptions[{position}] {quote(mount_option)} is no "
+                    "mount option, such as noexec or mode=1777"
+                )
     if linux.shared_memory_size is not None:
         _validate_size(linux.shared_memory_size, 1, f"{where}.sharedMemorySize")
     if linux.max_swap is not None:

@@ -60,6 +60,13 @@ class JobTimeout:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StartBarrier:
+    """Ours: the children's commands wait until every node runs."""
+
+    timeout_seconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobDependency:
     job_id: str | None = None
     type: DependencyType | None = None
@@ -81,6 +88,7 @@ class JobDefinition:
     propagate_tags: bool | None = None
     platform_capabilities: tuple[str, ...] = ()
     tags: dict[str, str] = field(default_factory=dict)
+    start_barrier: StartBarrier | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +122,7 @@ class Submission:
     share_identifier: str | None = None
     scheduling_priority_override: int | None = None
     client_token: str | None = None
+    start_barrier: StartBarrier | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +150,7 @@ class JobSpec:
     A `container` definition gives one group with the single node 0 and `is_multinode` False.
     `attempts` is the total number of tries, 1 to 10. `timeout_seconds` None means no limit.
     `instance_type` is the one type every host of the gang must have, or None for any one type.
+    `start_barrier_seconds` None means that children's commands start as soon as they can.
     """
 
     job_name: str
@@ -160,3 +170,4 @@ class JobSpec:
     platform_capabilities: tuple[str, ...]
     scheduling_priority: int | None
     depends_on: tuple[JobDependency, ...]
+    start_barrier_seconds: int | None = None

@@ -6,6 +6,7 @@ No I/O.
 
 from __future__ import annotations
 
+from coordinator.core.barrier import holds_children
 from coordinator.core.definition import JobSpec, NodeGroup
 from coordinator.core.effects import Assignment, NodeContainer
 from coordinator.core.ids import HostId, NodeKey
@@ -65,19 +66,19 @@ def _assignment(settings: Settings, job: Job, attempt: Attempt, node: NodeRun) -
         container=_container(job, attempt, node.node_index),
         stop_grace_seconds=settings.stop_grace_seconds,
         lease_seconds=settings.lease_seconds,
+        gang=attempt.gang,
+        hold=node.node_index != job.spec.main_node and holds_children(job, attempt),
     )
 
 
 def _container(job: Job, attempt: Attempt, node_index: int) -> NodeContainer:
     group = job.group_of(node_index)
-    properties = group.container
     return NodeContainer(
-        image=properties.image or "",
-        command=properties.command,
+        properties=group.container,
         environment=tuple(environment(job, attempt, group, node_index).items()),
         vcpus=group.vcpus,
         memory_mib=group.memory_mib,
-        user=properties.user,
+        gpus=group.gpus,
     )
 
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from coordinator.core.container import ContainerProperties
 from coordinator.core.events import Event
 from coordinator.core.ids import JobId, NodeKey, SessionId
-from coordinator.core.state import Job
+from coordinator.core.state import Gang, Job
 from coordinator.core.states import Desired
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeContainer:
-    """What to run: complete, but for the main's address while only preparing."""
+    """What to run: complete, but for the main's address while only preparing. `properties` are
+    as the user wrote them; what is here beside them is what came of them."""
 
-    image: str
-    command: tuple[str, ...]
+    properties: ContainerProperties
     environment: tuple[tuple[str, str], ...]
     vcpus: int
     memory_mib: int
-    user: str | None
+    gpus: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,10 @@ class Assignment:
     """None with STOP."""
     stop_grace_seconds: int
     lease_seconds: int
+    gang: Gang | None = None
+    """None until all have voted, and with STOP."""
+    hold: bool = False
+    """The command waits in its container until the start barrier is lifted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

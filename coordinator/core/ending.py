@@ -53,7 +53,8 @@ def end_attempt(turn: Turn, job: Job, attempt: Attempt) -> None:
 
 
 def _may_retry(turn: Turn, job: Job, attempt: Attempt, status_reason: str) -> bool:
-    if attempt.stop_cause is not None or turn.state.queues[job.job_queue].deleting:
+    made_to_end = attempt.stop_cause is not None and not attempt.stop_may_retry
+    if made_to_end or turn.state.queues[job.job_queue].deleting:
         return False
     return should_retry(
         attempt=attempt.number,
@@ -154,12 +155,18 @@ def terminate_job(turn: Turn, job: Job, reason: str) -> None:
     stop_attempt(turn, job, attempt, reason, by_user=True)
 
 
-def stop_attempt(turn: Turn, job: Job, attempt: Attempt, cause: str, *, by_user: bool) -> None:
+def stop_attempt(
+    turn: Turn, job: Job, attempt: Attempt, cause: str, *, by_user: bool, may_retry: bool = False
+) -> None:
     """Stop every node; the first cause is the one that is kept."""
     if attempt.stop_cause is None:
         turn.emit(
             e.AttemptStopRequested(
-                job_id=job.job_id, attempt=attempt.number, cause=cause, by_user=by_user
+                job_id=job.job_id,
+                attempt=attempt.number,
+                cause=cause,
+                by_user=by_user,
+                may_retry=may_retry,
             )
         )
         turn.touch_gang(job)

@@ -159,11 +159,12 @@ class GangReserved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePrepared:
-    """The host voted yes."""
+    """The host voted yes; `private_ipv4` is the address that the node will have there."""
 
     job_id: JobId
     attempt: int
     node_index: int
+    private_ipv4: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,6 +235,14 @@ class NodeRunning:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BarrierLifted:
+    """Every node runs: the children's commands may start."""
+
+    job_id: JobId
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStopRequested:
     """A user asked for this child alone to end."""
 
@@ -287,12 +296,14 @@ class NodeReleased:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptStopRequested:
-    """The attempt must end: a timeout or a user. The first cause wins and is kept."""
+    """The attempt must end: a timeout, a barrier or a user. The first cause wins and is kept.
+    `may_retry`: the job may be tried again afterwards."""
 
     job_id: JobId
     attempt: int
     cause: str
     by_user: bool
+    may_retry: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -346,6 +357,7 @@ JobEvent = (
     | AttemptStarted
     | ChildrenLaunched
     | NodeRunning
+    | BarrierLifted
     | NodeStopRequested
     | NodeExited
     | NodeLost

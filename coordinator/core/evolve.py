@@ -17,6 +17,7 @@ from coordinator.core.state import (
     Attempt,
     ClusterState,
     Ended,
+    Gang,
     Host,
     Job,
     NodeRun,
@@ -214,6 +215,7 @@ def _node_prepared(state: ClusterState, event: e.NodePrepared, at_ms: int) -> No
     _, attempt = _attempt(state, event.job_id, event.attempt)
     node = attempt.nodes[event.node_index]
     _move_node(node, "NodePrepared", NodeState.PREPARED, at_ms)
+    node.private_ipv4 = event.private_ipv4
     attempt.prepared += 1
 
 
@@ -274,10 +276,26 @@ def _attempt_started(state: ClusterState, event: e.AttemptStarted, at_ms: int) -
     job, attempt = _attempt(state, event.job_id, event.attempt)
     _move_job(job, "AttemptStarted")
     attempt.started = True
+    attempt.gang = _gang(state, job, attempt)
     job.started_at_ms = 0
     job.refusals.clear()
     job.permanent_refusals = 0
     _launch(attempt.nodes[job.spec.main_node], at_ms)
+
+
+def _gang(state: ClusterState, job: Job, attempt: Attempt) -> Gang:
+    """Hosts of older agents vote without an address, and then their own is meant."""
+    nodes = [attempt.nodes[index] for index in range(job.spec.num_nodes)]
+    groups = [(group, index) for group in job.spec.groups for index in group.nodes]
+    slots = {index: group.gpus or group.vcpus for group, index in groups}
+    return Gang(
+        main_node=job.spec.main_node,
+        addresses=tuple(
+            node.private_ipv4 or state.hosts[node.host_id].facts.private_ipv4 for node in nodes
+        ),
+        host_ids=tuple(node.host_id for node in nodes),
+        slots=tuple(slots[node.node_index] for node in nodes),
+    )
 
 
 def _children_launched(state: ClusterState, event: e.ChildrenLaunched, at_ms: int) -> None:
@@ -293,9 +311,15 @@ def _node_running(state: ClusterState, event: e.NodeRunning, at_ms: int) -> None
     _move_node(node, "NodeRunning", NodeState.RUNNING, at_ms)
     node.started_at_ms = at_ms
     node.private_ipv4 = event.private_ipv4
+    attempt.up += 1
     if event.node_index == job.spec.main_node:
         _move_job(job, "MainRunning")
         attempt.started_at_ms = job.started_at_ms = at_ms
+
+
+def _barrier_lifted(state: ClusterState, event: e.BarrierLifted, at_ms: int) -> None:
+    _, attempt = _attempt(state, event.job_id, event.attempt)
+    attempt.barrier_lifted = True
 
 
 def _node_stop_requested(state: ClusterState, event: e.NodeStopRequested, at_ms: int) -> None:
@@ -355,6 +379,7 @@ def _attempt_stop_requested(state: ClusterState, event: e.AttemptStopRequested, 
     job, attempt = _attempt(state, event.job_id, event.attempt)
     _begin_to_stop(attempt, at_ms)
     attempt.stop_cause = event.cause
+    attempt.stop_may_retry = event.may_retry
     job.terminated = job.terminated or event.by_user
 
 
@@ -431,6 +456,7 @@ _EVOLVE: dict[type, Callable[[ClusterState, Any, int], None]] = {
     e.AttemptStarted: _attempt_started,
     e.ChildrenLaunched: _children_launched,
     e.NodeRunning: _node_running,
+    e.BarrierLifted: _barrier_lifted,
     e.NodeStopRequested: _node_stop_requested,
     e.NodeExited: _node_exited,
     e.NodeLost: _node_lost,

@@ -7,6 +7,7 @@ for here; what is late or older than what is known is taken and ignored. No I/O.
 from __future__ import annotations
 
 from coordinator.core import events as e
+from coordinator.core.barrier import check_barrier, pass_barrier
 from coordinator.core.effects import Tail
 from coordinator.core.ending import (
     EXITED,
@@ -88,7 +89,12 @@ def _take_vote(turn: Turn, job: Job, attempt: Attempt, node: NodeRun, seen: Obse
             _believe_refusals(turn, job, node, seen.reason)
     elif seen.progress is Progress.PREPARED and node.state is NodeState.PREPARING:
         turn.emit(
-            e.NodePrepared(job_id=job.job_id, attempt=attempt.number, node_index=node.node_index)
+            e.NodePrepared(
+                job_id=job.job_id,
+                attempt=attempt.number,
+                node_index=node.node_index,
+                private_ipv4=seen.private_ipv4,
+            )
         )
         if attempt.prepared == job.spec.num_nodes:
             _start_main(turn, job, attempt)
@@ -142,6 +148,9 @@ def _node_is_up(turn: Turn, job: Job, attempt: Attempt, node: NodeRun, seen: Obs
         turn.touch_gang(job)
         _miss_children(turn, job, attempt)
         check_timeout(turn, job)
+        check_barrier(turn, job)
+    if not attempt.over and attempt.stop_cause is None:
+        pass_barrier(turn, job, attempt)
 
 
 def _miss_children(turn: Turn, job: Job, attempt: Attempt) -> None:
@@ -193,6 +202,8 @@ def _node_has_ended(
     turn.touch_host(node.host_id)
     if node.node_index == job.spec.main_node and not attempt.over:
         end_attempt(turn, job, attempt)
+    else:
+        check_barrier(turn, job)
 
 
 def lose(turn: Turn, job: Job, attempt: Attempt, node: NodeRun) -> None:
@@ -215,6 +226,8 @@ def lose(turn: Turn, job: Job, attempt: Attempt, node: NodeRun) -> None:
     turn.touch_host(node.host_id)
     if node.node_index == job.spec.main_node and not attempt.over:
         end_attempt(turn, job, attempt)
+    else:
+        check_barrier(turn, job)
 
 
 def release(turn: Turn, job: Job, attempt: Attempt, node: NodeRun, proof: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from coordinator.core import admission, ending, hosts, reservation
+from coordinator.core import admission, barrier, ending, hosts, reservation
 from coordinator.core import inputs as i
 from coordinator.core.derive import assignments
 from coordinator.core.effects import Assignment, Reply, SendAssignments, Stamped, Step
@@ -153,6 +153,7 @@ def _tick(turn: Turn, given: i.Tick) -> None:
             case "job" if name in turn.state.jobs:
                 job = turn.state.jobs[JobId(name)]
                 ending.check_timeout(turn, job)
+                barrier.check_barrier(turn, job)
                 reservation.check_votes(turn, job)
             case "schedule":
                 turn.reschedule = True

@@ -26,6 +26,7 @@ class NodeRun:
     started_at_ms: int = 0
     stopped_at_ms: int = 0
     private_ipv4: str = ""
+    """Promised by its host's vote; from RUNNING on what the container has."""
     exit_code: int | None = None
     reason: str = ""
     status_reason: str = ""
@@ -34,6 +35,16 @@ class NodeRun:
     unclean_reason: str = ""
     released: bool = False
     """Proven: nothing of it is left on its host. Never set on intent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gang:
+    """Where all nodes of an attempt are, by node index, and how many processes each takes."""
+
+    main_node: int
+    addresses: tuple[str, ...]
+    host_ids: tuple[HostId, ...]
+    slots: tuple[int, ...]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,8 +58,14 @@ class Attempt:
     """How many nodes are PREPARED; kept so that a vote costs the same for 2 and 1000 nodes."""
     unreleased: int = 0
     """How many nodes are not released, for the same reason."""
+    up: int = 0
+    """How many nodes have come to run, also those that have ended since."""
     started: bool = False
+    gang: Gang | None = None
+    """Set once all have voted; kept, so that telling every node of every other costs one pass."""
+    barrier_lifted: bool = False
     stop_cause: str | None = None
+    stop_may_retry: bool = False
     over: bool = False
     exit_code: int | None = None
     reason: str = ""

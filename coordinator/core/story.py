@@ -48,6 +48,8 @@ def _sentence(event: e.JobEvent) -> str:
             return "the main node runs, so its children start"
         case e.NodeRunning():
             return f"runs{f' at {event.private_ipv4}' if event.private_ipv4 else ''}"
+        case e.BarrierLifted():
+            return "every node runs, so the children's commands start"
         case e.NodeStopRequested():
             return f"a user stops this node: {event.reason}"
         case e.NodeExited():

@@ -35,6 +35,7 @@ from coordinator.core.validation import (
     one_instance_type,
     validate_retry_strategy,
     validate_size,
+    validate_start_barrier,
     validate_tags,
     validate_timeout,
 )
@@ -59,6 +60,7 @@ def resolve(submission: Submission, definition: JobDefinition, size_bytes: int) 
     groups = _groups(nodes, is_multinode, parameters)
     strategy = submission.retry_strategy or definition.retry_strategy
     timeout = submission.timeout or definition.timeout
+    barrier = submission.start_barrier or definition.start_barrier
     propagate_tags = submission.propagate_tags
     return JobSpec(
         job_name=submission.job_name,
@@ -78,6 +80,7 @@ def resolve(submission: Submission, definition: JobDefinition, size_bytes: int) 
         platform_capabilities=definition.platform_capabilities,
         scheduling_priority=definition.scheduling_priority,
         depends_on=depends_on,
+        start_barrier_seconds=barrier.timeout_seconds if barrier is not None else None,
     )
 
 
@@ -119,6 +122,8 @@ def _check_request(submission: Submission, size_bytes: int) -> None:
         validate_retry_strategy(submission.retry_strategy)
     if submission.timeout is not None:
         validate_timeout(submission.timeout)
+    if submission.start_barrier is not None:
+        validate_start_barrier(submission.start_barrier)
     validate_tags(submission.tags)
 
 
@@ -202,7 +207,7 @@ def _groups(
             )
         )
     if refused:
-        raise InvalidArgument(f"No engine can do this yet, so no job may ask: {', '.join(refused)}")
+        raise InvalidArgument(f"Not supported: {'; '.join(refused)}")
     return tuple(groups)
 
 

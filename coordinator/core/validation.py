@@ -19,6 +19,7 @@ from coordinator.core.definition import (
     JobTimeout,
     NodeProperties,
     RetryStrategy,
+    StartBarrier,
 )
 from coordinator.core.errors import InvalidArgument
 from coordinator.core.names import NAME_RULE, is_name, quote
@@ -29,6 +30,7 @@ _ATTEMPTS = range(1, 11)
 _MOST_RULES = 5
 _PATTERN_CHARS = 512
 _LEAST_TIMEOUT_SECONDS = 60
+_MOST_BARRIER_SECONDS = 86_400
 _REASON_CHARS = 1024
 _MOST_TAGS = 50
 _TAG_KEY_CHARS = 128
@@ -56,6 +58,8 @@ def validate_definition(definition: JobDefinition, size_bytes: int) -> JobDefini
         validate_retry_strategy(definition.retry_strategy)
     if definition.timeout is not None:
         validate_timeout(definition.timeout)
+    if definition.start_barrier is not None:
+        validate_start_barrier(definition.start_barrier)
     validate_tags(definition.tags)
     return definition
 
@@ -182,6 +186,15 @@ def validate_timeout(timeout: JobTimeout) -> None:
         raise InvalidArgument(
             f"timeout.attemptDurationSeconds is {'missing' if seconds is None else seconds}; "
             f"it must be at least {_LEAST_TIMEOUT_SECONDS} seconds"
+        )
+
+
+def validate_start_barrier(barrier: StartBarrier) -> None:
+    seconds = barrier.timeout_seconds
+    if seconds is None or not 1 <= seconds <= _MOST_BARRIER_SECONDS:
+        raise InvalidArgument(
+            f"startBarrier.timeoutSeconds is {'missing' if seconds is None else seconds}; "
+            f"it must be 1 to {_MOST_BARRIER_SECONDS} seconds"
         )
 
 

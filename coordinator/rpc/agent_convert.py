@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 from coordinator.core import inputs as i
+from coordinator.core.container import ContainerProperties
 from coordinator.core.effects import (
     Assignment,
     Effect,
+    NodeContainer,
     SendAck,
     SendAssignments,
     SendHeartbeatAck,
@@ -13,8 +17,11 @@ from coordinator.core.effects import (
 )
 from coordinator.core.errors import InvalidArgument
 from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
+from coordinator.core.state import Gang
 from coordinator.core.states import Desired, Progress
+from coordinator.rpc.convert import to_proto
 from muster.v1 import agent_service_pb2 as pb
+from muster.v1 import container_pb2
 
 _PROGRESS = {
     pb.ASSIGNED: Progress.ASSIGNED,
@@ -115,20 +122,65 @@ def _assignment(assignment: Assignment) -> pb.Assignment:
         desired=_DESIRED[assignment.desired],
         stop_grace_seconds=assignment.stop_grace_seconds,
         lease_seconds=assignment.lease_seconds,
+        hold=assignment.hold,
     )
-    container = assignment.container
-    if container is not None:
-        message.container.CopyFrom(
-            pb.NodeContainer(
-                image=container.image,
-                command=container.command,
-                environment=[
-                    pb.EnvironmentVariable(name=name, value=value)
-                    for name, value in container.environment
-                ],
-                vcpus=container.vcpus,
-                memory_mib=container.memory_mib,
-                user=container.user,
+    if assignment.container is not None:
+        message.container.CopyFrom(_container(assignment.container))
+    if assignment.gang is not None:
+        message.gang.CopyFrom(_gang(assignment.gang))
+    return message
+
+
+def _container(container: NodeContainer) -> pb.NodeContainer:
+    properties = container.properties
+    message = pb.NodeContainer(
+        image=properties.image or "",
+        command=properties.command,
+        environment=[
+            pb.EnvironmentVariable(name=name, value=value) for name, value in container.environment
+        ],
+        vcpus=container.vcpus,
+        memory_mib=container.memory_mib,
+        gpus=container.gpus,
+        user=properties.user,
+        privileged=bool(properties.privileged),
+        readonly_root_filesystem=bool(properties.readonly_root_filesystem),
+        ulimits=[to_proto(ulimit, container_pb2.Ulimit) for ulimit in properties.ulimits],
+        mounts=_mounts(properties),
+        secrets=[to_proto(secret, container_pb2.Secret) for secret in properties.secrets],
+    )
+    if properties.linux_parameters is not None:
+        message.linux_parameters.CopyFrom(
+            to_proto(properties.linux_parameters, container_pb2.LinuxParameters)
+        )
+    if properties.repository_credentials is not None:
+        message.credential = properties.repository_credentials.credentials_parameter
+    return message
+
+
+def _mounts(properties: ContainerProperties) -> list[pb.Mount]:
+    """Volumes where mount points put them; one that no mount point names appears nowhere."""
+    sources = {volume.name: volume.host for volume in properties.volumes}
+    mounts = []
+    for point in properties.mount_points:
+        host = sources[point.source_volume]
+        mounts.append(
+            pb.Mount(
+                container_path=point.container_path or "",
+                host_path=(host.source_path if host is not None else None) or "",
+                volume=point.source_volume or "",
+                read_only=bool(point.read_only),
             )
         )
-    return message
+    return mounts
+
+
+@functools.lru_cache(maxsize=8)
+def _gang(gang: Gang) -> pb.Gang:
+    """Made once for all the nodes of an attempt: a thousand of each would be a million."""
+    return pb.Gang(
+        main_node=gang.main_node,
+        private_ipv4_addresses=gang.addresses,
+        host_ids=gang.host_ids,
+        slots=gang.slots,
+    )

@@ -188,6 +188,11 @@ class Renderer:
             depends_on=[to_proto(each, job_pb2.JobDependency) for each in spec.depends_on],
             job_definition=self._definition_arn(job),
             parameters=spec.parameters,
+            start_barrier=(
+                job_pb2.StartBarrier(timeout_seconds=spec.start_barrier_seconds)
+                if spec.start_barrier_seconds is not None
+                else None
+            ),
             timeout=(
                 job_pb2.JobTimeout(attempt_duration_seconds=spec.timeout_seconds)
                 if spec.timeout_seconds is not None

@@ -38,6 +38,10 @@ ABSENT = {
 }
 OURS = {
     "SubmitJobRequest.clientToken": "AWS Batch has no idempotency token",
+    "JobDefinition.startBarrier": "AWS Batch starts children without a barrier",
+    "JobDetail.startBarrier": "AWS Batch starts children without a barrier",
+    "RegisterJobDefinitionRequest.startBarrier": "AWS Batch starts children without a barrier",
+    "SubmitJobRequest.startBarrier": "AWS Batch starts children without a barrier",
 }
 RPCS_OF_OURS = {"WatchJob", "GetNodeLog", "ExplainJob"}
 

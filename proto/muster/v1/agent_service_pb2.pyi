@@ -9,6 +9,7 @@ import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
+import muster.v1.container_pb2
 import sys
 import typing
 
@@ -393,6 +394,8 @@ class Assignment(google.protobuf.message.Message):
     CONTAINER_FIELD_NUMBER: builtins.int
     STOP_GRACE_SECONDS_FIELD_NUMBER: builtins.int
     LEASE_SECONDS_FIELD_NUMBER: builtins.int
+    GANG_FIELD_NUMBER: builtins.int
+    HOLD_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """Job id."""
     attempt: builtins.int
@@ -405,11 +408,17 @@ class Assignment(google.protobuf.message.Message):
     """How long between SIGTERM and SIGKILL, seconds."""
     lease_seconds: builtins.int
     """How long the container may run without an acknowledged contact, seconds; 0 means for ever."""
+    hold: builtins.bool
+    """True lets the container run and its command wait in it, until an assignment comes without."""
     @property
     def container(self) -> global___NodeContainer:
         """What to run. With RUN the environment is complete; before, it lacks the main's address. Absent
         with STOP.
         """
+
+    @property
+    def gang(self) -> global___Gang:
+        """All nodes of the attempt. Absent until every host has voted yes."""
 
     def __init__(
         self,
@@ -421,12 +430,55 @@ class Assignment(google.protobuf.message.Message):
         container: global___NodeContainer | None = ...,
         stop_grace_seconds: builtins.int = ...,
         lease_seconds: builtins.int = ...,
+        gang: global___Gang | None = ...,
+        hold: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_container", b"_container", "container", b"container"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_container", b"_container", "attempt", b"attempt", "container", b"container", "desired", b"desired", "job_id", b"job_id", "lease_seconds", b"lease_seconds", "node_index", b"node_index", "stop_grace_seconds", b"stop_grace_seconds"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_container", b"_container", "_gang", b"_gang", "container", b"container", "gang", b"gang"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_container", b"_container", "_gang", b"_gang", "attempt", b"attempt", "container", b"container", "desired", b"desired", "gang", b"gang", "hold", b"hold", "job_id", b"job_id", "lease_seconds", b"lease_seconds", "node_index", b"node_index", "stop_grace_seconds", b"stop_grace_seconds"]) -> None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_container", b"_container"]) -> typing.Literal["container"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_gang", b"_gang"]) -> typing.Literal["gang"] | None: ...
 
 global___Assignment = Assignment
+
+@typing.final
+class Gang(google.protobuf.message.Message):
+    """All nodes of one attempt, in columns by node index. Set by the coordinator; never changes within
+    an attempt.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MAIN_NODE_FIELD_NUMBER: builtins.int
+    PRIVATE_IPV4_ADDRESSES_FIELD_NUMBER: builtins.int
+    HOST_IDS_FIELD_NUMBER: builtins.int
+    SLOTS_FIELD_NUMBER: builtins.int
+    main_node: builtins.int
+    """Index of the main node."""
+    @property
+    def private_ipv4_addresses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The address of each node."""
+
+    @property
+    def host_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The host of each node."""
+
+    @property
+    def slots(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """How many processes each takes: its GPUs if it has any, else its vCPUs."""
+
+    def __init__(
+        self,
+        *,
+        main_node: builtins.int = ...,
+        private_ipv4_addresses: collections.abc.Iterable[builtins.str] | None = ...,
+        host_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        slots: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["host_ids", b"host_ids", "main_node", b"main_node", "private_ipv4_addresses", b"private_ipv4_addresses", "slots", b"slots"]) -> None: ...
+
+global___Gang = Gang
 
 @typing.final
 class NodeContainer(google.protobuf.message.Message):
@@ -440,6 +492,14 @@ class NodeContainer(google.protobuf.message.Message):
     VCPUS_FIELD_NUMBER: builtins.int
     MEMORY_MIB_FIELD_NUMBER: builtins.int
     USER_FIELD_NUMBER: builtins.int
+    GPUS_FIELD_NUMBER: builtins.int
+    PRIVILEGED_FIELD_NUMBER: builtins.int
+    READONLY_ROOT_FILESYSTEM_FIELD_NUMBER: builtins.int
+    ULIMITS_FIELD_NUMBER: builtins.int
+    MOUNTS_FIELD_NUMBER: builtins.int
+    LINUX_PARAMETERS_FIELD_NUMBER: builtins.int
+    SECRETS_FIELD_NUMBER: builtins.int
+    CREDENTIAL_FIELD_NUMBER: builtins.int
     image: builtins.str
     """Image reference."""
     vcpus: builtins.int
@@ -448,6 +508,14 @@ class NodeContainer(google.protobuf.message.Message):
     """MiB."""
     user: builtins.str
     """User; absent means the image's own."""
+    gpus: builtins.int
+    """Whole GPUs; which ones is the host's business."""
+    privileged: builtins.bool
+    """All privileges of the host, if its policy lets it."""
+    readonly_root_filesystem: builtins.bool
+    """Root file system read-only."""
+    credential: builtins.str
+    """Name of the host's credential for the image's registry; absent means an anonymous pull."""
     @property
     def command(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Arguments; empty means the image's own."""
@@ -455,6 +523,22 @@ class NodeContainer(google.protobuf.message.Message):
     @property
     def environment(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___EnvironmentVariable]:
         """The whole environment."""
+
+    @property
+    def ulimits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[muster.v1.container_pb2.Ulimit]:
+        """Process limits."""
+
+    @property
+    def mounts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Mount]:
+        """Volumes where they appear."""
+
+    @property
+    def linux_parameters(self) -> muster.v1.container_pb2.LinuxParameters:
+        """Devices, init, shared memory, tmpfs, swap; absent means the engine's own."""
+
+    @property
+    def secrets(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[muster.v1.container_pb2.Secret]:
+        """Secrets by name; the host has the values."""
 
     def __init__(
         self,
@@ -465,12 +549,55 @@ class NodeContainer(google.protobuf.message.Message):
         vcpus: builtins.int = ...,
         memory_mib: builtins.int = ...,
         user: builtins.str | None = ...,
+        gpus: builtins.int = ...,
+        privileged: builtins.bool = ...,
+        readonly_root_filesystem: builtins.bool = ...,
+        ulimits: collections.abc.Iterable[muster.v1.container_pb2.Ulimit] | None = ...,
+        mounts: collections.abc.Iterable[global___Mount] | None = ...,
+        linux_parameters: muster.v1.container_pb2.LinuxParameters | None = ...,
+        secrets: collections.abc.Iterable[muster.v1.container_pb2.Secret] | None = ...,
+        credential: builtins.str | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_user", b"_user", "user", b"user"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_user", b"_user", "command", b"command", "environment", b"environment", "image", b"image", "memory_mib", b"memory_mib", "user", b"user", "vcpus", b"vcpus"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_credential", b"_credential", "_linux_parameters", b"_linux_parameters", "_user", b"_user", "credential", b"credential", "linux_parameters", b"linux_parameters", "user", b"user"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_credential", b"_credential", "_linux_parameters", b"_linux_parameters", "_user", b"_user", "command", b"command", "credential", b"credential", "environment", b"environment", "gpus", b"gpus", "image", b"image", "linux_parameters", b"linux_parameters", "memory_mib", b"memory_mib", "mounts", b"mounts", "privileged", b"privileged", "readonly_root_filesystem", b"readonly_root_filesystem", "secrets", b"secrets", "ulimits", b"ulimits", "user", b"user", "vcpus", b"vcpus"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_credential", b"_credential"]) -> typing.Literal["credential"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_linux_parameters", b"_linux_parameters"]) -> typing.Literal["linux_parameters"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_user", b"_user"]) -> typing.Literal["user"] | None: ...
 
 global___NodeContainer = NodeContainer
+
+@typing.final
+class Mount(google.protobuf.message.Message):
+    """A volume and where it appears. Set by the coordinator."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CONTAINER_PATH_FIELD_NUMBER: builtins.int
+    HOST_PATH_FIELD_NUMBER: builtins.int
+    VOLUME_FIELD_NUMBER: builtins.int
+    READ_ONLY_FIELD_NUMBER: builtins.int
+    container_path: builtins.str
+    """Absolute path inside the container."""
+    host_path: builtins.str
+    """Absolute path on the host; empty for scratch space that goes with the container."""
+    volume: builtins.str
+    """Name of the volume; mounts of the same scratch volume share it."""
+    read_only: builtins.bool
+    """Read-only in the container."""
+    def __init__(
+        self,
+        *,
+        container_path: builtins.str = ...,
+        host_path: builtins.str = ...,
+        volume: builtins.str = ...,
+        read_only: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["container_path", b"container_path", "host_path", b"host_path", "read_only", b"read_only", "volume", b"volume"]) -> None: ...
+
+global___Mount = Mount
 
 @typing.final
 class EnvironmentVariable(google.protobuf.message.Message):
@@ -526,7 +653,9 @@ class NodeReport(google.protobuf.message.Message):
     started_at_ms: builtins.int
     """When the container ran, milliseconds since 1970 on the host's clock; 0 when it never did."""
     private_ipv4_address: builtins.str
-    """The address that the container is reached at; empty when it never ran."""
+    """The address that the container is reached at: with PREPARED the one that it will have, later
+    the one that it has; empty when it never ran.
+    """
     exit_code: builtins.int
     """Absent while it runs, and when nobody can know."""
     reason: builtins.str

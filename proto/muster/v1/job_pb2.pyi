@@ -335,6 +335,28 @@ class JobTimeout(google.protobuf.message.Message):
 global___JobTimeout = JobTimeout
 
 @typing.final
+class StartBarrier(google.protobuf.message.Message):
+    """Holds the children's commands until every node runs. Set by the caller; AWS Batch has none."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TIMEOUT_SECONDS_FIELD_NUMBER: builtins.int
+    timeout_seconds: builtins.int
+    """Seconds from the main node's RUNNING that the nodes have to get there, 1 to 86400; then the
+    attempt fails, and its statusReason names those that are missing. Required.
+    """
+    def __init__(
+        self,
+        *,
+        timeout_seconds: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_timeout_seconds", b"_timeout_seconds", "timeout_seconds", b"timeout_seconds"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_timeout_seconds", b"_timeout_seconds", "timeout_seconds", b"timeout_seconds"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_timeout_seconds", b"_timeout_seconds"]) -> typing.Literal["timeout_seconds"] | None: ...
+
+global___StartBarrier = StartBarrier
+
+@typing.final
 class JobDependency(google.protobuf.message.Message):
     """A job to wait for. Set by the caller."""
 
@@ -411,6 +433,7 @@ class JobDefinition(google.protobuf.message.Message):
     PROPAGATE_TAGS_FIELD_NUMBER: builtins.int
     PLATFORM_CAPABILITIES_FIELD_NUMBER: builtins.int
     CONTAINER_ORCHESTRATION_TYPE_FIELD_NUMBER: builtins.int
+    START_BARRIER_FIELD_NUMBER: builtins.int
     job_definition_name: builtins.str
     """Name, shared by all revisions."""
     job_definition_arn: builtins.str
@@ -455,6 +478,10 @@ class JobDefinition(google.protobuf.message.Message):
     def platform_capabilities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """EC2 or empty."""
 
+    @property
+    def start_barrier(self) -> global___StartBarrier:
+        """Default start barrier. Absence means none."""
+
     def __init__(
         self,
         *,
@@ -473,9 +500,10 @@ class JobDefinition(google.protobuf.message.Message):
         propagate_tags: builtins.bool | None = ...,
         platform_capabilities: collections.abc.Iterable[builtins.str] | None = ...,
         container_orchestration_type: builtins.str = ...,
+        start_barrier: global___StartBarrier | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_container_properties", b"_container_properties", "_node_properties", b"_node_properties", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority", b"_scheduling_priority", "_timeout", b"_timeout", "container_properties", b"container_properties", "node_properties", b"node_properties", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority", b"scheduling_priority", "timeout", b"timeout"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_container_properties", b"_container_properties", "_node_properties", b"_node_properties", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority", b"_scheduling_priority", "_timeout", b"_timeout", "container_orchestration_type", b"container_orchestration_type", "container_properties", b"container_properties", "job_definition_arn", b"job_definition_arn", "job_definition_name", b"job_definition_name", "node_properties", b"node_properties", "parameters", b"parameters", "platform_capabilities", b"platform_capabilities", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "revision", b"revision", "scheduling_priority", b"scheduling_priority", "status", b"status", "tags", b"tags", "timeout", b"timeout", "type", b"type"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_container_properties", b"_container_properties", "_node_properties", b"_node_properties", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority", b"_scheduling_priority", "_start_barrier", b"_start_barrier", "_timeout", b"_timeout", "container_properties", b"container_properties", "node_properties", b"node_properties", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority", b"scheduling_priority", "start_barrier", b"start_barrier", "timeout", b"timeout"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_container_properties", b"_container_properties", "_node_properties", b"_node_properties", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority", b"_scheduling_priority", "_start_barrier", b"_start_barrier", "_timeout", b"_timeout", "container_orchestration_type", b"container_orchestration_type", "container_properties", b"container_properties", "job_definition_arn", b"job_definition_arn", "job_definition_name", b"job_definition_name", "node_properties", b"node_properties", "parameters", b"parameters", "platform_capabilities", b"platform_capabilities", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "revision", b"revision", "scheduling_priority", b"scheduling_priority", "start_barrier", b"start_barrier", "status", b"status", "tags", b"tags", "timeout", b"timeout", "type", b"type"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_container_properties", b"_container_properties"]) -> typing.Literal["container_properties"] | None: ...
     @typing.overload
@@ -486,6 +514,8 @@ class JobDefinition(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_retry_strategy", b"_retry_strategy"]) -> typing.Literal["retry_strategy"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_scheduling_priority", b"_scheduling_priority"]) -> typing.Literal["scheduling_priority"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_start_barrier", b"_start_barrier"]) -> typing.Literal["start_barrier"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_timeout", b"_timeout"]) -> typing.Literal["timeout"] | None: ...
 
@@ -880,6 +910,7 @@ class JobDetail(google.protobuf.message.Message):
     PLATFORM_CAPABILITIES_FIELD_NUMBER: builtins.int
     IS_CANCELLED_FIELD_NUMBER: builtins.int
     IS_TERMINATED_FIELD_NUMBER: builtins.int
+    START_BARRIER_FIELD_NUMBER: builtins.int
     job_arn: builtins.str
     """ARN; of a node with `#N` at its end."""
     job_name: builtins.str
@@ -950,6 +981,10 @@ class JobDetail(google.protobuf.message.Message):
     def platform_capabilities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """EC2 or empty."""
 
+    @property
+    def start_barrier(self) -> global___StartBarrier:
+        """The start barrier. Absence means none."""
+
     def __init__(
         self,
         *,
@@ -978,9 +1013,10 @@ class JobDetail(google.protobuf.message.Message):
         platform_capabilities: collections.abc.Iterable[builtins.str] | None = ...,
         is_cancelled: builtins.bool | None = ...,
         is_terminated: builtins.bool | None = ...,
+        start_barrier: global___StartBarrier | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_container", b"_container", "_created_at", b"_created_at", "_is_cancelled", b"_is_cancelled", "_is_terminated", b"_is_terminated", "_node_details", b"_node_details", "_node_properties", b"_node_properties", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority", b"_scheduling_priority", "_share_identifier", b"_share_identifier", "_status_reason", b"_status_reason", "_stopped_at", b"_stopped_at", "_timeout", b"_timeout", "container", b"container", "created_at", b"created_at", "is_cancelled", b"is_cancelled", "is_terminated", b"is_terminated", "node_details", b"node_details", "node_properties", b"node_properties", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority", b"scheduling_priority", "share_identifier", b"share_identifier", "status_reason", b"status_reason", "stopped_at", b"stopped_at", "timeout", b"timeout"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_container", b"_container", "_created_at", b"_created_at", "_is_cancelled", b"_is_cancelled", "_is_terminated", b"_is_terminated", "_node_details", b"_node_details", "_node_properties", b"_node_properties", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority", b"_scheduling_priority", "_share_identifier", b"_share_identifier", "_status_reason", b"_status_reason", "_stopped_at", b"_stopped_at", "_timeout", b"_timeout", "attempts", b"attempts", "container", b"container", "created_at", b"created_at", "depends_on", b"depends_on", "is_cancelled", b"is_cancelled", "is_terminated", b"is_terminated", "job_arn", b"job_arn", "job_definition", b"job_definition", "job_id", b"job_id", "job_name", b"job_name", "job_queue", b"job_queue", "node_details", b"node_details", "node_properties", b"node_properties", "parameters", b"parameters", "platform_capabilities", b"platform_capabilities", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority", b"scheduling_priority", "share_identifier", b"share_identifier", "started_at", b"started_at", "status", b"status", "status_reason", b"status_reason", "stopped_at", b"stopped_at", "tags", b"tags", "timeout", b"timeout"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_container", b"_container", "_created_at", b"_created_at", "_is_cancelled", b"_is_cancelled", "_is_terminated", b"_is_terminated", "_node_details", b"_node_details", "_node_properties", b"_node_properties", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority", b"_scheduling_priority", "_share_identifier", b"_share_identifier", "_start_barrier", b"_start_barrier", "_status_reason", b"_status_reason", "_stopped_at", b"_stopped_at", "_timeout", b"_timeout", "container", b"container", "created_at", b"created_at", "is_cancelled", b"is_cancelled", "is_terminated", b"is_terminated", "node_details", b"node_details", "node_properties", b"node_properties", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority", b"scheduling_priority", "share_identifier", b"share_identifier", "start_barrier", b"start_barrier", "status_reason", b"status_reason", "stopped_at", b"stopped_at", "timeout", b"timeout"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_container", b"_container", "_created_at", b"_created_at", "_is_cancelled", b"_is_cancelled", "_is_terminated", b"_is_terminated", "_node_details", b"_node_details", "_node_properties", b"_node_properties", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority", b"_scheduling_priority", "_share_identifier", b"_share_identifier", "_start_barrier", b"_start_barrier", "_status_reason", b"_status_reason", "_stopped_at", b"_stopped_at", "_timeout", b"_timeout", "attempts", b"attempts", "container", b"container", "created_at", b"created_at", "depends_on", b"depends_on", "is_cancelled", b"is_cancelled", "is_terminated", b"is_terminated", "job_arn", b"job_arn", "job_definition", b"job_definition", "job_id", b"job_id", "job_name", b"job_name", "job_queue", b"job_queue", "node_details", b"node_details", "node_properties", b"node_properties", "parameters", b"parameters", "platform_capabilities", b"platform_capabilities", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority", b"scheduling_priority", "share_identifier", b"share_identifier", "start_barrier", b"start_barrier", "started_at", b"started_at", "status", b"status", "status_reason", b"status_reason", "stopped_at", b"stopped_at", "tags", b"tags", "timeout", b"timeout"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_container", b"_container"]) -> typing.Literal["container"] | None: ...
     @typing.overload
@@ -1001,6 +1037,8 @@ class JobDetail(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_scheduling_priority", b"_scheduling_priority"]) -> typing.Literal["scheduling_priority"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_share_identifier", b"_share_identifier"]) -> typing.Literal["share_identifier"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_start_barrier", b"_start_barrier"]) -> typing.Literal["start_barrier"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_status_reason", b"_status_reason"]) -> typing.Literal["status_reason"] | None: ...
     @typing.overload

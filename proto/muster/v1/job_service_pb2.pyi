@@ -79,6 +79,7 @@ class RegisterJobDefinitionRequest(google.protobuf.message.Message):
     EKS_PROPERTIES_FIELD_NUMBER: builtins.int
     ECS_PROPERTIES_FIELD_NUMBER: builtins.int
     CONSUMABLE_RESOURCE_PROPERTIES_FIELD_NUMBER: builtins.int
+    START_BARRIER_FIELD_NUMBER: builtins.int
     job_definition_name: builtins.str
     """Name, `[A-Za-z0-9][A-Za-z0-9_-]{0,127}`. Required."""
     type: muster.v1.job_pb2.JobDefinitionType.ValueType
@@ -127,6 +128,10 @@ class RegisterJobDefinitionRequest(google.protobuf.message.Message):
     def consumable_resource_properties(self) -> google.protobuf.struct_pb2.Struct:
         """Not offered: refused with INVALID_ARGUMENT."""
 
+    @property
+    def start_barrier(self) -> muster.v1.job_pb2.StartBarrier:
+        """Ours; AWS Batch has none. Default start barrier. Absence means none."""
+
     def __init__(
         self,
         *,
@@ -144,9 +149,10 @@ class RegisterJobDefinitionRequest(google.protobuf.message.Message):
         eks_properties: google.protobuf.struct_pb2.Struct | None = ...,
         ecs_properties: google.protobuf.struct_pb2.Struct | None = ...,
         consumable_resource_properties: google.protobuf.struct_pb2.Struct | None = ...,
+        start_barrier: muster.v1.job_pb2.StartBarrier | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_consumable_resource_properties", b"_consumable_resource_properties", "_container_properties", b"_container_properties", "_ecs_properties", b"_ecs_properties", "_eks_properties", b"_eks_properties", "_node_properties", b"_node_properties", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority", b"_scheduling_priority", "_timeout", b"_timeout", "consumable_resource_properties", b"consumable_resource_properties", "container_properties", b"container_properties", "ecs_properties", b"ecs_properties", "eks_properties", b"eks_properties", "node_properties", b"node_properties", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority", b"scheduling_priority", "timeout", b"timeout"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_consumable_resource_properties", b"_consumable_resource_properties", "_container_properties", b"_container_properties", "_ecs_properties", b"_ecs_properties", "_eks_properties", b"_eks_properties", "_node_properties", b"_node_properties", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority", b"_scheduling_priority", "_timeout", b"_timeout", "consumable_resource_properties", b"consumable_resource_properties", "container_properties", b"container_properties", "ecs_properties", b"ecs_properties", "eks_properties", b"eks_properties", "job_definition_name", b"job_definition_name", "node_properties", b"node_properties", "parameters", b"parameters", "platform_capabilities", b"platform_capabilities", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority", b"scheduling_priority", "tags", b"tags", "timeout", b"timeout", "type", b"type"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_consumable_resource_properties", b"_consumable_resource_properties", "_container_properties", b"_container_properties", "_ecs_properties", b"_ecs_properties", "_eks_properties", b"_eks_properties", "_node_properties", b"_node_properties", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority", b"_scheduling_priority", "_start_barrier", b"_start_barrier", "_timeout", b"_timeout", "consumable_resource_properties", b"consumable_resource_properties", "container_properties", b"container_properties", "ecs_properties", b"ecs_properties", "eks_properties", b"eks_properties", "node_properties", b"node_properties", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority", b"scheduling_priority", "start_barrier", b"start_barrier", "timeout", b"timeout"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_consumable_resource_properties", b"_consumable_resource_properties", "_container_properties", b"_container_properties", "_ecs_properties", b"_ecs_properties", "_eks_properties", b"_eks_properties", "_node_properties", b"_node_properties", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority", b"_scheduling_priority", "_start_barrier", b"_start_barrier", "_timeout", b"_timeout", "consumable_resource_properties", b"consumable_resource_properties", "container_properties", b"container_properties", "ecs_properties", b"ecs_properties", "eks_properties", b"eks_properties", "job_definition_name", b"job_definition_name", "node_properties", b"node_properties", "parameters", b"parameters", "platform_capabilities", b"platform_capabilities", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority", b"scheduling_priority", "start_barrier", b"start_barrier", "tags", b"tags", "timeout", b"timeout", "type", b"type"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_consumable_resource_properties", b"_consumable_resource_properties"]) -> typing.Literal["consumable_resource_properties"] | None: ...
     @typing.overload
@@ -163,6 +169,8 @@ class RegisterJobDefinitionRequest(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_retry_strategy", b"_retry_strategy"]) -> typing.Literal["retry_strategy"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_scheduling_priority", b"_scheduling_priority"]) -> typing.Literal["scheduling_priority"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_start_barrier", b"_start_barrier"]) -> typing.Literal["start_barrier"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_timeout", b"_timeout"]) -> typing.Literal["timeout"] | None: ...
 
@@ -351,6 +359,7 @@ class SubmitJobRequest(google.protobuf.message.Message):
     ECS_PROPERTIES_OVERRIDE_FIELD_NUMBER: builtins.int
     CONSUMABLE_RESOURCE_PROPERTIES_OVERRIDE_FIELD_NUMBER: builtins.int
     CLIENT_TOKEN_FIELD_NUMBER: builtins.int
+    START_BARRIER_FIELD_NUMBER: builtins.int
     job_name: builtins.str
     """Name, `[A-Za-z0-9][A-Za-z0-9_-]{0,127}`; need not be unique. Required."""
     job_queue: builtins.str
@@ -412,6 +421,10 @@ class SubmitJobRequest(google.protobuf.message.Message):
     def consumable_resource_properties_override(self) -> google.protobuf.struct_pb2.Struct:
         """Not offered: refused with INVALID_ARGUMENT."""
 
+    @property
+    def start_barrier(self) -> muster.v1.job_pb2.StartBarrier:
+        """Ours; AWS Batch has none. Replaces the definition's."""
+
     def __init__(
         self,
         *,
@@ -433,9 +446,10 @@ class SubmitJobRequest(google.protobuf.message.Message):
         ecs_properties_override: google.protobuf.struct_pb2.Struct | None = ...,
         consumable_resource_properties_override: google.protobuf.struct_pb2.Struct | None = ...,
         client_token: builtins.str | None = ...,
+        start_barrier: muster.v1.job_pb2.StartBarrier | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_array_properties", b"_array_properties", "_client_token", b"_client_token", "_consumable_resource_properties_override", b"_consumable_resource_properties_override", "_container_overrides", b"_container_overrides", "_ecs_properties_override", b"_ecs_properties_override", "_eks_properties_override", b"_eks_properties_override", "_node_overrides", b"_node_overrides", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority_override", b"_scheduling_priority_override", "_share_identifier", b"_share_identifier", "_timeout", b"_timeout", "array_properties", b"array_properties", "client_token", b"client_token", "consumable_resource_properties_override", b"consumable_resource_properties_override", "container_overrides", b"container_overrides", "ecs_properties_override", b"ecs_properties_override", "eks_properties_override", b"eks_properties_override", "node_overrides", b"node_overrides", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority_override", b"scheduling_priority_override", "share_identifier", b"share_identifier", "timeout", b"timeout"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_array_properties", b"_array_properties", "_client_token", b"_client_token", "_consumable_resource_properties_override", b"_consumable_resource_properties_override", "_container_overrides", b"_container_overrides", "_ecs_properties_override", b"_ecs_properties_override", "_eks_properties_override", b"_eks_properties_override", "_node_overrides", b"_node_overrides", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority_override", b"_scheduling_priority_override", "_share_identifier", b"_share_identifier", "_timeout", b"_timeout", "array_properties", b"array_properties", "client_token", b"client_token", "consumable_resource_properties_override", b"consumable_resource_properties_override", "container_overrides", b"container_overrides", "depends_on", b"depends_on", "ecs_properties_override", b"ecs_properties_override", "eks_properties_override", b"eks_properties_override", "job_definition", b"job_definition", "job_name", b"job_name", "job_queue", b"job_queue", "node_overrides", b"node_overrides", "parameters", b"parameters", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority_override", b"scheduling_priority_override", "share_identifier", b"share_identifier", "tags", b"tags", "timeout", b"timeout"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_array_properties", b"_array_properties", "_client_token", b"_client_token", "_consumable_resource_properties_override", b"_consumable_resource_properties_override", "_container_overrides", b"_container_overrides", "_ecs_properties_override", b"_ecs_properties_override", "_eks_properties_override", b"_eks_properties_override", "_node_overrides", b"_node_overrides", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority_override", b"_scheduling_priority_override", "_share_identifier", b"_share_identifier", "_start_barrier", b"_start_barrier", "_timeout", b"_timeout", "array_properties", b"array_properties", "client_token", b"client_token", "consumable_resource_properties_override", b"consumable_resource_properties_override", "container_overrides", b"container_overrides", "ecs_properties_override", b"ecs_properties_override", "eks_properties_override", b"eks_properties_override", "node_overrides", b"node_overrides", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority_override", b"scheduling_priority_override", "share_identifier", b"share_identifier", "start_barrier", b"start_barrier", "timeout", b"timeout"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_array_properties", b"_array_properties", "_client_token", b"_client_token", "_consumable_resource_properties_override", b"_consumable_resource_properties_override", "_container_overrides", b"_container_overrides", "_ecs_properties_override", b"_ecs_properties_override", "_eks_properties_override", b"_eks_properties_override", "_node_overrides", b"_node_overrides", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority_override", b"_scheduling_priority_override", "_share_identifier", b"_share_identifier", "_start_barrier", b"_start_barrier", "_timeout", b"_timeout", "array_properties", b"array_properties", "client_token", b"client_token", "consumable_resource_properties_override", b"consumable_resource_properties_override", "container_overrides", b"container_overrides", "depends_on", b"depends_on", "ecs_properties_override", b"ecs_properties_override", "eks_properties_override", b"eks_properties_override", "job_definition", b"job_definition", "job_name", b"job_name", "job_queue", b"job_queue", "node_overrides", b"node_overrides", "parameters", b"parameters", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority_override", b"scheduling_priority_override", "share_identifier", b"share_identifier", "start_barrier", b"start_barrier", "tags", b"tags", "timeout", b"timeout"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_array_properties", b"_array_properties"]) -> typing.Literal["array_properties"] | None: ...
     @typing.overload
@@ -458,6 +472,8 @@ class SubmitJobRequest(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_scheduling_priority_override", b"_scheduling_priority_override"]) -> typing.Literal["scheduling_priority_override"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_share_identifier", b"_share_identifier"]) -> typing.Literal["share_identifier"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_start_barrier", b"_start_barrier"]) -> typing.Literal["start_barrier"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_timeout", b"_timeout"]) -> typing.Literal["timeout"] | None: ...
 
