@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from agent.core import inputs as i
-from agent.core.assignment import Assignment, ContainerSpec, Desired, NodeKey, Progress
+from agent.core.assignment import (
+    Assignment,
+    ContainerSpec,
+    Desired,
+    Device,
+    Gang,
+    Mount,
+    NodeKey,
+    Progress,
+    SecretRef,
+    Tmpfs,
+    Ulimit,
+)
 from agent.core.state import Slot
 from muster.v1 import agent_service_pb2 as pb
+from muster.v1 import container_pb2
 
 _DESIRED = {
     pb.PREPARE: Desired.PREPARE,
@@ -46,6 +61,20 @@ def _assignment(entry: pb.Assignment) -> Assignment:
         spec=_spec(entry.container) if entry.HasField("container") else None,
         stop_grace_seconds=entry.stop_grace_seconds,
         lease_seconds=entry.lease_seconds,
+        gang=_gang(entry.gang) if entry.HasField("gang") else None,
+        hold=entry.hold,
+    )
+
+
+def _gang(gang: pb.Gang) -> Gang:
+    columns = (gang.private_ipv4_addresses, gang.host_ids, gang.slots)
+    if len({len(column) for column in columns}) != 1:
+        raise ProtocolError("a gang's columns have different lengths")
+    return Gang(
+        main_node=gang.main_node,
+        addresses=tuple(gang.private_ipv4_addresses),
+        host_ids=tuple(gang.host_ids),
+        slots=tuple(gang.slots),
     )
 
 
@@ -57,18 +86,71 @@ def _spec(container: pb.NodeContainer) -> ContainerSpec:
         vcpus=container.vcpus,
         memory_mib=container.memory_mib,
         user=container.user if container.HasField("user") else None,
+        gpus=container.gpus,
+        privileged=container.privileged,
+        read_only_root=container.readonly_root_filesystem,
+        ulimits=tuple(
+            Ulimit(name=limit.name, soft=limit.soft_limit, hard=limit.hard_limit)
+            for limit in container.ulimits
+        ),
+        mounts=tuple(
+            Mount(
+                target=mount.container_path,
+                source=mount.host_path,
+                volume=mount.volume,
+                read_only=mount.read_only,
+            )
+            for mount in container.mounts
+        ),
+        secrets=tuple(
+            SecretRef(name=secret.name, key=secret.value_from) for secret in container.secrets
+        ),
+        credential=container.credential if container.HasField("credential") else None,
+        **_linux(container.linux_parameters),
     )
+
+
+_PERMISSIONS = {container_pb2.READ: "r", container_pb2.WRITE: "w", container_pb2.MKNOD: "m"}
+
+
+def _linux(linux: container_pb2.LinuxParameters) -> dict[str, Any]:
+    """Members of a ContainerSpec. Nothing said of permissions means all of them."""
+    return {
+        "devices": tuple(
+            Device(
+                host_path=device.host_path,
+                container_path=device.container_path or device.host_path,
+                permissions="".join(
+                    letter
+                    for number, letter in _PERMISSIONS.items()
+                    if number in device.permissions or not device.permissions
+                ),
+            )
+            for device in linux.devices
+        ),
+        "tmpfs": tuple(
+            Tmpfs(target=each.container_path, size_mib=each.size, options=tuple(each.mount_options))
+            for each in linux.tmpfs
+        ),
+        "init": linux.init_process_enabled,
+        "shared_memory_mib": (
+            linux.shared_memory_size if linux.HasField("shared_memory_size") else None
+        ),
+        "max_swap_mib": linux.max_swap if linux.HasField("max_swap") else None,
+        "swappiness": linux.swappiness if linux.HasField("swappiness") else None,
+    }
 
 
 def node_report(slot: Slot, host_ipv4: str) -> pb.NodeReport:
     """Everything known of a slot. A container without an address of its own has the host's."""
+    is_placed = slot.progress is Progress.PREPARED or slot.started_at_ms
     report = pb.NodeReport(
         job_id=slot.key.job_id,
         attempt=slot.key.attempt,
         node_index=slot.key.node_index,
         progress=_PROGRESS[slot.progress],
         started_at_ms=slot.started_at_ms,
-        private_ipv4_address=(slot.private_ipv4 or host_ipv4) if slot.started_at_ms else "",
+        private_ipv4_address=(slot.private_ipv4 or host_ipv4) if is_placed else "",
         reason=slot.reason,
         permanent=slot.permanent,
         stopped_at_ms=slot.stopped_at_ms,

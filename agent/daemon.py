@@ -8,19 +8,22 @@ coordinator hears of it.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
 
+from agent.admission import Admission, NotAdmitted
 from agent.convert import ProtocolError, assignments, node_report
 from agent.core import effects as f
 from agent.core import inputs as i
-from agent.core.assignment import Desired, NodeKey, Progress
+from agent.core.assignment import ContainerSpec, Desired, NodeKey, Progress
 from agent.core.machine import Machine
 from agent.core.state import Slot
 from agent.engine.port import Engine, EngineError, ErrorClass
+from agent.kit import Kit
 from agent.ledger.port import Ledger, LedgerContents
 from agent.link import Link
 from agent.logs import LogDesk
@@ -31,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 ENGINE_PAUSE_FIRST_SECONDS = 0.5
 ENGINE_PAUSE_MAX_SECONDS = 30.0
+
+
+_FAILURES = (i.PrepareFailed, i.StartFailed, i.LiftFailed, i.StopFailed, i.RemoveFailed)
 
 
 def boot_ms() -> int:
@@ -67,11 +73,15 @@ class Daemon:
         engine: Engine,
         ledger: Ledger,
         logs: LogDesk,
+        admission: Admission,
+        kit: Kit,
     ) -> None:
         self._identity = identity
         self._engine = engine
         self._ledger = ledger
         self._logs = logs
+        self._admission = admission
+        self._kit = kit
         self._link = Link(coordinator, tls, self)
         self._inbox: asyncio.Queue[i.Input] = asyncio.Queue()
         self._machine = Machine()
@@ -98,6 +108,7 @@ class Daemon:
                 self.ready.set()
                 await self._own_machine()
         finally:
+            self._kit.close()
             await self._logs.close()
             await self._engine.close()
             self._ledger.close()
@@ -117,6 +128,8 @@ class Daemon:
                 await asyncio.sleep(pause * (0.5 + random.random() / 2))
                 pause = min(2 * pause, ENGINE_PAUSE_MAX_SECONDS)
         logger.info("engine: name=%s version=%s", self._engine.name, version)
+        here = [*(slot.key for slot in contents.slots), *(found.key for found in managed)]
+        await asyncio.to_thread(self._kit.keep_only, here)
         self._unusable_reason = ""
         self._take(
             i.Started(
@@ -137,7 +150,7 @@ class Daemon:
         self._link.restart()
 
     def _take(self, given: i.Input) -> None:
-        if isinstance(given, i.PrepareFailed | i.StartFailed | i.StopFailed | i.RemoveFailed):
+        if isinstance(given, _FAILURES):
             logger.warning("%s: node=%s %s", type(given).__name__, given.key.name, given.reason)
         elif isinstance(given, i.Ended):
             logger.info(
@@ -204,6 +217,8 @@ class Daemon:
                     self._preparing[effect.key].cancel()
             case f.Start():
                 self._begin(effect.key, "start", self._start(effect))
+            case f.Lift():
+                self._begin(effect.key, "lift", self._lift(effect))
             case f.Wait():
                 self._begin(effect.key, "wait", self._wait(effect))
             case f.Stop():
@@ -225,7 +240,11 @@ class Daemon:
 
     async def _prepare(self, effect: f.Prepare) -> i.Input:
         try:
-            await self._engine.prepare(effect.key, effect.spec)
+            spec = await asyncio.to_thread(self._admission.admit, effect.spec)
+            address = await self._engine.prepare(effect.key, spec)
+        except NotAdmitted as error:
+            # Another host may have other rules, so this is not the job's last word.
+            return i.PrepareFailed(key=effect.key, reason=str(error), permanent=False)
         except EngineError as error:
             permanent = error.error_class is ErrorClass.PERMANENT
             return i.PrepareFailed(key=effect.key, reason=error.reason, permanent=permanent)
@@ -233,11 +252,11 @@ class Daemon:
             if self._machine.state.slots[effect.key].desired is not Desired.STOP:
                 raise  # the whole agent ends
             return i.PrepareFailed(key=effect.key, reason="no longer wanted", permanent=False)
-        return i.Prepared(key=effect.key)
+        return i.Prepared(key=effect.key, private_ipv4=address)
 
     async def _start(self, effect: f.Start) -> i.Input:
         try:
-            started = await self._engine.start(effect.key, effect.spec)
+            started = await self._engine.start(effect.key, await self._equipped(effect))
         except EngineError as error:
             return i.StartFailed(
                 key=effect.key,
@@ -245,11 +264,32 @@ class Daemon:
                 uncertain=error.error_class is ErrorClass.ENGINE_GONE,
                 wall_ms=wall_ms(),
             )
+        except (NotAdmitted, OSError) as error:
+            reason = str(error)
+            if isinstance(error, OSError):
+                reason = f"CannotCreateContainerError: {error}"
+            return i.StartFailed(key=effect.key, reason=reason, uncertain=False, wall_ms=wall_ms())
         return i.StartedUp(
             key=effect.key,
             started_at_ms=started.started_at_ms,
             private_ipv4=started.private_ipv4 or "",
         )
+
+    async def _equipped(self, effect: f.Start) -> ContainerSpec:
+        """The specification with all that this host adds. Asked anew: what was allowed at the
+        vote may have changed since, a link in a path above all."""
+        spec = await asyncio.to_thread(self._admission.admit, effect.spec)
+        if effect.gang is None:
+            return spec
+        equip = functools.partial(self._kit.equip, hold=effect.hold)
+        return await asyncio.to_thread(equip, effect.key, spec, effect.gang)
+
+    async def _lift(self, effect: f.Lift) -> i.Input:
+        try:
+            self._kit.lift(effect.key)
+        except OSError as error:
+            return i.LiftFailed(key=effect.key, reason=str(error))
+        return i.Lifted(key=effect.key)
 
     async def _wait(self, effect: f.Wait) -> i.Input:
         try:
@@ -273,8 +313,11 @@ class Daemon:
     async def _remove(self, effect: f.Remove) -> i.Input:
         try:
             await self._engine.remove(effect.key)
+            await asyncio.to_thread(self._kit.remove, effect.key)
         except EngineError as error:
             return i.RemoveFailed(key=effect.key, reason=error.reason)
+        except OSError as error:
+            return i.RemoveFailed(key=effect.key, reason=f"CannotRemoveContainerError: {error}")
         return i.Removed(key=effect.key)
 
     # the link's owner

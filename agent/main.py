@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from agent import config, notify
 from agent.config import AgentConfig
+from agent.core.assignment import ContainerSpec
 from agent.daemon import Daemon, Identity
 from agent.engine.docker import DockerEngine
 from agent.engine.podman import PodmanEngine
@@ -19,6 +20,7 @@ from agent.host.boot import agent_uuid, boot_id
 from agent.host.ec2_metadata import ask
 from agent.host.fingerprint import fingerprint
 from agent.host.private_address import NoPrivateAddress, private_address
+from agent.kit import Kit
 from agent.ledger.port import LedgerError
 from agent.ledger.sqlite import SqliteLedger
 from agent.logs import LogDesk
@@ -68,6 +70,11 @@ async def _identity(settings: AgentConfig) -> Identity:
     )
 
 
+class _Everything:
+    def admit(self, spec: ContainerSpec) -> ContainerSpec:
+        return spec
+
+
 async def _run(settings: AgentConfig) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -81,6 +88,8 @@ async def _run(settings: AgentConfig) -> None:
         engine=_engine(settings),
         ledger=SqliteLedger(settings.data_dir),
         logs=LogDesk(settings.data_dir / "spool", settings.spool_total_mib * MIB),
+        admission=_Everything(),
+        kit=Kit(settings.data_dir / "kit", is_mounted=settings.engine != "process"),
     )
     running = asyncio.create_task(daemon.run())
     ready = asyncio.create_task(daemon.ready.wait())

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.core.assignment import ContainerSpec, NodeKey
+from agent.core.assignment import ContainerSpec, Gang, NodeKey
 from agent.core.state import Slot
 
 
@@ -43,8 +43,18 @@ class CancelPrepare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
+    """`gang` is None only for a gang that an older coordinator did not tell. `hold`: the command
+    waits in its container for Lift."""
+
     key: NodeKey
     spec: ContainerSpec
+    gang: Gang | None
+    hold: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lift:
+    key: NodeKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +88,7 @@ Effect = (
     | Prepare
     | CancelPrepare
     | Start
+    | Lift
     | Wait
     | Stop
     | Remove

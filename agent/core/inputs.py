@@ -77,7 +77,10 @@ class Tick:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
+    """`private_ipv4` is the address that the container will have; empty for the host's."""
+
     key: NodeKey
+    private_ipv4: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +105,19 @@ class StartFailed:
     reason: str
     uncertain: bool
     wall_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifted:
+    """The command that waited in its container has been let go."""
+
+    key: NodeKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiftFailed:
+    key: NodeKey
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +172,8 @@ Input = (
     | PrepareFailed
     | StartedUp
     | StartFailed
+    | Lifted
+    | LiftFailed
     | Ended
     | WaitFailed
     | Stopped

@@ -8,6 +8,7 @@ host's monotonic clock, given by the shell. Must not import anything outside `ag
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import assert_never
 
 from agent.core import inputs as i
@@ -18,6 +19,7 @@ from agent.core.effects import (
     ForgetSlot,
     KeepContact,
     KeepSlot,
+    Lift,
     Prepare,
     Remove,
     Report,
@@ -71,6 +73,8 @@ class Machine:
                 self._voted(given)
             case i.StartedUp() | i.StartFailed():
                 self._launched(given)
+            case i.Lifted() | i.LiftFailed():
+                self._lifted(given)
             case i.Ended():
                 self._ended(given)
             case i.WaitFailed():
@@ -265,9 +269,9 @@ class Machine:
             grace = slot.assignment.stop_grace_seconds if slot.assignment is not None else 30
             self._begin(slot, Work.STOP, Stop(key=slot.key, grace_seconds=grace))
         elif slot.confirmed and slot.assignment is not None and slot.assignment.spec is not None:
-            self._launch(slot, slot.assignment.spec)
+            self._launch(slot, slot.assignment, slot.assignment.spec)
 
-    def _launch(self, slot: Slot, spec: ContainerSpec) -> None:
+    def _launch(self, slot: Slot, assignment: Assignment, spec: ContainerSpec) -> None:
         if slot.progress is Progress.ASSIGNED:
             self._begin(slot, Work.PREPARE, Prepare(key=slot.key, spec=spec))
         elif slot.desired is Desired.RUN and slot.progress in (
@@ -275,9 +279,15 @@ class Machine:
             Progress.STARTING,
         ):
             # Written down before it is done: after a crash the container is looked for, and a
-            # slot that never got this far is known not to run.
+            # slot that never got this far is known not to run. One that may have been started to
+            # wait is never started otherwise.
+            slot.held = slot.held or assignment.hold
             self._advance(slot, Progress.STARTING)
-            self._begin(slot, Work.START, Start(key=slot.key, spec=spec))
+            spec = replace(spec, address=slot.private_ipv4)
+            start = Start(key=slot.key, spec=spec, gang=assignment.gang, hold=slot.held)
+            self._begin(slot, Work.START, start)
+        elif slot.progress is Progress.RUNNING and slot.held and not assignment.hold:
+            self._begin(slot, Work.LIFT, Lift(key=slot.key))
 
     def _begin(self, slot: Slot, work: Work, effect: Effect) -> None:
         slot.work = work
@@ -292,7 +302,7 @@ class Machine:
 
     def _up(self, slot: Slot, started_at_ms: int, private_ipv4: str) -> None:
         slot.started_at_ms = started_at_ms
-        slot.private_ipv4 = private_ipv4
+        slot.private_ipv4 = private_ipv4 or slot.private_ipv4
         self._advance(slot, Progress.RUNNING)
 
     def _report(self, *slots: Slot) -> None:
@@ -316,6 +326,7 @@ class Machine:
         slot = self.state.slots[given.key]
         slot.work = Work.IDLE
         if isinstance(given, i.Prepared):
+            slot.private_ipv4 = given.private_ipv4
             self._advance(slot, Progress.PREPARED)
         else:
             slot.reason, slot.permanent = given.reason, given.permanent
@@ -334,6 +345,16 @@ class Machine:
         else:
             slot.reason = given.reason
             self._advance(slot, Progress.EXITED, stopped_at_ms=given.wall_ms)
+        self._go_on(slot)
+
+    def _lifted(self, given: i.Lifted | i.LiftFailed) -> None:
+        slot = self.state.slots[given.key]
+        slot.work = Work.IDLE
+        if isinstance(given, i.Lifted):
+            slot.held = False
+            self._effects.append(KeepSlot(slot=slot))
+        else:
+            self._retry_later(slot)
         self._go_on(slot)
 
     def _ended(self, given: i.Ended) -> None:

@@ -14,6 +14,7 @@ class Work(StrEnum):
     IDLE = "IDLE"
     PREPARE = "PREPARE"
     START = "START"
+    LIFT = "LIFT"
     STOP = "STOP"
     REMOVE = "REMOVE"
 
@@ -33,10 +34,13 @@ class Slot:
     progress: Progress = Progress.ASSIGNED
     started_at_ms: int = 0
     private_ipv4: str = ""
+    """Promised with the vote; from RUNNING on what the container has. Empty: the host's."""
     exit_code: int | None = None
     reason: str = ""
     permanent: bool = False
     stopped_at_ms: int = 0
+    held: bool = False
+    """Started, or being started, with its command waiting in the container."""
     unclean_reason: str = ""
 
     work: Work = Work.IDLE

@@ -1,12 +1,16 @@
-"""Slots as JSON text and back. Only what the ledger must keep; unknown members are ignored, so an
-older agent can read a newer one's file."""
+"""Slots as JSON text and back. Only what the ledger must keep; unknown members are ignored and
+missing ones have their default, so agents of other releases can read the file."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from typing import Any
+from enum import Enum
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
-from agent.core.assignment import Assignment, ContainerSpec, Desired, NodeKey, Progress
+from agent.core.assignment import Assignment, Desired, NodeKey, Progress
 from agent.core.state import Slot
 
 _PLAIN = (
@@ -16,6 +20,7 @@ _PLAIN = (
     "reason",
     "permanent",
     "stopped_at_ms",
+    "held",
     "unclean_reason",
 )
 
@@ -23,10 +28,10 @@ _PLAIN = (
 def encode(slot: Slot) -> str:
     body: dict[str, Any] = {name: getattr(slot, name) for name in _PLAIN}
     body |= {
-        "key": _key(slot.key),
+        "key": dataclasses.asdict(slot.key),
         "desired": slot.desired.value,
         "progress": slot.progress.value,
-        "assignment": _assignment(slot.assignment) if slot.assignment is not None else None,
+        "assignment": dataclasses.asdict(slot.assignment) if slot.assignment is not None else None,
     }
     return json.dumps(body, separators=(",", ":"))
 
@@ -38,52 +43,26 @@ def decode(text: str) -> Slot:
         key=NodeKey(**body["key"]),
         desired=Desired(body["desired"]),
         progress=Progress(body["progress"]),
-        assignment=_read_assignment(body["assignment"]),
-        **{name: body[name] for name in _PLAIN},
+        assignment=_read(Assignment | None, body["assignment"]),
+        **{name: body[name] for name in _PLAIN if name in body},
     )
 
 
-def _key(key: NodeKey) -> dict[str, Any]:
-    return {"job_id": key.job_id, "attempt": key.attempt, "node_index": key.node_index}
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
-def _assignment(assignment: Assignment) -> dict[str, Any]:
-    spec = assignment.spec
-    return {
-        "key": _key(assignment.key),
-        "desired": assignment.desired.value,
-        "stop_grace_seconds": assignment.stop_grace_seconds,
-        "lease_seconds": assignment.lease_seconds,
-        "spec": None
-        if spec is None
-        else {
-            "image": spec.image,
-            "command": spec.command,
-            "environment": spec.environment,
-            "vcpus": spec.vcpus,
-            "memory_mib": spec.memory_mib,
-            "user": spec.user,
-        },
-    }
-
-
-def _read_assignment(body: dict[str, Any] | None) -> Assignment | None:
-    if body is None:
-        return None
-    spec = body["spec"]
-    return Assignment(
-        key=NodeKey(**body["key"]),
-        desired=Desired(body["desired"]),
-        stop_grace_seconds=body["stop_grace_seconds"],
-        lease_seconds=body["lease_seconds"],
-        spec=None
-        if spec is None
-        else ContainerSpec(
-            image=spec["image"],
-            command=tuple(spec["command"]),
-            environment=tuple((name, value) for name, value in spec["environment"]),
-            vcpus=spec["vcpus"],
-            memory_mib=spec["memory_mib"],
-            user=spec["user"],
-        ),
-    )
+def _read(hint: Any, value: Any) -> Any:  # noqa: ANN401 - a hint can be anything
+    """What `asdict` and JSON made of a value of type `hint`, made whole again."""
+    if get_origin(hint) is UnionType:
+        (given,) = (each for each in get_args(hint) if each is not NoneType)
+        return None if value is None else _read(given, value)
+    if get_origin(hint) is tuple:
+        members = get_args(hint)
+        kinds = [members[0]] * len(value) if members[-1] is Ellipsis else members
+        return tuple(_read(kind, each) for kind, each in zip(kinds, value, strict=True))
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        known = _hints(hint).items()
+        return hint(**{name: _read(kind, value[name]) for name, kind in known if name in value})
+    return hint(value) if issubclass(hint, Enum) else value

@@ -62,7 +62,8 @@ def test_every_node_runs_its_groups_container(cluster: Cluster) -> None:
         (assignment,) = cluster.sent[host]
         run = assignment.container
         assert run is not None
-        seen.append((run.image, run.command, run.vcpus, run.memory_mib, run.user))
+        asked = run.properties
+        seen.append((asked.image, asked.command, run.vcpus, run.memory_mib, asked.user))
     other = ("two", ("b", "c"), 2, 200, None)
     assert seen == [("one", ("a",), 4, 100, "root"), other, other]
 

@@ -49,6 +49,7 @@ SENTENCES = {
     "AttemptStarted": "attempt 2: every host is ready, so the main node starts",
     "ChildrenLaunched": "the main node runs, so its children start",
     "NodeRunning": "runs at 10.0.0.3",
+    "BarrierLifted": "every node runs, so the children's commands start",
     "NodeStopRequested": "a user stops this node: why",
     "NodeExited": "ended: exit code 5; why; Essential container in task exited",
     "NodeLost": "lost: Essential container in task exited",
