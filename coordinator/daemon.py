@@ -20,6 +20,7 @@ from coordinator.core.effects import Stamped, Step
 from coordinator.core.errors import NotFound, Rejected
 from coordinator.core.events import (
     ALL_EVENTS,
+    DefinitionRegistered,
     Event,
     JobEvent,
     NodeExited,
@@ -216,6 +217,10 @@ class Daemon:
                 level = logging.DEBUG if isinstance(event, _ORDINARY) else logging.INFO
                 where = event.job_id if node is None else f"{event.job_id}#{node}"
                 logger.log(level, "%s: job=%s %s", kind, where, message)
+            elif isinstance(event, DefinitionRegistered):
+                # Its environment is the user's, and logs have other readers.
+                name = event.definition.job_definition_name
+                logger.info("DefinitionRegistered: %s:%d", name, event.definition.revision)
             else:
                 logger.info("%s: %s", type(event).__name__, event)
 

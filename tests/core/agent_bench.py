@@ -64,7 +64,9 @@ class Bench:
         self.do(i.LinkUp())
         self.generation = 0
 
-    def assign(self, *wanted: tuple[NodeKey, Desired], lease: int = LEASE_SECONDS) -> None:
+    def assign(
+        self, *wanted: tuple[NodeKey, Desired], lease: int = LEASE_SECONDS, hold: bool = False
+    ) -> None:
         self.generation += 1
         self.do(
             i.AssignmentsReceived(
@@ -76,6 +78,7 @@ class Bench:
                         spec=None if desired is Desired.STOP else SPEC,
                         stop_grace_seconds=30,
                         lease_seconds=lease,
+                        hold=hold,
                     )
                     for key, desired in wanted
                 ),

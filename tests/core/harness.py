@@ -25,6 +25,7 @@ from coordinator.core.definition import (
     NodeProperties,
     NodeRange,
     RetryStrategy,
+    StartBarrier,
     Submission,
 )
 from coordinator.core.effects import (
@@ -230,6 +231,11 @@ class Cluster:
         assert len(assignments) <= 1, assignments
         return assignments[0].desired if assignments else None
 
+    def holds(self, host: str) -> bool:
+        """Whether the newest list wants the host's command to wait."""
+        (assignment,) = self.sent[HostId(host)]
+        return assignment.hold
+
     def environment(self, host: str) -> dict[str, str]:
         (assignment,) = self.sent[HostId(host)]
         assert assignment.container is not None
@@ -293,6 +299,7 @@ class Cluster:
         timeout: int | None = None,
         after: tuple[JobId, ...] = (),
         token: str | None = None,
+        barrier: int | None = None,
         job_id: str | None = None,
         **definition: Any,
     ) -> JobId:
@@ -309,6 +316,7 @@ class Cluster:
             else None,
             timeout=JobTimeout(attempt_duration_seconds=timeout) if timeout else None,
             client_token=token,
+            start_barrier=StartBarrier(timeout_seconds=barrier) if barrier is not None else None,
         )
         new_job_id = JobId(job_id or f"j{self._count}")
         given = i.Submit(submission=submission, size_bytes=100, new_job_id=new_job_id)

@@ -288,3 +288,65 @@ def test_names_and_keys_are_the_same_thing() -> None:
     assert NodeKey.parse(key.name) == key
     for foreign in ("", "muster", "muster-x-1", "other-a-1-2", "muster-a-x-2", "muster--1-2"):
         assert NodeKey.parse(foreign) is None
+
+
+# the start barrier
+
+
+def held(bench: Bench) -> None:
+    """The container is up and its command waits."""
+    bench.assign((KEY, Desired.PREPARE))
+    bench.do(i.Prepared(key=KEY, private_ipv4="10.1.0.1"))
+    bench.assign((KEY, Desired.RUN), hold=True)
+    (start,) = bench.found(f.Start)
+    assert (start.hold, start.spec.address) == (True, "10.1.0.1")
+    bench.do(i.StartedUp(key=KEY, started_at_ms=5, private_ipv4=""))
+    assert bench.slot().private_ipv4 == "10.1.0.1"
+    assert bench.found(f.Lift) == []
+
+
+def test_a_held_command_is_let_go_once(bench: Bench) -> None:
+    held(bench)
+    bench.assign((KEY, Desired.RUN))
+    assert len(bench.found(f.Lift)) == 1
+    bench.do(i.Lifted(key=KEY))
+    bench.assign((KEY, Desired.RUN))
+    assert bench.found(f.Lift) == []
+
+
+def test_a_lift_that_failed_is_tried_again(bench: Bench) -> None:
+    held(bench)
+    bench.assign((KEY, Desired.RUN))
+    bench.do(i.LiftFailed(key=KEY, reason="no space left"))
+    bench.wait(2_000)
+    assert len(bench.found(f.Lift)) == 1
+
+
+def test_the_next_agent_knows_who_waits(bench: Bench) -> None:
+    held(bench)
+    later = bench.restarted()
+    later.begin(i.Found(key=KEY, started_at_ms=5))
+    later.connect()
+    later.assign((KEY, Desired.RUN))
+    assert len(later.found(f.Lift)) == 1
+
+
+def test_a_held_container_is_stopped_as_any_other(bench: Bench) -> None:
+    held(bench)
+    bench.assign((KEY, Desired.STOP))
+    assert bench.asked() == ["Stop"]
+
+
+def test_a_start_that_is_repeated_still_waits(bench: Bench) -> None:
+    """The first try may have made a container that waits, and only Lift lets it go."""
+    bench.assign((KEY, Desired.PREPARE))
+    bench.do(i.Prepared(key=KEY))
+    bench.assign((KEY, Desired.RUN), hold=True)
+    bench.do(i.StartFailed(key=KEY, reason="engine gone", uncertain=True, wall_ms=1))
+    bench.assign((KEY, Desired.RUN))
+    bench.now += 1_000
+    bench.do(i.Tick())
+    (start,) = bench.found(f.Start)
+    assert start.hold
+    bench.do(i.StartedUp(key=KEY, started_at_ms=5, private_ipv4=""))
+    assert len(bench.found(f.Lift)) == 1

@@ -58,7 +58,8 @@ async def test_main_alone_first_then_children_with_its_address(tmp_path: Path) -
                 assert fact["start_ticks"] > said[1]["start_ticks"]
             seen = {k: v for k, v in fact["env"].items() if k.startswith("AWS_")}
             assert seen == own
-            assert set(fact["env"]) - set(seen) == {"MINE", "PATH", "HOME"}
+            kit = {"MUSTER_NODE_ADDRESSES", "MUSTER_PEERS_FILE", "MUSTER_HOSTFILE"}
+            assert set(fact["env"]) - set(seen) == {"MINE", "PATH", "HOME", *kit}
             assert fact["env"]["MINE"] == "a b\n$HOME"
         assert interface.private_ipv4_address.startswith("127.0.0.1")
         assert done.status_reason == EXITED

@@ -36,6 +36,8 @@ class Promises:
         self._archived: dict[str, None] = {}
         self._main_address: dict[Gang, str] = {}
         """Of main containers that have run."""
+        self._up: dict[Gang, dict[int, None]] = {}
+        """Nodes whose containers have run."""
         self._newest: dict[str, int] = {}
         self._ran: dict[str, None] = {}
         self._tokens: dict[str, JobId] = {}
@@ -132,7 +134,21 @@ class Promises:
                     self.world.fail(f"{key.name} and {other.key.name} run on {host.host_id}")
                 if other.key.job_id == key.job_id and other.key.attempt != key.attempt:
                     self.world.fail(f"two attempts alive: {key.name} and {other.key.name}")
+        self._up.setdefault((key.job_id, key.attempt), {})[key.node_index] = None
+        told = container.gang
+        if told is None or told.addresses[key.node_index] != (container.address or host.address):
+            self.world.fail(f"{key.name} is at {container.address}, its gang is told {told}")
         self._check_order(host, container)
+
+    def command_started(self, container: Container) -> None:
+        """Behind a barrier a child's command runs only once every node of the gang has come."""
+        key = container.key
+        job = self.world.coordinator.machine.state.jobs.get(JobId(key.job_id))
+        if job is None or job.spec.start_barrier_seconds is None:
+            return
+        up = self._up[key.job_id, key.attempt]
+        if key.node_index != job.spec.main_node and len(up) != job.spec.num_nodes:
+            self.world.fail(f"{key.name} goes on while only {list(up)} have come")
 
     def _check_order(self, host: SimHost, container: Container) -> None:
         """Main first, and its address for the children alone."""

@@ -157,6 +157,8 @@ class SimAgent:
                     )
             case f.Start():
                 engine.start(effect, self.take)
+            case f.Lift():
+                engine.lift(effect, self.take)
             case f.Wait():
                 engine.wait(effect, self.take)
             case f.Stop():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from agent.core import effects as f
 from agent.core import inputs as i
-from agent.core.assignment import ContainerSpec, NodeKey
+from agent.core.assignment import ContainerSpec, Gang, NodeKey
 from tests.sim.sim_coordinator import EPOCH_MS
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ class Container:
     spec: ContainerSpec
     address: str
     started_at_ms: int
+    gang: Gang | None
+    held: bool
+    """Its command waits."""
     obeys_ms: int | None
     """How long after SIGTERM it ends; None when it waits for SIGKILL."""
     stop_failures: int
@@ -87,7 +90,11 @@ class SimEngine:
     # verbs: each calls `answer` with the next input of the agent, if it lives that long
 
     def prepare(self, effect: f.Prepare, answer: Callable[[i.Input], None]) -> None:
-        given: i.Input = i.Prepared(key=effect.key)
+        address = ""
+        if self.world.knobs.own_addresses:
+            self._count += 1
+            address = f"10.1.{self.host.number}.{self._count}"
+        given: i.Input = i.Prepared(key=effect.key, private_ipv4=address)
         if effect.spec.image == "bad":
             given = i.PrepareFailed(key=effect.key, reason=BAD_IMAGE, permanent=True)
         elif self._fails(self.world.knobs.refuse):
@@ -126,7 +133,7 @@ class SimEngine:
 
         def birth() -> None:
             if self._births.pop(key, None) is not None and not fails:
-                self._give_birth(key, effect.spec)
+                self._give_birth(effect)
 
         first_ms = self._pause() // 2
         if answers or self.world.chance(0.5):
@@ -134,18 +141,19 @@ class SimEngine:
             self.host.in_this_boot(first_ms, birth)
         self.host.in_this_boot(first_ms + self._pause() // 2, reply)
 
-    def _give_birth(self, key: NodeKey, spec: ContainerSpec) -> None:
+    def _give_birth(self, effect: f.Start) -> None:
+        key = effect.key
         if key in self.containers:
             return
         rng, knobs = self.world.rng, self.world.knobs
-        self._count += 1
-        own = f"10.1.{self.host.number}.{self._count}"
         unclean = self.world.faults.active and self.world.chance(knobs.unclean)
         container = Container(
             key=key,
-            spec=spec,
-            address=own if knobs.own_addresses else "",
+            spec=effect.spec,
+            address=effect.spec.address,
             started_at_ms=self._wall_ms(),
+            gang=effect.gang,
+            held=effect.hold,
             obeys_ms=rng.choice((0, 500, 5_000, None)),
             stop_failures=rng.randint(0, 1) if unclean else 0,
             remove_failures=rng.randint(0, 4) if unclean else 0,
@@ -153,12 +161,32 @@ class SimEngine:
         self.containers[key] = container
         self._note(container, "starts")
         self.world.promises.container_started(self.host, container)
+        if not container.held:
+            self._run_command(container)
+
+    def _run_command(self, container: Container) -> None:
+        rng, knobs = self.world.rng, self.world.knobs
+        self.world.promises.command_started(container)
         life_ms = rng.choice((50, knobs.life_ms, 2 * knobs.life_ms))
         code = rng.choice((0, 0, 0, 1, 137))
         reason = "OutOfMemoryError: Container killed due to memory usage" if code == 137 else ""
         self.host.in_this_boot(
             int(rng.random() * life_ms) + 1, lambda: self._end(container, code, reason)
         )
+
+    def lift(self, effect: f.Lift, answer: Callable[[i.Input], None]) -> None:
+        def reply() -> None:
+            if self._fails(self.world.knobs.engine_gone):
+                answer(i.LiftFailed(key=effect.key, reason=GONE))
+                return
+            container = self.containers.get(effect.key)
+            if container is not None and container.held and container.running:
+                container.held = False
+                self._note(container, "may go on")
+                self._run_command(container)
+            answer(i.Lifted(key=effect.key))
+
+        self.host.in_this_boot(self._pause() // 4, reply)
 
     def _end(self, container: Container, exit_code: int, reason: str = "") -> None:
         if not container.running:

@@ -183,6 +183,14 @@ def a_fact_is_not_journaled(patch: Patch) -> None:
     patch.setattr(Turn, "emit", emit)
 
 
+def the_barrier_holds_nobody(patch: Patch) -> None:
+    patch.setattr(derive, "holds_children", lambda job, attempt: False)
+
+
+def a_promised_address_is_not_kept(patch: Patch) -> None:
+    patch.setattr(agent_machine, "replace", lambda spec, address: spec)
+
+
 def an_ended_job_ends_again(patch: Patch) -> None:
     real = ending.terminate_job
 
@@ -241,6 +249,8 @@ MUTATIONS: dict[Callable[[Patch], None], Focus] = {
     a_host_takes_two_nodes: {},
     effects_are_visible_before_their_facts_are_durable: {},
     a_fact_is_not_journaled: {},
+    the_barrier_holds_nobody: {},
+    a_promised_address_is_not_kept: {"own_addresses": True},
     an_ended_job_ends_again: {"user_every_ms": 10_000},
     children_are_not_stopped_with_main: {},
     an_unclean_host_is_released: {"unclean": 0.4},

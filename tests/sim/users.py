@@ -18,6 +18,7 @@ from coordinator.core.definition import (
     NodeProperties,
     NodeRange,
     RetryStrategy,
+    StartBarrier,
     Submission,
 )
 from coordinator.core.errors import InvalidArgument, Rejected
@@ -188,6 +189,7 @@ class Users:
                 ),
                 timeout=rng.choice((None, None, JobTimeout(attempt_duration_seconds=60))),
                 client_token=f"token-{len(self.orders)}",
+                start_barrier=rng.choice((None, None, StartBarrier(timeout_seconds=30))),
             ),
             possible=nodes <= self._most(name),
         )
