@@ -72,14 +72,6 @@ def _check_attempt(
         attempt.unreleased == sum(not n.released for n in nodes),
         f"{where}: unreleased is {attempt.unreleased}",
     )
-    _require(
-        attempt.up == sum(bool(n.started_at_ms) for n in nodes),
-        f"{where}: up is {attempt.up}",
-    )
-    _require(
-        not attempt.barrier_lifted or attempt.up == job.spec.num_nodes,
-        f"{where}: the barrier was lifted with {attempt.up} nodes up",
-    )
     if attempt.started:
         _require(len(attempt.nodes) == job.spec.num_nodes, f"{where} runs with a part of its gang")
         main = attempt.nodes[job.spec.main_node]
@@ -92,6 +84,14 @@ def _check_attempt(
         _require(
             not any(n.state.is_launched for n in nodes), f"{where}: launched before all had voted"
         )
+    _require(
+        attempt.up == sum(bool(n.started_at_ms) for n in nodes),
+        f"{where}: up is {attempt.up}",
+    )
+    _require(
+        not attempt.barrier_lifted or attempt.up == job.spec.num_nodes,
+        f"{where}: the barrier was lifted with {attempt.up} nodes up",
+    )
     for node in nodes:
         if not (node.released and attempt.over):
             key = NodeKey(job.job_id, attempt.number, node.node_index)
