@@ -62,6 +62,7 @@ COORDINATOR = Kind(
     str, "HOST:PORT", "HOST:PORT, a port from 1 and an IPv6 address in brackets", _read_coordinator
 )
 HOST_ID = text("NAME", _NAME, _NAME_EXPECTS)
+NETWORK = text("NAME", r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", "`host` or the name of a network")
 INSTANCE_TYPE = text("T", _NAME, _NAME_EXPECTS)
 PRIVATE_IP = Kind(str, "ADDR", "an IPv4 address that other hosts can reach", _read_private_ip)
 ENGINE = options.choice("process", "docker", "podman")
@@ -114,6 +115,20 @@ class AgentConfig:
     run_args: tuple[str, ...] = field(
         default=(),
         metadata=option(ARGUMENTS, "More arguments for the engine's `run`."),
+    )
+    network: str = field(
+        default="host",
+        metadata=option(
+            NETWORK, "`host`, or the engine's network on which containers have own addresses."
+        ),
+    )
+    network_address: str | None = field(
+        default=None,
+        metadata=option(
+            PRIVATE_IP,
+            "IPv4 address of this host's containers on that network.",
+            default="a free one",
+        ),
     )
     instance_type: str | None = field(
         default=None,

@@ -12,6 +12,7 @@ from agent import config, notify
 from agent.config import AgentConfig
 from agent.core.assignment import ContainerSpec
 from agent.daemon import Daemon, Identity
+from agent.engine.argv import Site
 from agent.engine.docker import DockerEngine
 from agent.engine.podman import PodmanEngine
 from agent.engine.port import Engine
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 MIB = 1024 * 1024
 
 
-def _engine(settings: AgentConfig) -> Engine:
+def _engine(settings: AgentConfig, private_ipv4: str) -> Engine:
     spool_dir = settings.data_dir / "spool"
     spool_dir.mkdir(mode=0o700, exist_ok=True)
     limit_bytes = settings.spool_limit_mib * MIB
@@ -41,11 +42,16 @@ def _engine(settings: AgentConfig) -> Engine:
     make = DockerEngine if settings.engine == "docker" else PodmanEngine
     return make(
         settings.engine_binary or settings.engine,
-        settings.host_id,
+        Site(
+            host_id=settings.host_id,
+            private_ipv4=private_ipv4,
+            network=settings.network,
+            extra=settings.run_args,
+        ),
         spool_dir,
         limit_bytes,
-        run_args=settings.run_args,
         engine_args=settings.engine_args,
+        network_address=settings.network_address or "",
     )
 
 
@@ -81,11 +87,12 @@ async def _run(settings: AgentConfig) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopped.set)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    identity = await _identity(settings)
     daemon = Daemon(
-        identity=await _identity(settings),
+        identity=identity,
         coordinator=settings.coordinator,
         tls=settings.tls,
-        engine=_engine(settings),
+        engine=_engine(settings, identity.private_ipv4),
         ledger=SqliteLedger(settings.data_dir),
         logs=LogDesk(settings.data_dir / "spool", settings.spool_total_mib * MIB),
         admission=_Everything(),

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,20 +147,31 @@ def _image(engine: RealEngine) -> Iterator[None]:
     if _run([*engine.argv, "image", "inspect", IMAGE]).returncode == 0:
         yield
         return
-    command = 'CMD ["echo", "image-command"]'
+    import_image(engine, IMAGE, ['CMD ["echo", "image-command"]'])
+    try:
+        yield
+    finally:
+        remove_image(engine, IMAGE)
+
+
+def import_image(engine: RealEngine, name: str, changes: Sequence[str]) -> None:
+    """An image with the test's programs; `changes` are lines of a Containerfile."""
+    flags = [word for change in changes for word in ("--change", change)]
     imported = subprocess.run(
-        [*engine.argv, "import", "--change", command, "-", IMAGE],
+        [*engine.argv, "import", *flags, "-", name],
         input=_root_file_system(),
         capture_output=True,
         check=False,
         timeout=60,
     )
     assert imported.returncode == 0, imported.stderr.decode()
-    try:
-        yield
-    finally:
-        removed = _run([*engine.argv, "image", "rm", "--force", IMAGE])
-        assert removed.returncode == 0, removed.stderr
+
+
+def remove_image(engine: RealEngine | None, name: str) -> None:
+    """The image, and every container of it."""
+    assert engine is not None
+    removed = _run([*engine.argv, "image", "rm", "--force", name])
+    assert removed.returncode == 0, removed.stderr
 
 
 def _root_file_system() -> bytes:

@@ -8,15 +8,23 @@ user of the host can read. Must not import anything that runs a process.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from agent.core.assignment import ContainerSpec, NodeKey
+from agent.engine.parse import ImageCommand
 
 HOST_LABEL = "muster.host"
+VOLUME_LABEL = "muster.container"
 
 _CPU_SHARES = range(2, 262_144 + 1)
 """What the kernel takes; one vCPU is 1024 (aws-batch-evidence: cpu of a task)."""
+
+# The shell's own words on an interrupted wait are nobody's.
+_WAITING = """trap "exit 143" TERM
+{ read -r _ < "$0"; } 2>/dev/null || { echo "muster: cannot read $0" >&2; exit 125; }
+exec "$@"
+"""
 
 _MINIMUM_MEMORY_MIB = 6
 """Docker refuses less."""
@@ -64,44 +72,171 @@ def split_environment(environment: Iterable[tuple[str, str]]) -> SplitEnvironmen
     return SplitEnvironment("".join(lines), tuple(inherited), tuple(refused))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """Where docker and podman differ. `gpus` makes the flags of some GPUs of its ids."""
+
+    create: tuple[str, ...]
+    read_only: tuple[str, ...]
+    remove: tuple[str, ...]
+    gpus: Callable[[tuple[str, ...]], list[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """What of a host is the same for all its containers. `network` is `host` or the name of one
+    of the engine's networks; `extra` are the operator's flags, which prevail over ours."""
+
+    host_id: str
+    private_ipv4: str
+    network: str = "host"
+    extra: tuple[str, ...] = ()
+
+
 def create(
     key: NodeKey,
     spec: ContainerSpec,
-    host_id: str,
+    site: Site,
+    dialect: Dialect,
     env_file: str,
     inherited: Sequence[str],
-    extra: Sequence[str],
+    image_command: ImageCommand | None = None,
 ) -> list[str]:
-    """`create` of a detached container. `extra` are the engine's own and the operator's flags;
-    they come last and so prevail over ours."""
+    """`create` of a detached container. `image_command` is needed for a specification with a
+    gate: what waits there must know what to run in the end."""
     shares = min(max(1024 * spec.vcpus, _CPU_SHARES.start), _CPU_SHARES.stop - 1)
-    labels = {
+    entrypoint, command = [], list(spec.command)
+    if spec.gate and image_command is not None:
+        entrypoint = ["--entrypoint=/bin/sh"]
+        command = waiting(spec.gate, image_command.with_command(spec.command))
+    return [
+        *("create", "--name", key.name, "--pull", "never"),
+        *(f"--label={name}={value}" for name, value in _labels(key, site.host_id).items()),
+        *_network(spec, site),
+        f"--cpu-shares={shares}",
+        *_memory(spec),
+        *_rights(spec, dialect),
+        *_file_systems(key, spec),
+        *(dialect.gpus(spec.gpu_ids) if spec.gpu_ids else []),
+        f"--env-file={env_file}",
+        *(f"--env={name}" for name in inherited),
+        *dialect.create,
+        *site.extra,
+        # A limit that a job asks for by name is no default for the operator's to replace.
+        *(f"--ulimit={limit.name}={limit.soft}:{limit.hard}" for limit in spec.ulimits),
+        *entrypoint,
+        *("--", spec.image, *command),
+    ]
+
+
+def hostname(address: str) -> str:
+    """EC2's form, which is a name of nothing else."""
+    return f"ip-{address.replace('.', '-')}"
+
+
+def volume_name(key: NodeKey, volume: str) -> str:
+    """A scratch volume's name; unique for ever, because the key is."""
+    return f"{key.name}-{volume}"
+
+
+def waiting(gate: str, command: Sequence[str]) -> list[str]:
+    """The arguments of a shell that runs `command` once there is a line to read in `gate`, and
+    that ends at SIGTERM until then, also as the first process of a container."""
+    return ["-c", _WAITING, gate, *command]
+
+
+def _labels(key: NodeKey, host_id: str) -> dict[str, str]:
+    return {
         "muster.job": key.job_id,
         "muster.attempt": str(key.attempt),
         "muster.node": str(key.node_index),
         HOST_LABEL: host_id,
     }
+
+
+def _network(spec: ContainerSpec, site: Site) -> list[str]:
+    """On a network of its own the engine makes the line in /etc/hosts; on the host's, where the
+    host's own name may mean 127.0.1.1, we do (aws-batch-spec section 15)."""
+    if site.network != "host":
+        name = hostname(spec.address)
+        return [f"--network={site.network}", f"--ip={spec.address}", f"--hostname={name}"]
+    name = hostname(site.private_ipv4)
+    return ["--network=host", f"--hostname={name}", f"--add-host={name}:{site.private_ipv4}"]
+
+
+def _memory(spec: ContainerSpec) -> list[str]:
+    """Swappiness means something only beside a swap limit."""
+    memory_mib = max(spec.memory_mib, _MINIMUM_MEMORY_MIB)
+    flags = [f"--memory={memory_mib}m"]
+    if spec.max_swap_mib is not None:
+        flags.append(f"--memory-swap={memory_mib + spec.max_swap_mib}m")
+        if spec.swappiness is not None:
+            flags.append(f"--memory-swappiness={spec.swappiness}")
+    if spec.shared_memory_mib is not None:
+        flags.append(f"--shm-size={spec.shared_memory_mib}m")
+    return flags
+
+
+def _rights(spec: ContainerSpec, dialect: Dialect) -> list[str]:
     return [
-        *("create", "--name", key.name, "--pull", "never", "--network", "host"),
-        *(f"--label={name}={value}" for name, value in labels.items()),
-        f"--cpu-shares={shares}",
-        f"--memory={max(spec.memory_mib, _MINIMUM_MEMORY_MIB)}m",
         *([f"--user={spec.user}"] if spec.user is not None else []),
-        f"--env-file={env_file}",
-        *(f"--env={name}" for name in inherited),
-        *extra,
-        *("--", spec.image, *spec.command),
+        *(["--privileged"] if spec.privileged else []),
+        *(dialect.read_only if spec.read_only_root else []),
+        *(["--init"] if spec.init else []),
     ]
 
 
-def pull(image: str) -> list[str]:
+def _file_systems(key: NodeKey, spec: ContainerSpec) -> list[str]:
+    flags = []
+    for mount in spec.mounts:
+        source = mount.source or volume_name(key, mount.volume)
+        flags.append(f"--volume={source}:{mount.target}{':ro' if mount.read_only else ''}")
+    for tmpfs in spec.tmpfs:
+        # `defaults` asks for nothing, and podman does not know it.
+        options = [f"size={tmpfs.size_mib}m", *(o for o in tmpfs.options if o != "defaults")]
+        flags.append(f"--tmpfs={tmpfs.target}:{','.join(options)}")
+    flags += [
+        f"--device={device.host_path}:{device.container_path}:{device.permissions}"
+        for device in spec.devices
+    ]
+    return flags
+
+
+def pull(image: str, authfile: Sequence[str] = ()) -> list[str]:
     """Get the image from its registry."""
-    return ["pull", "--quiet", "--", image]
+    return ["pull", "--quiet", *authfile, "--", image]
 
 
 def inspect_image(image: str) -> list[str]:
-    """Fails when the image is not on this host."""
-    return ["image", "inspect", "--format", "{{.Id}}", "--", image]
+    """Its configuration as JSON; fails when the image is not on this host."""
+    return ["image", "inspect", "--format", "{{json .Config}}", "--", image]
+
+
+def make_volume(key: NodeKey, volume: str, host_id: str) -> list[str]:
+    """A scratch volume of a node; podman refuses one that is there."""
+    labels = {**_labels(key, host_id), VOLUME_LABEL: key.name}
+    flags = [f"--label={name}={value}" for name, value in labels.items()]
+    return ["volume", "create", *flags, volume_name(key, volume)]
+
+
+def list_volumes(key: NodeKey) -> list[str]:
+    """Names of a node's scratch volumes, one a line."""
+    return ["volume", "ls", "--quiet", "--filter", f"label={VOLUME_LABEL}={key.name}"]
+
+
+def remove_volumes(names: Sequence[str]) -> list[str]:
+    """Delete volumes that no container has."""
+    return ["volume", "rm", "--force", *names]
+
+
+def inspect_network(name: str) -> list[str]:
+    """A JSON array with the network."""
+    return ["network", "inspect", name]
+
+
+def list_all_ids() -> list[str]:
+    """Ids of all containers, whoever made them, one a line."""
+    return ["ps", "--all", "--no-trunc", "--quiet"]
 
 
 def inspect(names: Sequence[str]) -> list[str]:

@@ -54,14 +54,15 @@ class Cli:
         limit_seconds: float | None = CALL_SECONDS,
         environment: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
+        directory: Path | None = None,
     ) -> Output:
-        """Run to the end. `environment` is added to the agent's own.
+        """Run to the end, in `directory`. `environment` is added to the agent's own.
 
         EngineError: ENGINE_GONE when the engine or its binary is not there, TRANSIENT when it
         does not end in time. Cancelled, it ends the process first.
         """
         async with self.running(
-            arguments, asyncio.subprocess.PIPE, environment, pass_fds
+            arguments, asyncio.subprocess.PIPE, environment, pass_fds, directory
         ) as process:
             if process.stdout is None or process.stderr is None:
                 raise AssertionError("both were asked for as pipes")
@@ -89,12 +90,13 @@ class Cli:
         *,
         environment: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
+        directory: Path | None = None,
     ) -> Output:
         """`call`, but cancelled it still waits for the end of the process: for what must not be
         broken off. A podman killed in `start` forgets that it started the container, and the
         next `start` would run the job a second time."""
         call = asyncio.ensure_future(
-            self.call(arguments, environment=environment, pass_fds=pass_fds)
+            self.call(arguments, environment=environment, pass_fds=pass_fds, directory=directory)
         )
         try:
             return await asyncio.shield(call)
@@ -127,6 +129,7 @@ class Cli:
         stderr: int,
         environment: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
+        directory: Path | None = None,
     ) -> AsyncIterator[asyncio.subprocess.Process]:
         """The started process; it is ended and collected if it still runs at the end."""
         # Looked up in the agent's PATH, before a job's variables are added.
@@ -143,6 +146,7 @@ class Cli:
                 stderr=stderr,
                 env={**os.environ, **(environment or {})},
                 pass_fds=pass_fds,
+                cwd=directory,
                 # A terminal's Ctrl-C is the agent's business, not that of its calls under way.
                 start_new_session=True,
             )

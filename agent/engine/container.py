@@ -14,46 +14,56 @@ import functools
 import os
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 from agent import spool
 from agent.core.assignment import ContainerSpec, NodeKey
 from agent.engine import argv, parse
-from agent.engine.cli import CALL_SECONDS, Cli
+from agent.engine.argv import Dialect, Site
+from agent.engine.cli import CALL_SECONDS, Cli, Output
 from agent.engine.output import OutputCopy
 from agent.engine.port import EngineError, ErrorClass, Exit, Managed, Started
+from agent.engine.registry_login import login_directory
 
 _PULL_SECONDS = 30 * 60.0
+_OUT_OF_MEMORY_MARK = "oom"
+"""Conmon makes this file where it was started when the kernel has killed for memory. Releases of
+podman disagree on where to look for it, so a container is started where we do."""
 
 
 class ContainerEngine(abc.ABC):
     """An engine behind a command line. See `port.Engine` for the verbs.
 
-    `engine_args` go before every sub-command (`--runtime runc`), `run_args` are added to
-    `create` (`--ulimit nofile=1024:1024`). Spools are `spool_dir/<key.name>`.
+    `engine_args` go before every sub-command (`--runtime runc`). `network_address` is the one
+    address that the host's containers have on a named network; empty chooses a free one.
+    Spools are `spool_dir/<key.name>`.
     """
 
     def __init__(
         self,
         binary: str,
-        host_id: str,
+        site: Site,
         spool_dir: Path,
         spool_limit_bytes: int,
-        run_args: tuple[str, ...] = (),
         engine_args: tuple[str, ...] = (),
+        network_address: str = "",
     ) -> None:
         self._cli = Cli(binary, engine_args)
-        self._host_id = host_id
+        self._site = site
         self._spool_dir = spool_dir
         self._spool_limit_bytes = spool_limit_bytes
-        self._run_args = run_args
+        self._network_address = network_address
         self._copies: dict[NodeKey, OutputCopy] = {}
 
-    _create_args: tuple[str, ...] = ()
-    """What this engine's `create` needs besides what both have."""
+    @property
+    @abc.abstractmethod
+    def _dialect(self) -> Dialect:
+        """Where this engine's flags are its own."""
 
-    _remove_args: tuple[str, ...] = ()
-    """What this engine's `rm` needs besides what both have."""
+    @abc.abstractmethod
+    def _login_flags(self, directory: Path) -> tuple[list[str], list[str]]:
+        """(flags before `pull`, flags after it) that use the login in `directory`."""
 
     @property
     @abc.abstractmethod
@@ -80,15 +90,16 @@ class ContainerEngine(abc.ABC):
         no more will come."""
 
     async def prepare(self, key: NodeKey, spec: ContainerSpec) -> str:
-        """Pull the image; the one already here will do when that fails."""
+        """Pull the image; the one already here will do when that fails. See that the network is
+        there, and choose an address on it."""
         await self._pull(spec)
-        return ""
+        return await self._choose_address()
 
     async def _pull(self, spec: ContainerSpec) -> None:
         if argv.has_local_registry(spec.image) and await self._has_image(spec.image):
             return
         try:
-            pulled = await self._cli.call(argv.pull(spec.image), limit_seconds=_PULL_SECONDS)
+            pulled = await self._pull_now(spec)
             if pulled.exit_code == 0:
                 return
             failure = pulled.error("CannotPullContainerError")
@@ -99,6 +110,36 @@ class ContainerEngine(abc.ABC):
         if not await self._has_image(spec.image):
             raise failure
 
+    async def _pull_now(self, spec: ContainerSpec) -> Output:
+        if spec.login is None:
+            return await self._cli.call(argv.pull(spec.image), limit_seconds=_PULL_SECONDS)
+        try:
+            with login_directory(spec.image, spec.login) as directory:
+                before, after = self._login_flags(directory)
+                return await self._cli.call(
+                    [*before, *argv.pull(spec.image, after)], limit_seconds=_PULL_SECONDS
+                )
+        except OSError as error:
+            raise _transient(f"CannotPullContainerError: {error}") from error
+
+    async def _choose_address(self) -> str:
+        """On a host with one container at a time a free address stays free until the start."""
+        if self._site.network == "host":
+            return ""
+        network = await self._cli.call(argv.inspect_network(self._site.network))
+        if network.exit_code:
+            raise network.error("CannotCreateContainerError")
+        if self._network_address:
+            return self._network_address
+        listed = await self._cli.call(argv.list_all_ids())
+        others = await self._inspect_all(listed.stdout.split()) if listed.stdout.split() else []
+        try:
+            taken = [other.private_ipv4 for other in others]
+            return parse.free_address(network.stdout, taken)
+        except ValueError as error:
+            reason = f"CannotCreateContainerError: network {self._site.network}: {error}"
+            raise _transient(reason) from error
+
     async def start(self, key: NodeKey, spec: ContainerSpec) -> Started:
         """Create, then start: each step is skipped when an earlier call has done it."""
         await self._cli.outwait(key.name)
@@ -106,7 +147,12 @@ class ContainerEngine(abc.ABC):
         if container is None:
             await self._create(key, spec)
         if container is None or container.started is None:
-            output = await self._cli.call_through(argv.start(key))
+            directory = self._spool_dir / key.name
+            try:
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise _transient(f"CannotStartContainerError: {error}") from error
+            output = await self._cli.call_through(argv.start(key), directory=directory)
             if output.exit_code:
                 raise output.error("CannotStartContainerError")
             container = await self._inspect(key)
@@ -139,7 +185,10 @@ class ContainerEngine(abc.ABC):
                 stopped_at_ms=time.time_ns() // 1_000_000,
                 reason=f"CannotInspectContainerError: {what} {key.name}",
             )
-        return container.end
+        end = container.end
+        if (self._spool_dir / key.name / _OUT_OF_MEMORY_MARK).exists():
+            end = replace(end, reason=parse.OUT_OF_MEMORY)
+        return end
 
     async def stop(self, key: NodeKey, grace_seconds: int) -> None:
         """The engine's `stop`; `kill` if that leaves it running."""
@@ -166,19 +215,20 @@ class ContainerEngine(abc.ABC):
 
     async def remove(self, key: NodeKey) -> None:
         """The engine's `rm`, and proof by `inspect`."""
-        output = await self._cli.call_through(argv.remove(key, self._remove_args))
+        output = await self._cli.call_through(argv.remove(key, self._dialect.remove))
         left = await self._inspect(key)
         if left is not None:
             evidence = f"{key.name} is {left.status}, pid {left.pid}"
             error = output.error("CannotRemoveContainerError")
             raise EngineError(error.error_class, f"{error.reason} ({evidence})")
+        await self._remove_volumes(key)
         copy = self._copies.pop(key, None)
         if copy is not None:
             await copy.close()
 
     async def list_managed(self) -> list[Managed]:
         """By label; containers that go meanwhile are left out."""
-        listed = await self._cli.call(argv.list_ids(self._host_id))
+        listed = await self._cli.call(argv.list_ids(self._site.host_id))
         if listed.exit_code:
             raise listed.error("CannotListContainersError")
         ids = listed.stdout.split()
@@ -204,6 +254,8 @@ class ContainerEngine(abc.ABC):
                 f"CannotCreateContainerError: {', '.join(environment.refused)}: a value with "
                 "control characters cannot be passed under this name",
             )
+        image_command = await self._image_command(spec.image) if spec.gate else None
+        await self._make_volumes(key, spec)
         # In memory, so that no secret is left on a disk whatever happens to the agent.
         env_file = os.memfd_create("environment")
         try:
@@ -212,10 +264,11 @@ class ContainerEngine(abc.ABC):
                 argv.create(
                     key,
                     spec,
-                    self._host_id,
+                    self._site,
+                    self._dialect,
                     f"/proc/self/fd/{env_file}",
                     [name for name, _ in environment.inherited],
-                    [*self._create_args, *self._run_args],
+                    image_command,
                 ),
                 environment=dict(environment.inherited),
                 pass_fds=(env_file,),
@@ -225,8 +278,42 @@ class ContainerEngine(abc.ABC):
         if output.exit_code and await self._inspect(key) is None:
             # A podman that was killed while it created leaves a name that only `rm` still sees,
             # and that no `create` can have.
-            await self._cli.call_through(argv.remove(key, self._remove_args))
+            await self._cli.call_through(argv.remove(key, self._dialect.remove))
             raise output.error("CannotCreateContainerError")
+
+    async def _image_command(self, image: str) -> parse.ImageCommand:
+        output = await self._cli.call(argv.inspect_image(image))
+        if output.exit_code:
+            raise output.error("CannotCreateContainerError")
+        try:
+            return parse.image_command(output.stdout)
+        except ValueError as error:
+            raise _transient(f"CannotCreateContainerError: {error}") from error
+
+    async def _make_volumes(self, key: NodeKey, spec: ContainerSpec) -> None:
+        scratch = dict.fromkeys(mount.volume for mount in spec.mounts if not mount.source)
+        there: list[str] = []
+        if scratch:
+            there = await self._volumes(key)
+        for volume in scratch:
+            if argv.volume_name(key, volume) in there:
+                continue
+            made = await self._cli.call_through(argv.make_volume(key, volume, self._site.host_id))
+            if made.exit_code:
+                raise made.error("CannotCreateVolumeError")
+
+    async def _remove_volumes(self, key: NodeKey) -> None:
+        """By label, since a node that is removed may have been another agent's."""
+        if names := await self._volumes(key):
+            removed = await self._cli.call_through(argv.remove_volumes(names))
+            if removed.exit_code:
+                raise removed.error("CannotRemoveContainerError")
+
+    async def _volumes(self, key: NodeKey) -> list[str]:
+        listed = await self._cli.call(argv.list_volumes(key))
+        if listed.exit_code:
+            raise listed.error("CannotInspectContainerError")
+        return listed.stdout.split()
 
     async def _has_image(self, image: str) -> bool:
         return (await self._cli.call(argv.inspect_image(image))).exit_code == 0

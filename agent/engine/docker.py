@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 from agent.core.assignment import NodeKey
 from agent.engine import argv, parse
+from agent.engine.argv import Dialect
 from agent.engine.container import ContainerEngine
 from agent.engine.port import EngineError, ErrorClass
 
@@ -20,7 +22,16 @@ class DockerEngine(ContainerEngine):
 
     # A log that the daemon rotates has lost its beginning, and a copy that counts from there
     # would go wrong. The log goes with its container.
-    _create_args = ("--log-driver=json-file", "--log-opt=max-size=1t")
+    _dialect = Dialect(
+        create=("--log-driver=json-file", "--log-opt=max-size=1t"),
+        read_only=("--read-only",),
+        remove=(),
+        # The value is read as CSV, so what has commas stands in quotes.
+        gpus=lambda ids: [f'--gpus="device={",".join(ids)}"'],
+    )
+
+    def _login_flags(self, directory: Path) -> tuple[list[str], list[str]]:
+        return ["--config", str(directory)], []
 
     @property
     def name(self) -> str:

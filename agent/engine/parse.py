@@ -5,8 +5,10 @@ Must not import anything that runs a process.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -63,13 +65,19 @@ class Container:
     started_at_ms: int
     finished_at_ms: int
     log_path: str
+    private_ipv4: str
+    """Its own address; empty on the host's network."""
 
     @property
     def started(self) -> Started | None:
         """None for a container that never ran."""
         if self.status in _NEVER_STARTED:
             return None
-        return Started(container_id=self.container_id, started_at_ms=self.started_at_ms)
+        return Started(
+            container_id=self.container_id,
+            started_at_ms=self.started_at_ms,
+            private_ipv4=self.private_ipv4 or None,
+        )
 
     @property
     def has_ended(self) -> bool:
@@ -101,6 +109,68 @@ def containers(inspected: str) -> list[Container]:
         return [_container(entry) for entry in json.loads(inspected)]
     except (KeyError, TypeError) as error:
         raise ValueError(f"not what container inspect prints: {error!r}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class ImageCommand:
+    """What an image runs by itself."""
+
+    entrypoint: tuple[str, ...]
+    command: tuple[str, ...]
+
+    def with_command(self, command: tuple[str, ...]) -> tuple[str, ...]:
+        """The whole command line; `command` replaces the image's, ENTRYPOINT stays."""
+        return (*self.entrypoint, *(command or self.command))
+
+
+def image_command(config: str) -> ImageCommand:
+    """Read the configuration in `image inspect`. ValueError for anything else."""
+    read = json.loads(config)
+    if not isinstance(read, dict):
+        raise ValueError(f"not the configuration of an image: {config[:80]}")
+    return ImageCommand(tuple(read.get("Entrypoint") or ()), tuple(read.get("Cmd") or ()))
+
+
+def free_address(inspected: str, taken: Iterable[str]) -> str:
+    """The first address of a network, as `network inspect` shows it, that is neither the
+    gateway's nor `taken`. ValueError when there is none, or no IPv4 range at all."""
+    try:
+        (network,) = json.loads(inspected)
+        docker = (network.get("IPAM") or {}).get("Config") or []
+        ranges = [_docker_range(each) for each in docker]
+        ranges += [_podman_range(each) for each in network.get("subnets") or []]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"not what network inspect prints: {error!r}") from error
+    used = set(taken)
+    for subnet, first, last, gateway in ranges:
+        if subnet.version != 4:
+            continue
+        never = {subnet.network_address, subnet.broadcast_address}
+        for number in range(int(first), int(last) + 1):
+            address = ipaddress.IPv4Address(number)
+            if address not in never and str(address) not in used and str(address) != gateway:
+                return str(address)
+    raise ValueError("the network has no free IPv4 address; was it made with a subnet?")
+
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_Range = tuple[_Network, _Address, _Address, str]
+
+
+def _docker_range(config: dict[str, str]) -> _Range:
+    subnet = ipaddress.ip_network(config["Subnet"])
+    part = ipaddress.ip_network(config.get("IPRange") or config["Subnet"])
+    gateway = config.get("Gateway") or str(subnet.network_address + 1)
+    return subnet, part.network_address, part.broadcast_address, gateway
+
+
+def _podman_range(config: dict[str, Any]) -> _Range:
+    subnet = ipaddress.ip_network(config["subnet"])
+    lease = config.get("lease_range") or {}
+    first = ipaddress.ip_address(lease.get("start_ip") or subnet.network_address)
+    last = ipaddress.ip_address(lease.get("end_ip") or subnet.broadcast_address)
+    return subnet, first, last, config.get("gateway") or ""
 
 
 def error_class(stderr: str) -> ErrorClass:
@@ -146,6 +216,7 @@ def _container(entry: dict[str, Any]) -> Container:
     # Docker's names begin with a slash.
     name = entry["Name"].removeprefix("/")
     log = (entry.get("HostConfig") or {}).get("LogConfig") or {}
+    networks = (entry.get("NetworkSettings") or {}).get("Networks") or {}
     return Container(
         container_id=entry["Id"],
         key=NodeKey.parse(name),
@@ -158,6 +229,7 @@ def _container(entry: dict[str, Any]) -> Container:
         started_at_ms=_milliseconds(state["StartedAt"]),
         finished_at_ms=_milliseconds(state["FinishedAt"]),
         log_path=log.get("Path") or "",
+        private_ipv4=next(filter(None, (each["IPAddress"] for each in networks.values())), ""),
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from agent.core.assignment import NodeKey
 from agent.engine import argv, parse
+from agent.engine.argv import Dialect
 from agent.engine.container import ContainerEngine
 from agent.engine.pidfd import ended
 from agent.engine.port import EngineError, ErrorClass
@@ -25,11 +26,18 @@ _READ_BYTES = 256 * 1024
 class PodmanEngine(ContainerEngine):
     """See `container.ContainerEngine`."""
 
-    # Podman would hand the agent's proxy variables to the job, whose environment is complete.
-    _create_args = ("--log-driver=k8s-file", "--http-proxy=false")
+    _dialect = Dialect(
+        # Podman would hand the agent's proxy variables to the job, whose environment is complete.
+        create=("--log-driver=k8s-file", "--http-proxy=false"),
+        # Podman alone would put writable tmpfs on /tmp, /run and /var/tmp.
+        read_only=("--read-only", "--read-only-tmpfs=false"),
+        # Without it `rm --force` grants a running container ten seconds more.
+        remove=("--time=0",),
+        gpus=lambda ids: [f"--device=nvidia.com/gpu={each}" for each in ids],
+    )
 
-    # Without it `rm --force` grants a running container ten seconds more.
-    _remove_args = ("--time=0",)
+    def _login_flags(self, directory: Path) -> tuple[list[str], list[str]]:
+        return [], ["--authfile", str(directory / "config.json")]
 
     @property
     def name(self) -> str:

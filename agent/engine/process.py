@@ -18,7 +18,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from typing import Any
 from agent import spool
 from agent.core.assignment import ContainerSpec, NodeKey
 from agent.engine import shim
+from agent.engine.argv import waiting
 from agent.engine.pidfd import ended
 from agent.engine.port import EngineError, ErrorClass, Exit, Managed, Started
 
@@ -204,9 +205,13 @@ class ProcessEngine:
         # Passable but not readable, so that a job of another user reaches its scratch directory.
         directory.mkdir(mode=0o711, parents=True, exist_ok=True)
         temporary = directory / f"{shim.SPEC}.tmp"
+        command = spec.command
+        if spec.gate:
+            command = ("/bin/sh", *waiting(spec.gate, command))
         content = {
-            "command": spec.command,
-            "environment": spec.environment,
+            "command": command,
+            "environment": (*spec.environment, *_gpu_variables(spec)),
+            "ulimits": [(limit.name, limit.soft, limit.hard) for limit in spec.ulimits],
             "user": spec.user,
             "spool": str(self._spool_dir / key.name),
             "spool_limit_bytes": self._spool_limit_bytes,
@@ -250,6 +255,14 @@ class ProcessEngine:
                     )
 
 
+def _gpu_variables(spec: ContainerSpec) -> list[tuple[str, str]]:
+    """Without containers all that keeps a program to its GPUs is that it is told."""
+    if not spec.gpu_ids:
+        return []
+    ids = ",".join(spec.gpu_ids)
+    return [("NVIDIA_VISIBLE_DEVICES", ids), ("CUDA_VISIBLE_DEVICES", ids)]
+
+
 async def _run_launcher(directory: Path, stderr: int) -> int:
     """Its exit code. TimeoutError, which is an OSError, when it does not end in time."""
     launcher = await asyncio.create_subprocess_exec(
@@ -271,8 +284,28 @@ async def _run_launcher(directory: Path, stderr: int) -> int:
             await launcher.wait()
 
 
+_REFUSED: tuple[tuple[str, Callable[[ContainerSpec], object]], ...] = (
+    ("privileged", lambda spec: spec.privileged),
+    ("readonlyRootFilesystem", lambda spec: spec.read_only_root),
+    ("mountPoints", lambda spec: spec.mounts),
+    ("linuxParameters.devices", lambda spec: spec.devices),
+    ("linuxParameters.tmpfs", lambda spec: spec.tmpfs),
+    ("linuxParameters.sharedMemorySize", lambda spec: spec.shared_memory_mib is not None),
+    ("linuxParameters.maxSwap", lambda spec: spec.max_swap_mib is not None),
+)
+"""What only a container can have. An init is what the shim is; swappiness means something only
+beside maxSwap."""
+
+
 def _check(spec: ContainerSpec) -> None:
     """EngineError(PERMANENT) for what this engine can never run."""
+    refused = [name for name, asks in _REFUSED if asks(spec)]
+    if refused:
+        # Another host may have an engine with containers.
+        raise _transient(
+            "CannotCreateContainerError: this host runs commands without containers (engine "
+            f"process), and so without {', '.join(refused)}"
+        )
     if not spec.command:
         raise _permanent(
             "CannotCreateContainerError: the process engine needs a command; "

@@ -162,6 +162,8 @@ class _Shim:
         if self._command == 0:
             os.close(go_write)
             try:
+                # While still privileged: only root may raise a hard limit.
+                _set_limits(self._spec["ulimits"])
                 _become_command(shim, output, scratch, ids, go_read)
                 _exec(command, environment)
             except Exception as error:
@@ -293,6 +295,19 @@ def _become_command(
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != shim or os.read(go, 1) != b"g":
         raise OSError(errno.ESRCH, "the shim is gone")
+
+
+def _set_limits(ulimits: list[tuple[str, int, int]]) -> None:
+    """-1 is unlimited, to the kernel too. OSError or ValueError for what the kernel refuses."""
+    if not ulimits:
+        return
+    import resource  # here, since only a node with limits should pay for it
+
+    for name, soft, hard in ulimits:
+        number = getattr(resource, f"RLIMIT_{name.upper()}", None)
+        if number is None:
+            raise OSError(errno.EINVAL, f"this host has no limit {name}")
+        resource.setrlimit(number, (soft, hard))
 
 
 def _exec(command: list[str], environment: dict[str, str]) -> NoReturn:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from agent.core.assignment import ContainerSpec, NodeKey
+from agent.core.assignment import ContainerSpec, Device, Mount, NodeKey, Tmpfs, Ulimit
 from agent.engine import argv
+from agent.engine.docker import DockerEngine
+from agent.engine.parse import ImageCommand
+from agent.engine.podman import PodmanEngine
 
 KEY = NodeKey(job_id="j-1", attempt=2, node_index=3)
 
@@ -22,28 +27,39 @@ def spec(**changes: object) -> ContainerSpec:
     return ContainerSpec(**values)  # type: ignore[arg-type]
 
 
-def create(made_of: ContainerSpec, extra: tuple[str, ...] = ()) -> list[str]:
-    return argv.create(KEY, made_of, "host-a", "/proc/self/fd/9", ["NAME"], extra)
+SITE = argv.Site(host_id="host-a", private_ipv4="10.0.0.7")
+DOCKER, PODMAN = DockerEngine._dialect, PodmanEngine._dialect
+
+
+def create(
+    made_of: ContainerSpec,
+    site: argv.Site = SITE,
+    dialect: argv.Dialect = DOCKER,
+    image_command: ImageCommand | None = None,
+) -> list[str]:
+    return argv.create(KEY, made_of, site, dialect, "/proc/self/fd/9", ["NAME"], image_command)
 
 
 def test_create() -> None:
-    assert create(spec(user="1:2"), ("--extra",)) == [
+    assert create(spec(user="1:2"), replace(SITE, extra=("--extra",))) == [
         "create",
         "--name",
         "muster-j-1-2-3",
         "--pull",
         "never",
-        "--network",
-        "host",
         "--label=muster.job=j-1",
         "--label=muster.attempt=2",
         "--label=muster.node=3",
         "--label=muster.host=host-a",
+        "--network=host",
+        "--hostname=ip-10-0-0-7",
+        "--add-host=ip-10-0-0-7:10.0.0.7",
         "--cpu-shares=2048",
         "--memory=512m",
         "--user=1:2",
         "--env-file=/proc/self/fd/9",
         "--env=NAME",
+        *DOCKER.create,
         "--extra",
         "--",
         "registry/image:1",
@@ -54,6 +70,85 @@ def test_create() -> None:
 
 def test_without_a_user_the_image_decides() -> None:
     assert not [argument for argument in create(spec()) if argument.startswith("--user")]
+
+
+@pytest.mark.parametrize(
+    ("members", "docker", "podman"),
+    [
+        ({"privileged": True}, ["--privileged"], None),
+        ({"init": True}, ["--init"], None),
+        ({"read_only_root": True}, ["--read-only"], ["--read-only", "--read-only-tmpfs=false"]),
+        (
+            {"ulimits": (Ulimit(name="memlock", soft=-1, hard=-1),)},
+            ["--ulimit=memlock=-1:-1"],
+            None,
+        ),
+        ({"shared_memory_mib": 64}, ["--shm-size=64m"], None),
+        ({"max_swap_mib": 0}, ["--memory-swap=512m"], None),
+        (
+            {"max_swap_mib": 8, "swappiness": 0},
+            ["--memory-swap=520m", "--memory-swappiness=0"],
+            None,
+        ),
+        ({"swappiness": 60}, [], None),
+        (
+            {"tmpfs": (Tmpfs(target="/t", size_mib=1, options=("defaults", "mode=700")),)},
+            ["--tmpfs=/t:size=1m,mode=700"],
+            None,
+        ),
+        (
+            {"devices": (Device(host_path="/dev/a", container_path="/dev/b", permissions="r"),)},
+            ["--device=/dev/a:/dev/b:r"],
+            None,
+        ),
+        (
+            {
+                "mounts": (
+                    Mount(target="/in", source="/out", read_only=True),
+                    Mount(target="/tmp", volume="v"),
+                )
+            },
+            ["--volume=/out:/in:ro", f"--volume={KEY.name}-v:/tmp"],
+            None,
+        ),
+        (
+            {"gpu_ids": ("GPU-1", "GPU-2")},
+            ['--gpus="device=GPU-1,GPU-2"'],
+            ["--device=nvidia.com/gpu=GPU-1", "--device=nvidia.com/gpu=GPU-2"],
+        ),
+    ],
+)
+def test_each_property_is_these_flags(
+    members: dict[str, object], docker: list[str], podman: list[str] | None
+) -> None:
+    """`podman` None means that it takes docker's."""
+    for dialect, flags in ((DOCKER, docker), (PODMAN, docker if podman is None else podman)):
+        plain = create(spec(), dialect=dialect)
+        assert [flag for flag in create(spec(**members), dialect=dialect) if flag not in plain] == (
+            flags
+        )
+
+
+def test_a_named_network_gives_an_address_of_its_own() -> None:
+    site = replace(SITE, network="lan")
+    line = create(spec(address="10.9.0.5"), site)
+    assert line[line.index("--network=lan") :][:3] == [
+        "--network=lan",
+        "--ip=10.9.0.5",
+        "--hostname=ip-10-9-0-5",
+    ]
+    assert not [flag for flag in line if flag.startswith("--add-host")]
+
+
+def test_a_gate_keeps_the_images_entrypoint() -> None:
+    image = ImageCommand(("/enter", "in"), ("image", "command"))
+    for command, whole in (
+        (("mine",), ("/enter", "in", "mine")),
+        ((), ("/enter", "in", "image", "command")),
+    ):
+        line = create(spec(gate="/g", command=command), image_command=image)
+        assert line[line.index("--entrypoint=/bin/sh") + 1] == "--"
+        assert line[line.index("-c") + 2 :] == ["/g", *whole]
 
 
 @pytest.mark.parametrize(("vcpus", "shares"), [(1, 1024), (256, 262_144), (1000, 262_144)])

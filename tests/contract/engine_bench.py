@@ -12,19 +12,21 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _pytest.mark import ParameterSet
 
 from agent import spool
 from agent.core.assignment import ContainerSpec, NodeKey
+from agent.engine.argv import Site
 from agent.engine.docker import DockerEngine
 from agent.engine.fake import FakeEngine, FakeHost
 from agent.engine.podman import PodmanEngine
 from agent.engine.port import Engine, Exit
 from agent.engine.process import ProcessEngine
 from agent.spool_follow import follow
-from tests.engines import IMAGE, RealEngine
+from tests.engines import IMAGE, RealEngine, import_image, remove_image
 
 LIMIT_BYTES = 1 << 20
 DEADLINE_SECONDS = 30
@@ -93,6 +95,8 @@ class Bench:
     programs: Programs
     keys: list[NodeKey] = field(default_factory=list)
     engines: list[Engine] = field(default_factory=list)
+    real: RealEngine | None = None
+    images: list[str] = field(default_factory=list)
 
     @property
     def engine(self) -> Engine:
@@ -117,7 +121,9 @@ class Bench:
         user: str | None = None,
         image: str = IMAGE,
         memory_mib: int = 64,
+        vcpus: int = 1,
         environment: tuple[tuple[str, str], ...] = (),
+        **members: Any,
     ) -> ContainerSpec:
         marks = (
             ("AWS_BATCH_JOB_ID", f"{key.job_id}#{key.node_index}"),
@@ -127,15 +133,40 @@ class Bench:
             image=image,
             command=command,
             environment=(*marks, *environment),
-            vcpus=1,
+            vcpus=vcpus,
             memory_mib=memory_mib,
             user=user,
+            **members,
         )
 
     async def started(self, command: tuple[str, ...], user: str | None = None) -> NodeKey:
         key = self.key()
         await self.engine.start(key, self.spec(key, command, user=user))
         return key
+
+    def image_with(self, *changes: str) -> str:
+        """IMAGE with other settings, such as an ENTRYPOINT; removed after the test."""
+        assert self.real is not None
+        name = f"localhost/muster-test-{os.getpid()}-{next(_job_numbers)}:1"
+        import_image(self.real, name, changes)
+        self.images.append(name)
+        return name
+
+    async def volumes(self, key: NodeKey) -> list[str]:
+        """Names of the engine's volumes that are this node's."""
+        return [n for n in (await self._cli("volume", "ls", "--quiet")).split() if key.name in n]
+
+    async def inspected(self, key: NodeKey) -> str:
+        """What the engine itself says of the container."""
+        return await self._cli("container", "inspect", key.name)
+
+    async def _cli(self, *arguments: str) -> str:
+        assert self.real is not None
+        process = await asyncio.create_subprocess_exec(
+            *self.real.argv, *arguments, stdout=asyncio.subprocess.PIPE
+        )
+        stdout, _ = await process.communicate()
+        return stdout.decode()
 
     async def ready(self, key: NodeKey) -> None:
         """Return when the node has said `ready`."""
@@ -198,7 +229,7 @@ def host(request: pytest.FixtureRequest) -> tuple[str, RealEngine | None]:
 @pytest.fixture
 async def bench(host: tuple[str, RealEngine | None], tmp_path: Path) -> AsyncIterator[Bench]:
     programs = FakePrograms() if host[0] == "fake" else Programs()
-    made = Bench(tmp_path / "spool", _maker(*host, tmp_path), programs)
+    made = Bench(tmp_path / "spool", _maker(*host, tmp_path), programs, real=host[1])
     made.engines.append(made.make())
     yield made
     engine = made.engine
@@ -206,6 +237,8 @@ async def bench(host: tuple[str, RealEngine | None], tmp_path: Path) -> AsyncIte
         await engine.remove(key)
     assert await engine.list_managed() == []
     await engine.close()
+    for image in made.images:
+        remove_image(host[1], image)
     assert [pid for key in made.keys for pid in pids_of(key)] == []
     assert list((tmp_path / "data").glob("*")) == []
     tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
@@ -221,6 +254,5 @@ def _maker(engine_name: str, real: RealEngine | None, tmp_path: Path) -> Callabl
         return lambda: ProcessEngine(tmp_path / "data", spool_dir, LIMIT_BYTES)
     host_id = f"host-{os.getpid()}-{next(_job_numbers)}"
     engine_class = {"docker": DockerEngine, "podman": PodmanEngine}[engine_name]
-    return lambda: engine_class(
-        real.binary, host_id, spool_dir, LIMIT_BYTES, real.run_args, real.engine_args
-    )
+    site = Site(host_id=host_id, private_ipv4="127.0.0.1", extra=real.run_args)
+    return lambda: engine_class(real.binary, site, spool_dir, LIMIT_BYTES, real.engine_args)

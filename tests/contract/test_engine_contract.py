@@ -13,6 +13,7 @@ import pytest
 
 from agent import spool
 from agent.core.assignment import NodeKey
+from agent.engine.argv import Site
 from agent.engine.docker import DockerEngine
 from agent.engine.fake import FakeEngine
 from agent.engine.podman import PodmanEngine
@@ -380,7 +381,8 @@ async def test_a_process_needs_a_command(bench: Bench) -> None:
 async def test_an_engine_that_is_not_installed_is_gone(
     engine_class: type[DockerEngine | PodmanEngine], tmp_path: Path
 ) -> None:
-    engine = engine_class("no-such-binary", "host", tmp_path, LIMIT_BYTES)
+    site = Site(host_id="host", private_ipv4="127.0.0.1")
+    engine = engine_class("no-such-binary", site, tmp_path, LIMIT_BYTES)
     with pytest.raises(EngineError) as at:
         await engine.list_managed()
     assert at.value.error_class is ErrorClass.ENGINE_GONE
@@ -389,7 +391,13 @@ async def test_an_engine_that_is_not_installed_is_gone(
 @pytest.mark.real("docker")
 async def test_a_daemon_that_is_away_is_gone(tmp_path: Path) -> None:
     nowhere = ("--host", f"unix://{tmp_path}/sock")
-    engine = DockerEngine("docker", "host", tmp_path, LIMIT_BYTES, engine_args=nowhere)
+    engine = DockerEngine(
+        "docker",
+        Site(host_id="host", private_ipv4="127.0.0.1"),
+        tmp_path,
+        LIMIT_BYTES,
+        engine_args=nowhere,
+    )
     key = NodeKey(job_id="j", attempt=1, node_index=0)
     for verb in (engine.probe(), engine.wait(key), engine.stop(key, 1), engine.list_managed()):
         with pytest.raises(EngineError, match="docker") as at:
