@@ -14,11 +14,13 @@ from pathlib import Path
 
 from agent import options
 from agent.options import ConfigError, Endpoint, Kind, TlsFiles, option, text, whole
+from agent.policy import PathRule
 
 PROGRAM = "muster-agent"
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 _NAME_EXPECTS = "1 to 128 of letters, digits, dots, dashes and underscores, no dot or dash first"
+_CAPABILITY = re.compile(r"[A-Z][A-Z_]{0,62}")
 _LABEL = re.compile(r"([A-Za-z0-9][A-Za-z0-9._/-]{0,62})=([ -~]{0,255})")
 
 
@@ -40,6 +42,17 @@ def _read_arguments(raw: list[object]) -> tuple[str, ...]:
     if not all(isinstance(argument, str) and argument for argument in raw):
         raise ValueError(raw)
     return tuple(str(argument) for argument in raw)
+
+
+def _read_path_rules(raw: list[object]) -> tuple[PathRule, ...]:
+    return tuple(PathRule.parse(text) for text in _read_arguments(raw))
+
+
+def _read_capabilities(raw: list[object]) -> tuple[str, ...]:
+    names = _read_arguments(raw)
+    if not all(_CAPABILITY.fullmatch(name) for name in names):
+        raise ValueError(raw)
+    return names
 
 
 def _read_labels(raw: dict[str, object]) -> dict[str, str]:
@@ -68,6 +81,11 @@ PRIVATE_IP = Kind(str, "ADDR", "an IPv4 address that other hosts can reach", _re
 ENGINE = options.choice("process", "docker", "podman")
 BINARY = text("PROGRAM", r"[^\0]+", "the name or path of a program")
 ARGUMENTS = Kind(list, "ARG", "a list of strings, none empty", _read_arguments)
+PATTERNS = Kind(list, "PATTERN", "a list of patterns, none empty", _read_arguments)
+PATH_RULES = Kind(
+    list, "PATH:ro|rw", "a list of absolute paths, each with :ro or :rw", _read_path_rules
+)
+CAPABILITIES = Kind(list, "NAME", "a list of capabilities such as IPC_LOCK", _read_capabilities)
 LABELS = Kind(
     dict,
     "K=V",
@@ -142,6 +160,48 @@ class AgentConfig:
         default_factory=dict,
         metadata=option(LABELS, "Labels of this host, for people and tools to tell hosts apart."),
     )
+    vcpus: int | None = field(
+        default=None,
+        metadata=option(
+            whole(1, 65_536), "vCPUs that this host offers.", default="all that it has"
+        ),
+    )
+    memory_mib: int | None = field(
+        default=None,
+        metadata=option(
+            whole(1, 1_073_741_824), "MiB of memory that it offers.", default="all that it has"
+        ),
+    )
+    allow_images: tuple[str, ...] = field(
+        default=("*",),
+        metadata=option(PATTERNS, "Images that jobs may run.", default="any"),
+    )
+    allow_users: tuple[str, ...] = field(
+        default=("*",),
+        metadata=option(PATTERNS, "Users that containers may run as.", default="any"),
+    )
+    allow_privileged: bool = field(
+        default=False, metadata=option(options.SWITCH, "Let containers be privileged.")
+    )
+    allow_host_paths: tuple[PathRule, ...] = field(
+        default=(), metadata=option(PATH_RULES, "Directories that containers may mount.")
+    )
+    allow_devices: tuple[str, ...] = field(
+        default=(), metadata=option(PATTERNS, "Devices that containers may have.")
+    )
+    capabilities: tuple[str, ...] = field(
+        default=(),
+        metadata=option(
+            CAPABILITIES, "All capabilities of a container.", default="the engine's own"
+        ),
+    )
+    secrets_file: Path | None = field(
+        default=None, metadata=option(options.FILE, "This host's secrets and registry logins.")
+    )
+    engine_call_seconds: int = field(
+        default=60,
+        metadata=option(whole(1, 3600), "How long one call of the engine may take, but for pulls."),
+    )
     spool_limit_mib: int = field(
         default=64,
         metadata=option(whole(1, 1_048_576), "Output kept of one node's attempt, in MiB."),
@@ -181,7 +241,7 @@ class AgentConfig:
                 f"spool_limit_mib, which is {self.spool_limit_mib}"
             )
         if self.engine == "process":
-            for key in ("engine_binary", "engine_args", "run_args"):
+            for key in ("engine_binary", "engine_args", "run_args", "capabilities"):
                 if getattr(self, key):
                     raise ConfigError(f"{key} is for docker and podman, but engine is process")
         # Checked here so that a half-given set is refused before anything dials.

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from agent import config, notify
+from agent.admission import HostAdmission
 from agent.config import AgentConfig
-from agent.core.assignment import ContainerSpec
 from agent.daemon import Daemon, Identity
 from agent.engine.argv import Site
 from agent.engine.docker import DockerEngine
@@ -20,12 +20,15 @@ from agent.engine.process import ProcessEngine
 from agent.host.boot import agent_uuid, boot_id
 from agent.host.ec2_metadata import ask
 from agent.host.fingerprint import fingerprint
+from agent.host.gpus import gpus
 from agent.host.private_address import NoPrivateAddress, private_address
 from agent.kit import Kit
 from agent.ledger.port import LedgerError
 from agent.ledger.sqlite import SqliteLedger
 from agent.logs import LogDesk
 from agent.options import version
+from agent.policy import Policy
+from agent.secret_store import SecretStore
 from muster.v1 import agent_service_pb2 as pb
 
 logger = logging.getLogger(__name__)
@@ -46,16 +49,42 @@ def _engine(settings: AgentConfig, private_ipv4: str) -> Engine:
             host_id=settings.host_id,
             private_ipv4=private_ipv4,
             network=settings.network,
-            extra=settings.run_args,
+            extra=(*_capabilities(settings), *settings.run_args),
         ),
         spool_dir,
         limit_bytes,
         engine_args=settings.engine_args,
         network_address=settings.network_address or "",
+        call_seconds=settings.engine_call_seconds,
     )
 
 
-async def _identity(settings: AgentConfig) -> Identity:
+def _capabilities(settings: AgentConfig) -> list[str]:
+    if not settings.capabilities:
+        return []
+    return ["--cap-drop=ALL", *(f"--cap-add={name}" for name in settings.capabilities)]
+
+
+def _admission(settings: AgentConfig, identity: Identity, gpus: tuple[str, ...]) -> HostAdmission:
+    secrets_file = settings.secrets_file
+    return HostAdmission(
+        host_id=settings.host_id,
+        policy=Policy(
+            images=settings.allow_images,
+            host_paths=settings.allow_host_paths,
+            devices=settings.allow_devices,
+            users=settings.allow_users,
+            privileged=settings.allow_privileged,
+            reserved=(settings.data_dir.resolve(), *([secrets_file] if secrets_file else [])),
+        ),
+        secrets=SecretStore(secrets_file),
+        vcpus=identity.resources.vcpus,
+        memory_mib=identity.resources.memory_mib,
+        gpus=gpus,
+    )
+
+
+async def _identity(settings: AgentConfig, gpu_count: int) -> Identity:
     ec2 = await ask(settings.imds_endpoint)
     address = await private_address(settings.private_ip, ec2, settings.coordinator)
     facts = fingerprint()
@@ -66,19 +95,14 @@ async def _identity(settings: AgentConfig) -> Identity:
         version=version(),
         private_ipv4=address,
         resources=pb.Resources(
-            vcpus=facts.vcpus,
-            memory_mib=facts.memory_mib,
-            gpus=len(facts.gpus),
+            vcpus=settings.vcpus or facts.vcpus,
+            memory_mib=settings.memory_mib or facts.memory_mib,
+            gpus=gpu_count,
             instance_type=settings.instance_type or (ec2.instance_type if ec2 else "generic"),
             engine=settings.engine,
         ),
         labels=settings.label,
     )
-
-
-class _Everything:
-    def admit(self, spec: ContainerSpec) -> ContainerSpec:
-        return spec
 
 
 async def _run(settings: AgentConfig) -> None:
@@ -87,7 +111,8 @@ async def _run(settings: AgentConfig) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopped.set)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    identity = await _identity(settings)
+    found_gpus = await asyncio.to_thread(gpus, settings.engine)
+    identity = await _identity(settings, len(found_gpus))
     daemon = Daemon(
         identity=identity,
         coordinator=settings.coordinator,
@@ -95,7 +120,7 @@ async def _run(settings: AgentConfig) -> None:
         engine=_engine(settings, identity.private_ipv4),
         ledger=SqliteLedger(settings.data_dir),
         logs=LogDesk(settings.data_dir / "spool", settings.spool_total_mib * MIB),
-        admission=_Everything(),
+        admission=_admission(settings, identity, found_gpus),
         kit=Kit(settings.data_dir / "kit", is_mounted=settings.engine != "process"),
     )
     running = asyncio.create_task(daemon.run())

@@ -160,7 +160,7 @@ def default_text(option: Option, field: Field[Any]) -> str:
         return "required"
     if field.default in (MISSING, None, ()):
         return "none"
-    return str(field.default).lower() if option.kind is SWITCH else str(field.default)
+    return str(field.default).lower() if option.kind.toml is bool else str(field.default)
 
 
 def version() -> str:

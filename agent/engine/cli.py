@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.engine import parse
-from agent.engine.pidfd import ended
 from agent.engine.port import EngineError, ErrorClass
+from agent.host.pidfd import ended
 
 CALL_SECONDS = 60.0
 _STDOUT_BYTES = 4 * 1024 * 1024
@@ -43,31 +43,36 @@ class Output:
 class Cli:
     """One engine's binary. `engine_args` go before the sub-command of every call."""
 
-    def __init__(self, binary: str, engine_args: tuple[str, ...]) -> None:
+    def __init__(
+        self, binary: str, engine_args: tuple[str, ...], call_seconds: float = CALL_SECONDS
+    ) -> None:
         self.binary = binary
+        self.call_seconds = call_seconds
         self._engine_args = engine_args
 
     async def call(
         self,
         arguments: Sequence[str],
         *,
-        limit_seconds: float | None = CALL_SECONDS,
+        limit_seconds: float | None = None,
         environment: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
         directory: Path | None = None,
     ) -> Output:
-        """Run to the end, in `directory`. `environment` is added to the agent's own.
+        """Run to the end, in `directory`. `environment` is added to the agent's own. Without
+        `limit_seconds` the usual limit holds; `math.inf` is none.
 
         EngineError: ENGINE_GONE when the engine or its binary is not there, TRANSIENT when it
         does not end in time. Cancelled, it ends the process first.
         """
+        limit = self.call_seconds if limit_seconds is None else limit_seconds
         async with self.running(
             arguments, asyncio.subprocess.PIPE, environment, pass_fds, directory
         ) as process:
             if process.stdout is None or process.stderr is None:
                 raise AssertionError("both were asked for as pipes")
             try:
-                async with asyncio.timeout(limit_seconds):
+                async with asyncio.timeout(limit):
                     stdout, stderr, exit_code = await asyncio.gather(
                         _tail(process.stdout, _STDOUT_BYTES),
                         _tail(process.stderr, _STDERR_BYTES),
@@ -77,7 +82,7 @@ class Cli:
                 raise EngineError(
                     ErrorClass.TRANSIENT,
                     f"DockerTimeoutError: {self.binary} {arguments[0]} did not end within "
-                    f"{limit_seconds:.0f} s",
+                    f"{limit:.0f} s",
                 ) from None
         output = Output(exit_code, stdout, stderr)
         if exit_code != 0 and parse.error_class(stderr) is ErrorClass.ENGINE_GONE:
@@ -114,7 +119,7 @@ class Cli:
             except ProcessLookupError:
                 continue
             try:
-                if not await ended(pidfd, CALL_SECONDS):
+                if not await ended(pidfd, self.call_seconds):
                     raise EngineError(
                         ErrorClass.TRANSIENT,
                         f"DockerTimeoutError: an earlier call for {name} (pid {pid}) does not end",

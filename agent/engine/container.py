@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import abc
 import asyncio
-import contextlib
 import functools
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from agent.engine.cli import CALL_SECONDS, Cli, Output
 from agent.engine.output import OutputCopy
 from agent.engine.port import EngineError, ErrorClass, Exit, Managed, Started
 from agent.engine.registry_login import login_directory
+from agent.host import survivors
 
 _PULL_SECONDS = 30 * 60.0
 _OUT_OF_MEMORY_MARK = "oom"
@@ -48,13 +48,16 @@ class ContainerEngine(abc.ABC):
         spool_limit_bytes: int,
         engine_args: tuple[str, ...] = (),
         network_address: str = "",
+        call_seconds: float = CALL_SECONDS,
     ) -> None:
-        self._cli = Cli(binary, engine_args)
+        self._cli = Cli(binary, engine_args, call_seconds)
         self._site = site
         self._spool_dir = spool_dir
         self._spool_limit_bytes = spool_limit_bytes
         self._network_address = network_address
         self._copies: dict[NodeKey, OutputCopy] = {}
+        self._ports: dict[NodeKey, tuple[survivors.Port, ...]] = {}
+        """What nodes listened on when they were last seen alive."""
 
     @property
     @abc.abstractmethod
@@ -191,16 +194,29 @@ class ContainerEngine(abc.ABC):
         return end
 
     async def stop(self, key: NodeKey, grace_seconds: int) -> None:
-        """The engine's `stop`; `kill` if that leaves it running."""
-        output = await self._cli.call(
-            argv.stop(key, grace_seconds), limit_seconds=grace_seconds + CALL_SECONDS
-        )
-        if output.exit_code and parse.says_absent(output.stderr):
-            return
-        await self.kill(key)
+        """The engine's `stop`; `kill` if that leaves it running. An engine that does not do it
+        is passed over: the job's processes end all the same, and the failure is reported."""
+        await self._note_ports(key)
+        try:
+            output = await self._cli.call(
+                argv.stop(key, grace_seconds),
+                limit_seconds=grace_seconds + self._cli.call_seconds,
+            )
+            if output.exit_code and parse.says_absent(output.stderr):
+                return
+            await self._kill(key)
+        except EngineError as error:
+            raise await self._ended_directly(key, error) from error
 
     async def kill(self, key: NodeKey) -> None:
-        """The engine's `kill`, unless it has ended, and then its end."""
+        """The engine's `kill`, unless it has ended, and then its end; as `stop` for the rest."""
+        await self._note_ports(key)
+        try:
+            await self._kill(key)
+        except EngineError as error:
+            raise await self._ended_directly(key, error) from error
+
+    async def _kill(self, key: NodeKey) -> None:
         container = await self._inspect(key)
         if container is None or not container.is_running:
             return
@@ -210,21 +226,56 @@ class ContainerEngine(abc.ABC):
         if container is not None and container.is_running:
             if output.exit_code:
                 raise output.error("CannotStopContainerError")
-            async with _limited(f"CannotStopContainerError: {key.name} survives SIGKILL"):
-                await self._wait_for_end(key, container)
+            try:
+                async with asyncio.timeout(self._cli.call_seconds):
+                    await self._wait_for_end(key, container)
+            except TimeoutError:
+                raise _transient(f"CannotStopContainerError: {key.name} survives SIGKILL") from None
+
+    async def _ended_directly(self, key: NodeKey, failure: EngineError) -> EngineError:
+        """What became of a container whose engine does not answer."""
+        try:
+            count = await survivors.kill(key)
+        except TimeoutError as error:
+            return _transient(f"{failure.reason}; {error}")
+        done = (
+            f"{count} processes of the node were killed directly" if count else "nothing of it runs"
+        )
+        return EngineError(failure.error_class, f"{failure.reason}; {done}")
 
     async def remove(self, key: NodeKey) -> None:
-        """The engine's `rm`, and proof by `inspect`."""
+        """The engine's `rm`, and proof: no container, no process, no port is left."""
+        container = await self._inspect(key)
+        if container is not None and container.is_running:
+            await self._note_ports(key)
         output = await self._cli.call_through(argv.remove(key, self._dialect.remove))
         left = await self._inspect(key)
         if left is not None:
             evidence = f"{key.name} is {left.status}, pid {left.pid}"
             error = output.error("CannotRemoveContainerError")
+            await survivors.kill(key)
             raise EngineError(error.error_class, f"{error.reason} ({evidence})")
+        await self._prove_gone(key, container.container_id if container is not None else "")
         await self._remove_volumes(key)
         copy = self._copies.pop(key, None)
         if copy is not None:
             await copy.close()
+
+    async def _note_ports(self, key: NodeKey) -> None:
+        """Before it ends: afterwards nobody knows which ports were its own."""
+        pids = await asyncio.to_thread(survivors.pids_of, key)
+        ports = await asyncio.to_thread(survivors.ports_of, pids)
+        self._ports[key] = tuple({*self._ports.get(key, ()), *ports})
+
+    async def _prove_gone(self, key: NodeKey, container_id: str) -> None:
+        try:
+            await survivors.kill(key, container_id)
+        except TimeoutError as error:
+            raise _transient(f"CannotRemoveContainerError: {error}") from None
+        ports = self._ports.get(key, ())
+        if ports and (left := await asyncio.to_thread(survivors.still_open, ports)):
+            raise _transient(f"CannotRemoveContainerError: {left}")
+        self._ports.pop(key, None)
 
     async def list_managed(self) -> list[Managed]:
         """By label; containers that go meanwhile are left out."""
@@ -343,15 +394,6 @@ class ContainerEngine(abc.ABC):
             copy = OutputCopy(writer, functools.partial(self._copy_output, key, container))
             self._copies[key] = copy
         return copy
-
-
-@contextlib.asynccontextmanager
-async def _limited(reason: str) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(CALL_SECONDS):
-            yield
-    except TimeoutError:
-        raise _transient(reason) from None
 
 
 def _transient(reason: str) -> EngineError:

@@ -7,6 +7,7 @@ the daemon pushes to; the container itself is the daemon's.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,7 +49,7 @@ class DockerEngine(ContainerEngine):
         return output.stdout.strip()
 
     async def _wait_for_end(self, key: NodeKey, container: parse.Container) -> None:
-        output = await self._cli.call(argv.wait(key), limit_seconds=None)
+        output = await self._cli.call(argv.wait(key), limit_seconds=math.inf)
         if output.exit_code and not parse.says_absent(output.stderr):
             raise output.error("CannotInspectContainerError")
 

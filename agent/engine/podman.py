@@ -8,6 +8,7 @@ the file that conmon writes. Between calls no process of ours runs.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +17,9 @@ from agent.core.assignment import NodeKey
 from agent.engine import argv, parse
 from agent.engine.argv import Dialect
 from agent.engine.container import ContainerEngine
-from agent.engine.pidfd import ended
 from agent.engine.port import EngineError, ErrorClass
 from agent.host.inotify import DirectoryWatch
+from agent.host.pidfd import ended
 
 _READ_BYTES = 256 * 1024
 
@@ -70,7 +71,7 @@ class PodmanEngine(ContainerEngine):
 
     async def _look_for_end(self, key: NodeKey) -> None:
         """By podman's own means: for a container whose conmon was killed, or is not to be seen."""
-        output = await self._cli.call(argv.wait(key), limit_seconds=None)
+        output = await self._cli.call(argv.wait(key), limit_seconds=math.inf)
         if output.exit_code and not parse.says_absent(output.stderr):
             raise output.error("CannotInspectContainerError")
 

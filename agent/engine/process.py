@@ -27,8 +27,8 @@ from agent import spool
 from agent.core.assignment import ContainerSpec, NodeKey
 from agent.engine import shim
 from agent.engine.argv import waiting
-from agent.engine.pidfd import ended
 from agent.engine.port import EngineError, ErrorClass, Exit, Managed, Started
+from agent.host.pidfd import ended
 
 _START_SECONDS = 60.0
 _DEATH_SECONDS = 10.0

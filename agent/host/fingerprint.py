@@ -17,7 +17,7 @@ import psutil
 class HostFacts:
     """The machine itself, whatever cgroup or affinity the agent runs under: jobs run beside the
     agent, not in it. `vcpus` counts hardware threads, as EC2 does; `memory_mib` is rounded down.
-    `gpus` are device ids."""
+    """
 
     vcpus: int
     memory_mib: int
@@ -25,7 +25,6 @@ class HostFacts:
     os_release: str
     kernel: str
     architecture: str
-    gpus: tuple[str, ...] = ()
 
 
 def fingerprint() -> HostFacts:

@@ -20,7 +20,7 @@ import pytest
 from agent import spool
 from agent.core.assignment import ContainerSpec, NodeKey
 from agent.engine import process, shim
-from agent.engine.pidfd import ended
+from agent.host.pidfd import ended
 from agent.engine.port import EngineError, ErrorClass
 from agent.engine.process import ProcessEngine
 from agent.spool_follow import follow
