@@ -10,10 +10,10 @@ DEV := $(VENV)/.dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt proto docs sim bench
+.PHONY: help setup demo test check fmt proto docs sim bench example-mpi example-pytorch-ddp
 
 help:  ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(DEV)  ## The virtual environment .venv with all that development needs
 
@@ -43,6 +43,15 @@ sim: $(DEV)  ## The simulator (ARGS as for its module)
 
 bench: $(DEV)  ## Speed, as ratios to floors measured in the same run
 	$(BIN)/python -m bench $(ARGS)
+
+example-mpi: $(DEV)  ## Open MPI over ssh on four hosts of this machine; root, podman, debootstrap
+	examples/build-image.sh examples/mpi localhost/muster-example-mpi:1
+	PYTHONPATH=.:proto $(BIN)/python -m tests.e2e.four_hosts examples/mpi/definition.json
+
+example-pytorch-ddp: $(DEV)  ## torchrun on four hosts of this machine; root, podman, debootstrap
+	examples/build-image.sh examples/pytorch-ddp localhost/muster-example-pytorch:1
+	examples/pytorch-ddp/install-torch.sh
+	PYTHONPATH=.:proto $(BIN)/python -m tests.e2e.four_hosts examples/pytorch-ddp/definition.json
 
 # Anew when pyproject.toml changed: it lists what is installed and the commands.
 $(RUNTIME): pyproject.toml

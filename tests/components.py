@@ -9,6 +9,14 @@ import functools
 import os
 import shutil
 import subprocess
+from pathlib import Path
+
+TORCH = Path("/opt/muster-example/torch")
+EXAMPLE_IMAGES = {
+    "image-mpi": "localhost/muster-example-mpi:1",
+    "image-pytorch": "localhost/muster-example-pytorch:1",
+}
+"""Made by `make example-mpi` and `make example-pytorch-ddp`."""
 
 _NEEDS: dict[str, tuple[str, ...]] = {
     "podman": ("podman", "runc", "busybox"),
@@ -19,6 +27,10 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "systemd-analyze": ("systemd-analyze",),
     "systemd-sysusers": ("systemd-sysusers",),
     "openssl": ("openssl",),
+    "ssh-keygen": ("ssh-keygen",),
+    "image-mpi": ("podman",),
+    "image-pytorch": ("podman",),
+    "torch": (),
 }
 
 
@@ -35,6 +47,10 @@ def missing(name: str) -> str | None:
         return f"{name}: the tests are not run as root"
     if name == "netns":
         return _fails("netns", ["ip", "netns", "list"])
+    if name.startswith("image-"):
+        return _fails(name, ["podman", "image", "exists", EXAMPLE_IMAGES[name]])
+    if name == "torch" and not TORCH.is_dir():
+        return f"torch: no {TORCH} (examples/pytorch-ddp/install-torch.sh)"
     if name == "podman":
         return _fails("podman", ["podman", "--runtime", "runc", "info", "--format", "ok"])
     return None

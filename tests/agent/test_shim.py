@@ -20,9 +20,9 @@ import pytest
 from agent import spool
 from agent.core.assignment import ContainerSpec, NodeKey
 from agent.engine import process, shim
-from agent.host.pidfd import ended
 from agent.engine.port import EngineError, ErrorClass
 from agent.engine.process import ProcessEngine
+from agent.host.pidfd import ended
 from agent.spool_follow import follow
 
 LIMIT_BYTES = 1 << 20

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.cluster import cluster, definition
+from tests.e2e.namespaces import NETWORK, inside, ip
+from tests.e2e.namespaces import namespaces as two_namespaces
 from tests.e2e.nodes import python
 
 pytestmark = [pytest.mark.real("netns"), pytest.mark.limit(120)]
-
-NETWORK = "10.213.77"
 
 MAIN = """
 import socket
@@ -40,29 +38,8 @@ peer.sendall(own.encode())
 
 @pytest.fixture
 def namespaces() -> Iterator[list[str]]:
-    """Two namespaces at .2 and .3 of a bridge of our own, whose address is .1."""
-    tag = uuid.uuid4().hex[:6]
-    bridge, names = f"mb{tag}", [f"muster-{tag}-{n}" for n in (2, 3)]
-    _ip("link", "add", bridge, "type", "bridge")
-    try:
-        _ip("address", "add", f"{NETWORK}.1/24", "dev", bridge)
-        _ip("link", "set", bridge, "up")
-        for n, name in zip((2, 3), names, strict=True):
-            _ip("netns", "add", name)
-            _ip("link", "add", f"mv{tag}{n}", "type", "veth", "peer", "eth0", "netns", name)
-            _ip("link", "set", f"mv{tag}{n}", "master", bridge, "up")
-            _ip("-n", name, "address", "add", f"{NETWORK}.{n}/24", "dev", "eth0")
-            _ip("-n", name, "link", "set", "eth0", "up")
-            _ip("-n", name, "link", "set", "lo", "up")
+    with two_namespaces(2) as names:
         yield names
-    finally:
-        for name in names:
-            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
-        _ip("link", "delete", bridge)
-
-
-def _ip(*args: str) -> None:
-    subprocess.run(["ip", *args], check=True, capture_output=True, text=True)
 
 
 async def test_child_reaches_main_at_the_address_it_was_given(
@@ -74,7 +51,7 @@ async def test_child_reaches_main_at_the_address_it_was_given(
         tmp_path, coordinator_args=("--insecure",), listen=f"{NETWORK}.1:{port}"
     ) as c:
         for n, name in zip((2, 3), namespaces, strict=True):
-            await c.agent(f"h{n}", None, prefix=["nsenter", f"--net=/run/netns/{name}"]).start()
+            await c.agent(f"h{n}", None, prefix=inside(name)).start()
         await c.until_hosts({"h2": "FREE", "h3": "FREE"})
         definition_name = await c.register(
             definition("reach", {"0": python(MAIN), "1": python(CHILD)}, num_nodes=2)
@@ -99,7 +76,7 @@ async def test_cut_cable_loses_the_host_and_healing_brings_it_back(
     quick = ("--insecure", "--lost-after-seconds", "3", "--stop-grace-seconds", "1")
     async with cluster(tmp_path, coordinator_args=quick, listen=f"{NETWORK}.1:7400") as c:
         for n, name in zip((2, 3), namespaces, strict=True):
-            await c.agent(f"h{n}", None, prefix=["nsenter", f"--net=/run/netns/{name}"]).start()
+            await c.agent(f"h{n}", None, prefix=inside(name)).start()
         await c.until_hosts({"h2": "FREE", "h3": "FREE"})
         runs = tmp_path / "runs"
         command = ["sh", "-c", f"echo x >> {runs}; exec sleep 1000"]
@@ -110,11 +87,11 @@ async def test_cut_cable_loses_the_host_and_healing_brings_it_back(
         main = await c.until(f"{job_id}#0", "RUNNING")
         host_id = main.container.container_instance_arn.rpartition("/")[2]
         cut = namespaces[int(host_id[1:]) - 2]
-        _ip("-n", cut, "link", "set", "eth0", "down")
+        ip("-n", cut, "link", "set", "eth0", "down")
         waiting = await c.until(job_id, "RUNNABLE")
         assert f"muster hosts fence {host_id}" in waiting.status_reason
         assert (await c.host_states())[host_id] == "LOST"
-        _ip("-n", cut, "link", "set", "eth0", "up")
+        ip("-n", cut, "link", "set", "eth0", "up")
         await c.until(job_id, "RUNNING", deadline_seconds=60)
         assert runs.read_text() == "x\nx\n"
         await c.terminate(job_id)
