@@ -74,12 +74,14 @@ def split_environment(environment: Iterable[tuple[str, str]]) -> SplitEnvironmen
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """Where docker and podman differ. `gpus` makes the flags of some GPUs of its ids."""
+    """Where docker and podman differ. `gpus` makes the flags of some GPUs of its ids,
+    `decode_log` output of what the engine writes into a container's log file."""
 
     create: tuple[str, ...]
     read_only: tuple[str, ...]
     remove: tuple[str, ...]
     gpus: Callable[[tuple[str, ...]], list[str]]
+    decode_log: Callable[[bytes], tuple[bytes, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,7 @@ def create(
     spec: ContainerSpec,
     site: Site,
     dialect: Dialect,
+    log_limit_bytes: int,
     env_file: str,
     inherited: Sequence[str],
     image_command: ImageCommand | None = None,
@@ -121,6 +124,7 @@ def create(
         f"--env-file={env_file}",
         *(f"--env={name}" for name in inherited),
         *dialect.create,
+        f"--log-opt=max-size={log_limit_bytes}",
         *site.extra,
         # A limit that a job asks for by name is no default for the operator's to replace.
         *(f"--ulimit={limit.name}={limit.soft}:{limit.hard}" for limit in spec.ulimits),

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import abc
 import asyncio
-import functools
 import os
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +25,8 @@ from agent.engine.registry_login import login_directory
 from agent.host import survivors
 
 _PULL_SECONDS = 30 * 60.0
+LEAST_LOG_BYTES = 16 * 1024 * 1024
+"""What an engine's log holds before it goes round: more than can come between two looks at it."""
 _OUT_OF_MEMORY_MARK = "oom"
 """Conmon makes this file where it was started when the kernel has killed for memory. Releases of
 podman disagree on where to look for it, so a container is started where we do."""
@@ -80,17 +80,6 @@ class ContainerEngine(abc.ABC):
     @abc.abstractmethod
     async def _wait_for_end(self, key: NodeKey, container: parse.Container) -> None:
         """Return when the running container has ended. May return too early, and then fails."""
-
-    @abc.abstractmethod
-    async def _copy_output(
-        self,
-        key: NodeKey,
-        container: parse.Container,
-        write: Callable[[bytes], None],
-        end: asyncio.Event,
-    ) -> None:
-        """Give `write` all output from the container's first byte to its last; `end` says when
-        no more will come."""
 
     async def prepare(self, key: NodeKey, spec: ContainerSpec) -> str:
         """Pull the image; the one already here will do when that fails. See that the network is
@@ -317,6 +306,7 @@ class ContainerEngine(abc.ABC):
                     spec,
                     self._site,
                     self._dialect,
+                    max(self._spool_limit_bytes, LEAST_LOG_BYTES),
                     f"/proc/self/fd/{env_file}",
                     [name for name, _ in environment.inherited],
                     image_command,
@@ -388,10 +378,14 @@ class ContainerEngine(abc.ABC):
         copy = self._copies.get(key)
         if copy is None or copy.has_failed:
             try:
-                writer = spool.SpoolWriter(self._spool_dir / key.name, self._spool_limit_bytes)
+                copy = OutputCopy(
+                    Path(container.log_path),
+                    self._dialect.decode_log,
+                    self._spool_dir / key.name,
+                    self._spool_limit_bytes,
+                )
             except OSError as error:
                 raise _transient(f"CannotStartContainerError: {error}") from error
-            copy = OutputCopy(writer, functools.partial(self._copy_output, key, container))
             self._copies[key] = copy
         return copy
 

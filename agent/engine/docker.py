@@ -6,9 +6,7 @@ the daemon pushes to; the container itself is the daemon's.
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 from agent.core.assignment import NodeKey
@@ -24,11 +22,12 @@ class DockerEngine(ContainerEngine):
     # A log that the daemon rotates has lost its beginning, and a copy that counts from there
     # would go wrong. The log goes with its container.
     _dialect = Dialect(
-        create=("--log-driver=json-file", "--log-opt=max-size=1t"),
+        create=("--log-driver=json-file", "--log-opt=max-file=3"),
         read_only=("--read-only",),
         remove=(),
         # The value is read as CSV, so what has commas stands in quotes.
         gpus=lambda ids: [f'--gpus="device={",".join(ids)}"'],
+        decode_log=parse.json_file_output,
     )
 
     def _login_flags(self, directory: Path) -> tuple[list[str], list[str]]:
@@ -52,21 +51,3 @@ class DockerEngine(ContainerEngine):
         output = await self._cli.call(argv.wait(key), limit_seconds=math.inf)
         if output.exit_code and not parse.says_absent(output.stderr):
             raise output.error("CannotInspectContainerError")
-
-    async def _copy_output(
-        self,
-        key: NodeKey,
-        container: parse.Container,
-        write: Callable[[bytes], None],
-        end: asyncio.Event,
-    ) -> None:
-        # stderr into the same pipe: the client writes both streams in the order of its log, which
-        # two pipes would lose. The client itself sees the end of the container.
-        stderr = asyncio.subprocess.STDOUT
-        async with self._cli.running(argv.follow_logs(key), stderr) as process:
-            if process.stdout is None:
-                raise AssertionError("it was asked for as a pipe")
-            while data := await process.stdout.read(64 * 1024):
-                write(data)
-            if await process.wait() != 0:
-                raise EngineError(ErrorClass.TRANSIENT, "docker logs failed; see the lines above")

@@ -1,32 +1,59 @@
-"""The copying of one container's output from its engine to its spool.
+"""The copying of one container's output from its engine's log to its spool.
 
-It goes on where the spool ends, so that an agent's restart loses and repeats nothing. Must not
-import a certain engine.
+The log is read as the engine writes it, through its rotations, so that neither it nor the spool
+grows without bounds. Where a log file begins in the spool is written down before it is read, so an
+agent's restart loses and repeats nothing. Must not import a certain engine.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 from agent import spool
+from agent.host.inotify import DirectoryWatch
+
+Decode = Callable[[bytes], tuple[bytes, int]]
+"""(output, bytes read) of the beginning of a log; an unfinished line at its end is left."""
 
 _DRAIN_SECONDS = 30.0
 """How long output may still come after the end of its container."""
 
+_READ_BYTES = 256 * 1024
+_RECORD = "engine-log"
+_LOST = (
+    b"\nmuster: output may be missing here: the engine's log went round while no agent read it\n"
+)
+
+
+@dataclass(slots=True)
+class _LogFile:
+    """One file of a log, open. `base` is the spool's offset at its first byte of output, None
+    until there is some."""
+
+    fd: int
+    base: int | None = None
+    position: int = 0
+    output_bytes: int = 0
+
 
 class OutputCopy:
-    """The copying of one container's output to its spool."""
+    """Copies until `drained` or `close`. Raises OSError when the spool cannot be opened."""
 
-    def __init__(
-        self,
-        writer: spool.SpoolWriter,
-        copy_output: Callable[[Callable[[bytes], None], asyncio.Event], Awaitable[None]],
-    ) -> None:
-        self._writer = writer
-        self._skip_bytes = writer.end_offset
+    def __init__(self, log: Path, decode: Decode, directory: Path, limit_bytes: int) -> None:
+        self._log = log
+        self._decode = decode
+        self._record = directory / _RECORD
+        self._writer = spool.SpoolWriter(directory, limit_bytes)
+        self._files: deque[_LogFile] = deque()
         self._end = asyncio.Event()
-        self._task = asyncio.ensure_future(copy_output(self._write, self._end))
+        self._task = asyncio.ensure_future(self._copy())
 
     @property
     def has_failed(self) -> bool:
@@ -54,7 +81,118 @@ class OutputCopy:
         await asyncio.wait([self._task])
         self._writer.close()
 
-    def _write(self, data: bytes) -> None:
-        new = data[self._skip_bytes :]
-        self._skip_bytes -= len(data) - len(new)
-        self._writer.write(new)
+    async def _copy(self) -> None:
+        at_end = asyncio.ensure_future(self._end.wait())
+        try:
+            with DirectoryWatch(self._log.parent) as watch:
+                self._resume()
+                while True:
+                    # Asked before reading: the engine has written all it will once it is known.
+                    has_ended = self._end.is_set()
+                    self._look_for_rotation()
+                    if self._copy_piece():
+                        # A long log of an earlier agent's container must not hold up the loop.
+                        await asyncio.sleep(0)
+                    elif len(self._files) > 1:
+                        os.close(self._files.popleft().fd)
+                    elif has_ended:
+                        return
+                    else:
+                        await _first(watch, at_end)
+        finally:
+            at_end.cancel()
+            for file in self._files:
+                os.close(file.fd)
+            self._files.clear()
+
+    def _resume(self) -> None:
+        """Open the files from the one that was read last on; all of them at the first time."""
+        known = self._bases()
+        found = [_opened(path) for path in (*_rotated(self._log), self._log)]
+        names = [_name(os.pread(file.fd, _READ_BYTES, 0)) for file in found]
+        first = max((n for n, name in enumerate(names) if name in known), default=None)
+        for file in found[: first or 0]:
+            os.close(file.fd)
+        self._files.extend(found[first or 0 :])
+        if first is not None:
+            self._files[0].base = known[names[first]]
+        elif known:
+            self._writer.write(_LOST)
+
+    def _look_for_rotation(self) -> None:
+        """At each step, so that none of a chain of rotations is missed: an open file stays
+        readable to its end, whatever becomes of its name."""
+        # Open, so its number is no other file's.
+        newest = os.fstat(self._files[-1].fd).st_ino
+        try:
+            if self._log.stat().st_ino == newest:
+                return
+            found = [_opened(path) for path in (*_rotated(self._log), self._log)]
+        except FileNotFoundError:
+            return  # between two names
+        passed = [n for n, file in enumerate(found) if os.fstat(file.fd).st_ino == newest]
+        # Not among them: it has no name any more, and what came after it has.
+        first = passed[0] + 1 if passed else 0
+        for file in found[:first]:
+            os.close(file.fd)
+        self._files.extend(found[first:])
+
+    def _copy_piece(self) -> bool:
+        """Copy what there is of the oldest file; False at its end."""
+        file = self._files[0]
+        read = os.pread(file.fd, _READ_BYTES, file.position)
+        output, length = self._decode(read)
+        if not length:
+            return False
+        if file.base is None:
+            file.base = self._writer.end_offset
+            self._write_down(_name(read), file.base)
+        file.position += length
+        skipped = max(0, self._writer.end_offset - file.base - file.output_bytes)
+        file.output_bytes += len(output)
+        if output[skipped:]:
+            self._writer.write(output[skipped:])
+            base = self._writer.end_offset - file.output_bytes
+            if base != file.base:
+                # A full disk has cost some bytes: the spool and the log do not run in step.
+                file.base = base
+                self._write_down(_name(os.pread(file.fd, _READ_BYTES, 0)), base)
+        return True
+
+    def _bases(self) -> dict[str, int]:
+        try:
+            lines = self._record.read_text(encoding="ascii").splitlines()
+        except FileNotFoundError:
+            return {}
+        pairs = [line.split() for line in lines]
+        return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2}
+
+    def _write_down(self, name: str, base: int) -> None:
+        """Survives the agent; it need not survive the machine, where the container ends too."""
+        with open(self._record, "a", encoding="ascii") as record:
+            record.write(f"{name} {base}\n")
+
+
+def _name(beginning: bytes) -> str:
+    """What tells one file of a log from all others: its first line, which has a time. An inode's
+    number is given to the next file as soon as this one is gone."""
+    line, end, _ = beginning.partition(b"\n")
+    return hashlib.sha256(line).hexdigest() if end else ""
+
+
+async def _first(watch: DirectoryWatch, at_end: asyncio.Task[Literal[True]]) -> None:
+    change = asyncio.ensure_future(watch.wait())
+    try:
+        await asyncio.wait([change, at_end], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        change.cancel()
+
+
+def _opened(path: Path) -> _LogFile:
+    return _LogFile(fd=os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+
+def _rotated(log: Path) -> list[Path]:
+    """Docker's older files of a log, oldest first: `.1` is the newest of them."""
+    numbered = [path for path in log.parent.glob(f"{log.name}.*") if path.suffix[1:].isdigit()]
+    return sorted(numbered, key=lambda path: -int(path.suffix[1:]))

@@ -51,7 +51,7 @@ _FRACTION = re.compile(r"\.(\d{6})\d+")
 class Container:
     """What `inspect` says of a container of ours. `pid` is 0 when it does not run.
 
-    `supervisor_pid` and `log_path` are podman's: conmon, and the file that it writes.
+    `supervisor_pid` is podman's conmon; `log_path` is the file that the engine writes output to.
     """
 
     container_id: str
@@ -197,6 +197,20 @@ def message(stderr: str) -> str:
     return lines[-1] if lines else "the engine gave no reason"
 
 
+def json_file_output(log: bytes) -> tuple[bytes, int]:
+    """(output, bytes read) of a log that docker writes: an object a line, with a piece of output
+    that need not be a line. A line that a killed daemon left half written is passed over, and a
+    last one without its end is left for the next call."""
+    length = log.rfind(b"\n") + 1
+    parts: list[bytes] = []
+    for line in log[:length].split(b"\n")[:-1]:
+        try:
+            parts.append(json.loads(line)["log"].encode(errors="surrogatepass"))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return b"".join(parts), length
+
+
 def k8s_file_output(log: bytes) -> tuple[bytes, int]:
     """(output, bytes read) of a log that conmon writes: `TIME stdout|stderr F|P TEXT` a line, F
     for a text that ended a line. A last line without its end is left for the next call."""
@@ -228,7 +242,7 @@ def _container(entry: dict[str, Any]) -> Container:
         error=state.get("Error") or "",
         started_at_ms=_milliseconds(state["StartedAt"]),
         finished_at_ms=_milliseconds(state["FinishedAt"]),
-        log_path=log.get("Path") or "",
+        log_path=entry.get("LogPath") or log.get("Path") or "",
         private_ipv4=next(filter(None, (each["IPAddress"] for each in networks.values())), ""),
     )
 

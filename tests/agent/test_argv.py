@@ -37,7 +37,9 @@ def create(
     dialect: argv.Dialect = DOCKER,
     image_command: ImageCommand | None = None,
 ) -> list[str]:
-    return argv.create(KEY, made_of, site, dialect, "/proc/self/fd/9", ["NAME"], image_command)
+    return argv.create(
+        KEY, made_of, site, dialect, 7000, "/proc/self/fd/9", ["NAME"], image_command
+    )
 
 
 def test_create() -> None:
@@ -60,6 +62,7 @@ def test_create() -> None:
         "--env-file=/proc/self/fd/9",
         "--env=NAME",
         *DOCKER.create,
+        "--log-opt=max-size=7000",
         "--extra",
         "--",
         "registry/image:1",
