@@ -31,6 +31,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "image-mpi": ("podman",),
     "image-pytorch": ("podman",),
     "torch": (),
+    "registry": ("docker-registry", "htpasswd"),
 }
 
 

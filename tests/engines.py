@@ -23,7 +23,7 @@ import pytest
 
 from tests.components import missing
 
-IMAGE = "localhost/muster-test:1"
+IMAGE = "localhost/muster-test:2"
 """Has /bin/sh and the usual programs. Its command is `echo image-command`. The tag is to be raised
 when the content changes, as one that is there is taken."""
 
@@ -32,7 +32,7 @@ PODMAN_ENGINE_ARGS = ("--runtime", "runc")
 # Sandboxes often forbid to raise a hard limit, which both engines do by default.
 ULIMIT_ARGS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
 
-_PROGRAMS = ("sh", "cat", "echo", "env", "id", "kill", "printf", "setsid", "sleep", "true")
+_PROGRAMS = ("sh", "cat", "echo", "env", "id", "kill", "nc", "printf", "setsid", "sleep", "true")
 
 
 @dataclass(frozen=True, slots=True)

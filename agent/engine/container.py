@@ -151,7 +151,9 @@ class ContainerEngine(abc.ABC):
         if container is None or container.started is None:
             raise _transient(f"CannotStartContainerError: {key.name} vanished while it started")
         self._copy(key, container)
-        return container.started
+        # One that has ended already has no address any more.
+        address = container.started.private_ipv4 or spec.address or None
+        return replace(container.started, private_ipv4=address)
 
     async def wait(self, key: NodeKey) -> Exit:
         """The engine's own record of the end, once all output is in the spool."""
@@ -195,7 +197,7 @@ class ContainerEngine(abc.ABC):
                 return
             await self._kill(key)
         except EngineError as error:
-            raise await self._ended_directly(key, error) from error
+            await self._end_directly(key, error)
 
     async def kill(self, key: NodeKey) -> None:
         """The engine's `kill`, unless it has ended, and then its end; as `stop` for the rest."""
@@ -203,7 +205,7 @@ class ContainerEngine(abc.ABC):
         try:
             await self._kill(key)
         except EngineError as error:
-            raise await self._ended_directly(key, error) from error
+            await self._end_directly(key, error)
 
     async def _kill(self, key: NodeKey) -> None:
         container = await self._inspect(key)
@@ -221,16 +223,19 @@ class ContainerEngine(abc.ABC):
             except TimeoutError:
                 raise _transient(f"CannotStopContainerError: {key.name} survives SIGKILL") from None
 
-    async def _ended_directly(self, key: NodeKey, failure: EngineError) -> EngineError:
-        """What became of a container whose engine does not answer."""
+    async def _end_directly(self, key: NodeKey, failure: EngineError) -> None:
+        """End a container whose engine does not. Raises what the engine said, with what became of
+        it; nothing if all that it said is that there is nothing to stop, and there is not."""
         try:
             count = await survivors.kill(key)
         except TimeoutError as error:
-            return _transient(f"{failure.reason}; {error}")
+            raise _transient(f"{failure.reason}; {error}") from failure
+        if not count and failure.reason.startswith("CannotStopContainerError"):
+            return
         done = (
             f"{count} processes of the node were killed directly" if count else "nothing of it runs"
         )
-        return EngineError(failure.error_class, f"{failure.reason}; {done}")
+        raise EngineError(failure.error_class, f"{failure.reason}; {done}") from failure
 
     async def remove(self, key: NodeKey) -> None:
         """The engine's `rm`, and proof: no container, no process, no port is left."""
