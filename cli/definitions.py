@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from cli.arguments import Parser
 from cli.connect import ANSWER_SECONDS, Coordinator, coordinator
 from cli.failure import ExitCode, Failure
-from cli.jsonin import read
+from cli.jsonin import DESCRIBED, read
 from cli.table import Style, rows
 from muster.v1.job_pb2 import JobDefinition, JobDefinitionType
 from muster.v1.job_service_pb2 import (
@@ -54,7 +54,7 @@ async def run(args: argparse.Namespace) -> int:
 async def _ask(there: Coordinator, args: argparse.Namespace) -> Message:
     match args.action:
         case "register":
-            request = read(args.file, RegisterJobDefinitionRequest())
+            request = read(args.file, RegisterJobDefinitionRequest(), DESCRIBED)
             return await there.jobs.RegisterJobDefinition(request, timeout=ANSWER_SECONDS)
         case "deregister":
             gone = DeregisterJobDefinitionRequest(job_definition=args.name)

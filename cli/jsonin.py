@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -28,6 +29,10 @@ _NUMBERS = (
 )
 
 
+DESCRIBED = ("jobDefinitionArn", "revision", "status", "containerOrchestrationType")
+"""What DescribeJobDefinitions adds to a registration; AWS's documents show definitions with it."""
+
+
 class _Wrong(Exception):
     """What is wrong about `member`, the last one of the path."""
 
@@ -36,12 +41,19 @@ class _Wrong(Exception):
         self.member = member
 
 
-def read(path: str, request: Request) -> Request:
-    """Fill `request` from the file, `-` for stdin. Failure (usage) when it does not fit."""
+def read(path: str, request: Request, echoes: Sequence[str] = ()) -> Request:
+    """Fill `request` from the file, `-` for stdin. Failure (usage) when it does not fit.
+
+    `echoes` are members at the top that only a reply has; a reply that is sent back may have them,
+    and stderr is told that they do nothing.
+    """
     name = "stdin" if path == "-" else path
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
         value = json.loads(text, object_pairs_hook=_no_duplicates)
+        if isinstance(value, dict) and (told := [name for name in echoes if name in value]):
+            value = {name: member for name, member in value.items() if name not in told}
+            print(f"{name}: {', '.join(told)} say nothing to a registration", file=sys.stderr)
         _check(cast("Descriptor", request.DESCRIPTOR), value, "")
         return ParseDict(value, request)
     except OSError as error:

@@ -14,7 +14,7 @@ from grpc.aio import AioRpcError
 from cli.arguments import Parser, pair
 from cli.connect import ANSWER_SECONDS, RETRYABLE, Backoff, Coordinator, coordinator
 from cli.failure import ExitCode, Failure
-from cli.jsonin import read
+from cli.jsonin import DESCRIBED, read
 from cli.stream import tell, watch_job
 from cli.table import Style
 from cli.view import View, exit_code
@@ -72,7 +72,7 @@ async def run(args: argparse.Namespace) -> int:
     request = _request(args)
     async with coordinator(args) as there:
         if args.file:
-            registration = read(args.file, RegisterJobDefinitionRequest())
+            registration = read(args.file, RegisterJobDefinitionRequest(), DESCRIBED)
             made = await there.jobs.RegisterJobDefinition(registration, timeout=ANSWER_SECONDS)
             request.job_definition = f"{made.job_definition_name}:{made.revision}"
         if args.env or args.command:

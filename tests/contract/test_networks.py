@@ -1,4 +1,4 @@
-"""A network of the engine: each container has its own address, eth0, and a name that leads to it."""
+"""A network of the engine: own addresses, eth0, and a hostname that leads to the address."""
 
 from __future__ import annotations
 
