@@ -19,13 +19,14 @@ from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import agents, gang, heartbeat, memory
+from bench import agents, containers, gang, heartbeat, memory
 
 SECTIONS: dict[str, Callable[[Path], Awaitable[None]]] = {
     "gang": gang.run,
     "agents": agents.run,
     "heartbeat": heartbeat.run,
     "memory": memory.run,
+    "containers": containers.run,
 }
 
 

@@ -61,7 +61,7 @@ async def test_a_refusal_names_rule_and_host_and_nobody_starts(
         wanted: dict[str, tuple[dict[str, Any], str]] = {
             "privileged": ({"privileged": True, "user": "1000:1"}, "allow_privileged is false"),
             "path": ({**mounting("/etc"), "user": "1000:1"}, "the host path /etc (allow_host_path"),
-            "dots": ({**mounting(f"{tmp_path}/data/../h1"), "user": "1000:1"}, "'..'"),
+            "dots": ({**mounting(f"{tmp_path}/data/../h1"), "user": "1000:1"}, "it must not have"),
             "link": ({**mounting(f"{tmp_path}/data/out"), "user": "1000:1"}, "which is /etc"),
             "root": ({"user": "root"}, "the user root (allow_users is"),
         }
