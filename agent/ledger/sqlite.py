@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
@@ -13,6 +14,9 @@ from agent.core.state import Slot
 from agent.ledger.codec import decode, encode
 from agent.ledger.port import LedgerContents, LedgerError
 
+logger = logging.getLogger(__name__)
+
+_BALLAST_BYTES = 1024 * 1024
 _VERSION = 1
 _SCHEMA = """
 create table slot (name text primary key, body text not null) strict;
@@ -22,13 +26,39 @@ insert into life values (1, 0, '');
 """
 
 
+def _save(db: sqlite3.Connection, keep: Sequence[Slot], forget: Sequence[NodeKey]) -> None:
+    """All or nothing."""
+    try:
+        db.execute("begin immediate")
+        db.executemany(
+            "insert into slot values (?, ?) on conflict (name) do update set body = excluded.body",
+            [(slot.key.name, encode(slot)) for slot in keep],
+        )
+        db.executemany("delete from slot where name = ?", [(key.name,) for key in forget])
+        db.execute("commit")
+    except sqlite3.Error:
+        if db.in_transaction:
+            db.execute("rollback")
+        raise
+
+
+def _is_full(error: BaseException | None) -> bool:
+    return (
+        isinstance(error, sqlite3.Error)
+        and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+    )
+
+
 class SqliteLedger:
     """`agent.db` and `contact` in the data directory, readable by its owner alone: a slot holds
-    the environment of a job."""
+    the environment of a job. `ballast` is room that is given up when the disk is full, so that
+    what runs can still be stopped, and that is written down; it is made again when there is room.
+    """
 
     def __init__(self, data_dir: Path) -> None:
         self._path = data_dir / "agent.db"
         self._contact_path = data_dir / "contact"
+        self._ballast_path = data_dir / "ballast"
         self._contact = -1
         self._db: sqlite3.Connection | None = None
         # A save goes on in its thread when the task that waits for it is cancelled: closing under
@@ -36,6 +66,14 @@ class SqliteLedger:
         self._saving = threading.Lock()
 
     def open(self, boot_id: str) -> LedgerContents:
+        try:
+            return self._open(boot_id)
+        except LedgerError as error:
+            if not _is_full(error.__cause__) or not self._drop_ballast():
+                raise
+            return self._open(boot_id)
+
+    def _open(self, boot_id: str) -> LedgerContents:
         try:
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
             # The shell's thread pool calls one at a time, though not always the same thread.
@@ -57,6 +95,7 @@ class SqliteLedger:
         except (sqlite3.Error, OSError, ValueError, KeyError, TypeError) as error:
             self.close()
             raise LedgerError(f"{self._path}: {error}; is another agent running there?") from error
+        self._take_ballast()
         same_boot = last_boot == boot_id
         return LedgerContents(
             slots=slots,
@@ -80,21 +119,40 @@ class SqliteLedger:
             if self._db is None:
                 raise LedgerError(f"{self._path} is closed")
             try:
-                self._db.execute("begin immediate")
-                self._db.executemany(
-                    "insert into slot values (?, ?) "
-                    "on conflict (name) do update set body = excluded.body",
-                    [(slot.key.name, encode(slot)) for slot in keep],
-                )
-                self._db.executemany(
-                    "delete from slot where name = ?", [(key.name,) for key in forget]
-                )
-                self._db.execute("commit")
+                try:
+                    _save(self._db, keep, forget)
+                except sqlite3.Error as error:
+                    if not _is_full(error) or not self._drop_ballast():
+                        raise
+                    _save(self._db, keep, forget)
             except sqlite3.Error as error:
                 raise LedgerError(f"{self._path}: {error}") from error
+            self._take_ballast()
 
     def keep_contact(self, last_contact_ms: int) -> None:
         os.pwrite(self._contact, b"%020d" % last_contact_ms, 0)
+
+    def _take_ballast(self) -> None:
+        """Only where it leaves as much again: a full disk stays as it is."""
+        try:
+            room = os.statvfs(self._path.parent)
+            if self._ballast_path.exists() or room.f_bavail * room.f_frsize < 2 * _BALLAST_BYTES:
+                return
+            fd = os.open(self._ballast_path, os.O_CREAT | os.O_WRONLY, 0o600)
+            try:
+                os.posix_fallocate(fd, 0, _BALLAST_BYTES)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            logger.warning("no room is kept for a full disk: %s", error)
+
+    def _drop_ballast(self) -> bool:
+        try:
+            self._ballast_path.unlink()
+        except OSError:
+            return False
+        logger.error("the disk of %s is full; going on with the room kept for that", self._path)
+        return True
 
     def _read_contact(self) -> int | None:
         text = os.pread(self._contact, 20, 0)
