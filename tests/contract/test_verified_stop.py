@@ -17,6 +17,8 @@ from agent.engine.container import ContainerEngine
 from agent.engine.port import EngineError
 from agent.host import survivors
 from tests.contract.engine_bench import CONTAINERS, Bench, bench, host, pids_of, shell
+from tests.e2e.cluster import free_port
+from tests.wait import eventually
 
 __all__ = ["bench", "host"]
 
@@ -125,11 +127,17 @@ async def test_a_port_that_somebody_still_holds_is_named(bench: Bench) -> None:
 
 async def test_ports_of_a_node_are_seen(bench: Bench) -> None:
     assert isinstance(bench.engine, ContainerEngine)
-    key = await bench.started(shell("nc -l -p 42424 & echo ready; sleep 1000"))
+    wanted = free_port()
+    key = await bench.started(shell(f"nc -l -p {wanted} & echo ready; sleep 1000"))
     await bench.ready(key)
+
+    async def listens() -> bool:
+        return bool(survivors.ports_of(pids_of(key)))
+
+    await eventually(listens, 20, lambda: f"nobody listens: {pids_of(key)}")
     await bench.engine.stop(key, 0)
     seen = {(port.protocol.rstrip("6"), port.port) for port in bench.engine._ports[key]}
-    assert ("tcp", 42424) in seen
+    assert ("tcp", wanted) in seen
     await bench.engine.remove(key)
     assert key not in bench.engine._ports
 
