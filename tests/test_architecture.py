@@ -60,6 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent.main": {"agent", "muster"},
     "cli": WIRE,
     "examples": set(),
+    "examples.pytorch-ddp": {"torch"},
 }
 PACKAGES = ("coordinator", "agent", "cli", "examples")
 ALSO_MEASURED = ("tests", "bench", "docs", "proto/generate.py")
