@@ -211,7 +211,7 @@ class Daemon:
             case f.Prepare():
                 task = self._begin(effect.key, "prepare", self._prepare(effect))
                 self._preparing[effect.key] = task
-                task.add_done_callback(lambda _: self._preparing.pop(effect.key, None))
+                task.add_done_callback(functools.partial(self._prepare_ended, effect.key))
             case f.CancelPrepare():
                 if effect.key in self._preparing:
                     self._preparing[effect.key].cancel()
@@ -236,6 +236,14 @@ class Daemon:
 
         return self._tasks.create_task(run(), name=f"{verb} {key.name}")
 
+    def _prepare_ended(self, key: NodeKey, task: asyncio.Task[None]) -> None:
+        """A task that is cancelled before its first step runs nothing of its own, so that a
+        cancelled prepare is answered here."""
+        self._preparing.pop(key, None)
+        slot = self._machine.state.slots.get(key)
+        if task.cancelled() and slot is not None and slot.desired is Desired.STOP:
+            self._take(i.PrepareFailed(key=key, reason="no longer wanted", permanent=False))
+
     # engine verbs: each returns the next input
 
     async def _prepare(self, effect: f.Prepare) -> i.Input:
@@ -248,10 +256,6 @@ class Daemon:
         except EngineError as error:
             permanent = error.error_class is ErrorClass.PERMANENT
             return i.PrepareFailed(key=effect.key, reason=error.reason, permanent=permanent)
-        except asyncio.CancelledError:
-            if self._machine.state.slots[effect.key].desired is not Desired.STOP:
-                raise  # the whole agent ends
-            return i.PrepareFailed(key=effect.key, reason="no longer wanted", permanent=False)
         return i.Prepared(key=effect.key, private_ipv4=address)
 
     async def _start(self, effect: f.Start) -> i.Input:

@@ -102,7 +102,7 @@ async def test_child_death_changes_only_its_own_record(tmp_path: Path) -> None:
                 {
                     "0": node("until", str(go), "exit", "0"),
                     "1": node("exit", "7"),
-                    "2": node("trap-term", "0", "hang"),
+                    "2": node("trap-term", "0", "touch", str(tmp_path / "trapped"), "hang"),
                 },
                 num_nodes=3,
                 retryStrategy={"attempts": 3},
@@ -116,6 +116,11 @@ async def test_child_death_changes_only_its_own_record(tmp_path: Path) -> None:
         assert parent is not None
         assert parent.status == job_pb2.RUNNING
         assert list(parent.attempts) == []
+
+        async def trapped() -> bool:
+            return (tmp_path / "trapped").exists()
+
+        await eventually(trapped, 30, c.story)
         go.touch()
         done = await c.until(job_id, "SUCCEEDED")
         await c.until_gone(job_id)
