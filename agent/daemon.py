@@ -12,7 +12,7 @@ import functools
 import logging
 import random
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from agent.admission import Admission, NotAdmitted
@@ -209,30 +209,30 @@ class Daemon:
             case f.KeepContact():
                 self._ledger.keep_contact(effect.last_contact_ms)
             case f.Prepare():
-                task = self._begin(effect.key, "prepare", self._prepare(effect))
+                task = self._begin(effect.key, "prepare", functools.partial(self._prepare, effect))
                 self._preparing[effect.key] = task
                 task.add_done_callback(functools.partial(self._prepare_ended, effect.key))
             case f.CancelPrepare():
                 if effect.key in self._preparing:
                     self._preparing[effect.key].cancel()
             case f.Start():
-                self._begin(effect.key, "start", self._start(effect))
+                self._begin(effect.key, "start", functools.partial(self._start, effect))
             case f.Lift():
-                self._begin(effect.key, "lift", self._lift(effect))
+                self._begin(effect.key, "lift", functools.partial(self._lift, effect))
             case f.Wait():
-                self._begin(effect.key, "wait", self._wait(effect))
+                self._begin(effect.key, "wait", functools.partial(self._wait, effect))
             case f.Stop():
-                self._begin(effect.key, "stop", self._stop(effect))
+                self._begin(effect.key, "stop", functools.partial(self._stop, effect))
             case f.Remove():
-                self._begin(effect.key, "remove", self._remove(effect))
+                self._begin(effect.key, "remove", functools.partial(self._remove, effect))
             case f.KeepSlot() | f.ForgetSlot():
                 pass  # done, before everything else
 
     def _begin(
-        self, key: NodeKey, verb: str, work: Coroutine[object, object, i.Input]
+        self, key: NodeKey, verb: str, work: Callable[[], Awaitable[i.Input]]
     ) -> asyncio.Task[None]:
         async def run() -> None:
-            self._take(await work)
+            self._take(await work())
 
         return self._tasks.create_task(run(), name=f"{verb} {key.name}")
 

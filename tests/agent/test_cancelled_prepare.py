@@ -1,4 +1,4 @@
-"""A prepare that is called off before it began is answered all the same: its slot waits for that."""
+"""A prepare that is called off before it began is answered all the same: its slot waits for it."""
 
 from __future__ import annotations
 
