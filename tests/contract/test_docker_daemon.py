@@ -38,7 +38,7 @@ class Dockerd:
         notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         path = self.directory / "notify"
         path.unlink(missing_ok=True)
-        # Of a daemon that was killed, and whose containerd died with it: the number may be anybody's.
+        # Of a containerd that died with a killed daemon; the number may be anybody's by now.
         (self.directory / "exec/containerd/containerd.pid").unlink(missing_ok=True)
         notify.bind(str(path))
         log = self.directory / "log"
