@@ -50,7 +50,7 @@ example-mpi: $(DEV)  ## Open MPI over ssh on four hosts of this machine; root, p
 
 example-pytorch-ddp: $(DEV)  ## torchrun on four hosts of this machine; root, podman, debootstrap
 	examples/build-image.sh examples/pytorch-ddp localhost/muster-example-pytorch:1
-	examples/pytorch-ddp/install-torch.sh
+	PYTHON=$(BIN)/python examples/pytorch-ddp/install-torch.sh
 	PYTHONPATH=.:proto $(BIN)/python -m tests.e2e.four_hosts examples/pytorch-ddp/definition.json
 
 # Anew when pyproject.toml changed: it lists what is installed and the commands.

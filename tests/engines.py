@@ -10,7 +10,6 @@ import io
 import os
 import select
 import shutil
-import signal
 import socket
 import subprocess
 import tarfile
@@ -19,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.components import missing
@@ -72,7 +72,7 @@ def docker_engine() -> Iterator[RealEngine]:
     with contextlib.ExitStack() as stack:
         engine_args: tuple[str, ...] = ()
         if _run(["docker", "version"]).returncode != 0:
-            engine_args = ("--host", stack.enter_context(_docker_daemon()))
+            engine_args = ("--host", stack.enter_context(docker_daemon()).address)
         engine = RealEngine("docker", engine_args, ULIMIT_ARGS)
         stack.enter_context(_image(engine))
         yield engine
@@ -86,42 +86,83 @@ def podman_engine() -> Iterator[RealEngine]:
         yield engine
 
 
+class DockerDaemon:
+    """A dockerd of our own with all its state in one directory. It may be killed and started
+    again, which is when it sees what became of its containers."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.address = f"unix://{directory}/sock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        log = self.directory / "log"
+        notify_path = self.directory / "notify"
+        notify_path.unlink(missing_ok=True)
+        notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        notify.bind(str(notify_path))
+        with notify, open(log, "ab") as output:
+            self._process = subprocess.Popen(
+                [
+                    "dockerd",
+                    *("--iptables=false", "--ip6tables=false", "--bridge=none"),
+                    *("--host", self.address, "--data-root", str(self.directory / "data")),
+                    *("--exec-root", str(self.directory / "exec")),
+                    *("--pidfile", str(self.directory / "pid")),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, "NOTIFY_SOCKET": str(notify_path)},
+                start_new_session=True,
+            )
+            _await_ready(self._process, notify, log)
+
+    def kill(self) -> None:
+        """As a crash: what it runs goes on."""
+        if self._process is not None:
+            containerd = psutil.Process(self._process.pid).children()
+            self._process.kill()
+            self._process.wait()
+            # The next one would take it for one that it may use, and it is about to end.
+            for process in containerd:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(containerd)
+            (self.directory / "pid").unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        """End it, and what it runs."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(60)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+
 @contextlib.contextmanager
-def _docker_daemon() -> Iterator[str]:
-    """A dockerd with all its state in a temporary directory; yields its address."""
+def docker_daemon() -> Iterator[DockerDaemon]:
+    """A running dockerd; nothing of it is left after the context."""
     # Not pytest's tmp_path: a socket's path may have 107 characters only.
-    directory = Path(tempfile.mkdtemp(prefix="muster-dockerd-"))
-    address = f"unix://{directory}/sock"
-    log = directory / "log"
-    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    notify.bind(str(directory / "notify"))
-    with open(log, "wb") as output:
-        daemon = subprocess.Popen(
-            [
-                "dockerd",
-                *("--iptables=false", "--ip6tables=false", "--bridge=none", "--host", address),
-                *("--data-root", str(directory / "data"), "--exec-root", str(directory / "exec")),
-                *("--pidfile", str(directory / "pid")),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env={**os.environ, "NOTIFY_SOCKET": str(directory / "notify")},
-            start_new_session=True,
-        )
+    daemon = DockerDaemon(Path(tempfile.mkdtemp(prefix="muster-dockerd-")))
     try:
-        _await_ready(daemon, notify, log)
-        yield address
+        daemon.start()
+        yield daemon
     finally:
-        notify.close()
-        daemon.send_signal(signal.SIGTERM)
-        try:
-            daemon.wait(60)
-        except subprocess.TimeoutExpired:
-            daemon.kill()
-            daemon.wait()
-        _unmount_below(directory)
-        shutil.rmtree(directory)
+        daemon.stop()
+        _unmount_below(daemon.directory)
+        shutil.rmtree(daemon.directory)
+
+
+@contextlib.contextmanager
+def own_docker_engine() -> Iterator[tuple[RealEngine, DockerDaemon]]:
+    """Docker whose daemon a test may kill."""
+    with docker_daemon() as daemon:
+        engine = RealEngine("docker", ("--host", daemon.address), ULIMIT_ARGS)
+        with _image(engine):
+            yield engine, daemon
 
 
 def _await_ready(daemon: subprocess.Popen[bytes], notify: socket.socket, log: Path) -> None:

@@ -40,6 +40,13 @@ class Output:
         return EngineError(parse.error_class(self.stderr), reason)
 
 
+class EngineHangs(EngineError):
+    """A call did not end in time: whether it will have done what it was for is not known."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(ErrorClass.TRANSIENT, reason)
+
+
 class Cli:
     """One engine's binary. `engine_args` go before the sub-command of every call."""
 
@@ -62,7 +69,7 @@ class Cli:
         """Run to the end, in `directory`. `environment` is added to the agent's own. Without
         `limit_seconds` the usual limit holds; `math.inf` is none.
 
-        EngineError: ENGINE_GONE when the engine or its binary is not there, TRANSIENT when it
+        EngineError: ENGINE_GONE when the engine or its binary is not there, EngineHangs when it
         does not end in time. Cancelled, it ends the process first.
         """
         limit = self.call_seconds if limit_seconds is None else limit_seconds
@@ -79,10 +86,9 @@ class Cli:
                         process.wait(),
                     )
             except TimeoutError:
-                raise EngineError(
-                    ErrorClass.TRANSIENT,
+                raise EngineHangs(
                     f"DockerTimeoutError: {self.binary} {arguments[0]} did not end within "
-                    f"{limit:.0f} s",
+                    f"{limit:.0f} s"
                 ) from None
         output = Output(exit_code, stdout, stderr)
         if exit_code != 0 and parse.error_class(stderr) is ErrorClass.ENGINE_GONE:

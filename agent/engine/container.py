@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import logging
 import os
 import shutil
 import time
@@ -19,11 +20,13 @@ from agent import spool
 from agent.core.assignment import ContainerSpec, NodeKey
 from agent.engine import argv, parse
 from agent.engine.argv import Dialect, Site
-from agent.engine.cli import CALL_SECONDS, Cli, Output
+from agent.engine.cli import CALL_SECONDS, Cli, EngineHangs, Output
 from agent.engine.output import OutputCopy
 from agent.engine.port import EngineError, ErrorClass, Exit, Managed, Started
 from agent.engine.registry_login import login_directory
-from agent.host import survivors
+from agent.host.survivors import StillThere, Survivors
+
+logger = logging.getLogger(__name__)
 
 _PULL_SECONDS = 30 * 60.0
 LEAST_LOG_BYTES = 16 * 1024 * 1024
@@ -57,8 +60,7 @@ class ContainerEngine(abc.ABC):
         self._spool_limit_bytes = spool_limit_bytes
         self._network_address = network_address
         self._copies: dict[NodeKey, OutputCopy] = {}
-        self._ports: dict[NodeKey, tuple[survivors.Port, ...]] = {}
-        """What nodes listened on when they were last seen alive."""
+        self._survivors = Survivors()
 
     @property
     @abc.abstractmethod
@@ -81,6 +83,11 @@ class ContainerEngine(abc.ABC):
     @abc.abstractmethod
     async def _wait_for_end(self, key: NodeKey, container: parse.Container) -> None:
         """Return when the running container has ended. May return too early, and then fails."""
+
+    def _is_orphan(self, container: parse.Container) -> bool:
+        """Whether a container that has ended will run for ever by the engine's word, as who would
+        have recorded its end is gone."""
+        return False
 
     async def prepare(self, key: NodeKey, spec: ContainerSpec) -> str:
         """Pull the image; the one already here will do when that fails. See that the network is
@@ -178,7 +185,8 @@ class ContainerEngine(abc.ABC):
             if container.is_running:
                 await self._wait_for_end(key, container)
                 container = await self._inspect(key)
-        if container is not None and container.is_running:
+        orphan = container is not None and container.is_running and self._is_orphan(container)
+        if container is not None and container.is_running and not orphan:
             raise _transient(f"CannotInspectContainerError: {key.name} still runs")
         if copy is not None:
             await copy.drained()
@@ -191,7 +199,9 @@ class ContainerEngine(abc.ABC):
             return Exit(
                 exit_code=None,
                 stopped_at_ms=time.time_ns() // 1_000_000,
-                reason=f"CannotInspectContainerError: {what} {key.name}",
+                reason=(
+                    parse.ORPHAN if orphan else f"CannotInspectContainerError: {what} {key.name}"
+                ),
             )
         end = container.end
         if (self._spool_dir / key.name / _OUT_OF_MEMORY_MARK).exists():
@@ -201,8 +211,9 @@ class ContainerEngine(abc.ABC):
     async def stop(self, key: NodeKey, grace_seconds: int) -> None:
         """The engine's `stop`; `kill` if that leaves it running. An engine that does not do it
         is passed over: the job's processes end all the same, and the failure is reported."""
-        await self._note_ports(key)
+        kill_at = time.monotonic() + grace_seconds
         try:
+            await self._survivors.note_ports(key)
             output = await self._cli.call(
                 argv.stop(key, grace_seconds),
                 limit_seconds=grace_seconds + self._cli.call_seconds,
@@ -210,16 +221,16 @@ class ContainerEngine(abc.ABC):
             if output.exit_code and parse.says_absent(output.stderr):
                 return
             await self._kill(key)
-        except EngineError as error:
-            await self._end_directly(key, error)
+        except EngineError as failure:
+            await self._end_directly(key, failure, kill_at - time.monotonic())
 
     async def kill(self, key: NodeKey) -> None:
         """The engine's `kill`, unless it has ended, and then its end; as `stop` for the rest."""
-        await self._note_ports(key)
         try:
+            await self._survivors.note_ports(key)
             await self._kill(key)
-        except EngineError as error:
-            await self._end_directly(key, error)
+        except EngineError as failure:
+            await self._end_directly(key, failure, 0)
 
     async def _kill(self, key: NodeKey) -> None:
         container = await self._inspect(key)
@@ -231,59 +242,67 @@ class ContainerEngine(abc.ABC):
         if container is not None and container.is_running:
             if output.exit_code:
                 raise output.error("CannotStopContainerError")
-            try:
-                async with asyncio.timeout(self._cli.call_seconds):
-                    await self._wait_for_end(key, container)
-            except TimeoutError:
-                raise _transient(f"CannotStopContainerError: {key.name} survives SIGKILL") from None
+            await self._see_end(key, container)
 
-    async def _end_directly(self, key: NodeKey, failure: EngineError) -> None:
-        """End a container whose engine does not. Raises what the engine said, with what became of
-        it; nothing if all that it said is that there is nothing to stop, and there is not."""
+    async def _see_end(self, key: NodeKey, container: parse.Container) -> None:
         try:
-            count = await survivors.kill(key)
-        except TimeoutError as error:
-            raise _transient(f"{failure.reason}; {error}") from failure
-        if not count and failure.reason.startswith("CannotStopContainerError"):
-            return
-        done = (
-            f"{count} processes of the node were killed directly" if count else "nothing of it runs"
-        )
-        raise EngineError(failure.error_class, f"{failure.reason}; {done}") from failure
+            async with asyncio.timeout(self._cli.call_seconds):
+                await self._wait_for_end(key, container)
+        except TimeoutError:
+            raise _transient(f"CannotStopContainerError: {key.name} survives SIGKILL") from None
+
+    async def _end_directly(self, key: NodeKey, failure: EngineError, grace_seconds: float) -> None:
+        """End a container that its engine did not, as one that is paused or lost its supervisor.
+        Raises what the engine said and what became of it, unless the engine now says that the
+        container has ended."""
+        error = await self._killed_directly(key, failure, grace_seconds)
+        if failure.error_class is ErrorClass.ENGINE_GONE or isinstance(failure, EngineHangs):
+            raise error from failure
+        container = await self._inspect(key)
+        if container is not None and container.is_running:
+            await self._see_end(key, container)
+        logger.warning("%s", error.reason)
+
+    async def _killed_directly(
+        self, key: NodeKey, failure: EngineError, grace_seconds: float = 0
+    ) -> EngineError:
+        """End all processes of the node without the engine; its failure, with what became of
+        them."""
+        try:
+            if grace_seconds > 0:
+                await self._survivors.terminate(key, grace_seconds)
+            count = await self._survivors.kill(key)
+        except StillThere as error:
+            done = str(error)
+        else:
+            done = {
+                0: "nothing of it runs",
+                1: "its one process was killed directly",
+            }.get(count, f"its {count} processes were killed directly")
+        return EngineError(failure.error_class, f"{failure.reason}; {done}")
 
     async def remove(self, key: NodeKey) -> None:
         """The engine's `rm`, and proof: no container, no process, no port is left."""
-        container = await self._inspect(key)
-        if container is not None and container.is_running:
-            await self._note_ports(key)
-        output = await self._cli.call_through(argv.remove(key, self._dialect.remove))
-        left = await self._inspect(key)
-        if left is not None:
-            evidence = f"{key.name} is {left.status}, pid {left.pid}"
-            error = output.error("CannotRemoveContainerError")
-            await survivors.kill(key)
-            raise EngineError(error.error_class, f"{error.reason} ({evidence})")
-        await self._prove_gone(key, container.container_id if container is not None else "")
+        try:
+            container = await self._inspect(key)
+            if container is not None and container.is_running:
+                await self._survivors.note_ports(key)
+            output = await self._cli.call_through(argv.remove(key, self._dialect.remove))
+            left = await self._inspect(key)
+            if left is not None:
+                evidence = f"{key.name} is {left.status}, pid {left.pid}"
+                error = output.error("CannotRemoveContainerError")
+                raise EngineError(error.error_class, f"{error.reason} ({evidence})")
+        except EngineError as failure:
+            raise await self._killed_directly(key, failure) from failure
+        try:
+            await self._survivors.prove_gone(key)
+        except StillThere as error:
+            raise _transient(f"CannotRemoveContainerError: {error}") from None
         await self._remove_volumes(key)
         copy = self._copies.pop(key, None)
         if copy is not None:
             await copy.close()
-
-    async def _note_ports(self, key: NodeKey) -> None:
-        """Before it ends: afterwards nobody knows which ports were its own."""
-        pids = await asyncio.to_thread(survivors.pids_of, key)
-        ports = await asyncio.to_thread(survivors.ports_of, pids)
-        self._ports[key] = tuple({*self._ports.get(key, ()), *ports})
-
-    async def _prove_gone(self, key: NodeKey, container_id: str) -> None:
-        try:
-            await survivors.kill(key, container_id)
-        except TimeoutError as error:
-            raise _transient(f"CannotRemoveContainerError: {error}") from None
-        ports = self._ports.get(key, ())
-        if ports and (left := await asyncio.to_thread(survivors.still_open, ports)):
-            raise _transient(f"CannotRemoveContainerError: {left}")
-        self._ports.pop(key, None)
 
     async def list_managed(self) -> list[Managed]:
         """By label; containers that go meanwhile are left out."""
@@ -388,9 +407,13 @@ class ContainerEngine(abc.ABC):
         if output.exit_code and not parse.says_absent(output.stderr):
             raise output.error("CannotInspectContainerError")
         try:
-            return parse.containers(output.stdout)
+            found = parse.containers(output.stdout)
         except ValueError as error:
             raise _transient(f"CannotInspectContainerError: {error}") from error
+        for container in found:
+            if container.key is not None:
+                self._survivors.remember(container.key, container.container_id)
+        return found
 
     def _copy(self, key: NodeKey, container: parse.Container) -> OutputCopy:
         """The task that copies the container's output, started if there is none."""

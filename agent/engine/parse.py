@@ -16,6 +16,7 @@ from typing import Any
 from agent.core.assignment import NodeKey
 from agent.engine.port import ErrorClass, Exit, Started
 
+ORPHAN = "ContainerRuntimeError: the container's supervisor was killed; nobody saw how it ended"
 OUT_OF_MEMORY = "OutOfMemoryError: Container killed due to memory usage"
 
 _GONE = re.compile(
@@ -95,8 +96,10 @@ class Container:
         own code is 0, since one of its processes was lost (aws-batch-evidence: OutOfMemoryError).
         """
         reason = self.error and f"ContainerRuntimeError: {self.error}"
+        if self.exit_code < 0:
+            reason = ORPHAN
         return Exit(
-            exit_code=self.exit_code,
+            exit_code=None if self.exit_code < 0 else self.exit_code,
             # Docker notes the start of a very short container after its end.
             stopped_at_ms=max(self.started_at_ms, self.finished_at_ms),
             reason=OUT_OF_MEMORY if self.out_of_memory else reason,

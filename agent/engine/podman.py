@@ -7,12 +7,11 @@ the file that conmon writes. Between calls no process of ours runs.
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 
 from agent.core.assignment import NodeKey
-from agent.engine import argv, parse
+from agent.engine import parse
 from agent.engine.argv import Dialect
 from agent.engine.container import ContainerEngine
 from agent.engine.port import EngineError, ErrorClass
@@ -57,18 +56,26 @@ class PodmanEngine(ContainerEngine):
         try:
             pidfd = os.pidfd_open(container.supervisor_pid)
         except OSError:
-            await self._look_for_end(key)
+            await self._survivors.gone(key)
             return
         try:
-            # Asked again after opening: an old pid may be another process' by now.
-            now = await self._inspect(key)
-            if now is not None and now.is_running:
+            # Asked after opening: an old pid may be another process' by now.
+            if _supervises(container):
                 await ended(pidfd)
+            else:
+                await self._survivors.gone(key)
         finally:
             os.close(pidfd)
 
-    async def _look_for_end(self, key: NodeKey) -> None:
-        """By podman's own means: for a container whose conmon was killed, or is not to be seen."""
-        output = await self._cli.call(argv.wait(key), limit_seconds=math.inf)
-        if output.exit_code and not parse.says_absent(output.stderr):
-            raise output.error("CannotInspectContainerError")
+    def _is_orphan(self, container: parse.Container) -> bool:
+        """Podman itself does not look: to it a container without conmon runs for ever."""
+        return not _supervises(container)
+
+
+def _supervises(container: parse.Container) -> bool:
+    """Whether the container's conmon is there."""
+    try:
+        arguments = Path(f"/proc/{container.supervisor_pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return container.container_id.encode() in arguments

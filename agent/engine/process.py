@@ -29,12 +29,11 @@ from agent.engine import shim
 from agent.engine.argv import waiting
 from agent.engine.port import EngineError, ErrorClass, Exit, Managed, Started
 from agent.host.pidfd import ended
+from agent.host.survivors import StillThere, Survivors
 
 _START_SECONDS = 60.0
 _DEATH_SECONDS = 10.0
-"""How long a process that was sent SIGKILL may take to be gone."""
-
-_MARKS = ("AWS_BATCH_JOB_ID", "AWS_BATCH_JOB_ATTEMPT")
+"""How long a shim may take to end its tree."""
 
 # Run as a module's function, not as a script: a script is compiled anew at every start.
 _LAUNCH = """import sys
@@ -66,6 +65,7 @@ class ProcessEngine:
         self._data_dir = data_dir.absolute()
         self._spool_dir = spool_dir.absolute()
         self._spool_limit_bytes = spool_limit_bytes
+        self._survivors = Survivors()
 
     @property
     def name(self) -> str:
@@ -133,6 +133,7 @@ class ProcessEngine:
         started = self._started(key)
         if started is None:
             return
+        await self._survivors.note_ports(key)
         async with _opened(started) as pidfd:
             _send(pidfd, signal.SIGTERM)
             if await _ended(pidfd, grace_seconds):
@@ -161,11 +162,11 @@ class ProcessEngine:
             lock = await _locked(directory / shim.LOCK)
             try:
                 await self.kill(key)
-                await self._kill_marked(key)
+                await self._survivors.prove_gone(key)
                 shutil.rmtree(directory)
             finally:
                 os.close(lock)
-        except OSError as error:
+        except (OSError, StillThere) as error:
             raise _transient(f"CannotRemoveContainerError: {error}") from error
 
     async def list_managed(self) -> list[Managed]:
@@ -238,21 +239,11 @@ class ProcessEngine:
             raise _permanent(reason) if lasting else _transient(reason)
 
     async def _kill_marked(self, key: NodeKey) -> None:
-        """SIGKILL every process that carries the node's marks, until there is none.
-
-        EngineError with pids and names when one survives for _DEATH_SECONDS.
-        """
-        marks = _marks(_read_json(self._directory(key) / shim.SPEC))
-        deadline = time.monotonic() + _DEATH_SECONDS
-        while pids := _marked_pids(marks):
-            for pid in pids:
-                if not await _kill_pid(pid, deadline - time.monotonic()):
-                    names = ", ".join(f"{pid} ({_command_name(pid)})" for pid in pids)
-                    raise EngineError(
-                        ErrorClass.TRANSIENT,
-                        f"CannotRemoveContainerError: still there {_DEATH_SECONDS:.0f} s after "
-                        f"SIGKILL: {names}",
-                    )
+        """SIGKILL every process that carries the node's marks, until there is none."""
+        try:
+            await self._survivors.kill(key)
+        except StillThere as error:
+            raise _transient(f"CannotRemoveContainerError: {error}") from None
 
 
 def _gpu_variables(spec: ContainerSpec) -> list[tuple[str, str]]:
@@ -393,49 +384,3 @@ async def _locked(path: Path) -> int:
         os.close(fd)
         raise
     return fd
-
-
-def _marks(spec: dict[str, Any] | None) -> list[bytes]:
-    """`NAME=value` entries that every process of the node has; none for a node without both."""
-    environment = dict(spec["environment"]) if spec else {}
-    if not all(environment.get(name) for name in _MARKS):
-        return []
-    return [os.fsencode(f"{name}={environment[name]}") for name in _MARKS]
-
-
-def _marked_pids(marks: list[bytes]) -> list[int]:
-    if not marks:
-        return []
-    return [
-        int(entry.name)
-        for entry in Path("/proc").iterdir()
-        if entry.name.isdigit() and _is_marked(entry, marks)
-    ]
-
-
-def _is_marked(process: Path, marks: list[bytes]) -> bool:
-    try:
-        environment = (process / "environ").read_bytes().split(b"\0")
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        # Gone meanwhile, or of a user whom this agent cannot have started it as.
-        return False
-    return all(mark in environment for mark in marks)
-
-
-async def _kill_pid(pid: int, timeout_seconds: float) -> bool:
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        _send(pidfd, signal.SIGKILL)
-        return await ended(pidfd, max(0.0, timeout_seconds))
-    finally:
-        os.close(pidfd)
-
-
-def _command_name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
-    except (FileNotFoundError, ProcessLookupError):
-        return "ended meanwhile"

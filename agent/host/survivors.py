@@ -1,58 +1,196 @@
-"""What may be left of a node on this host: its processes, and the ports that they listen on.
+"""What may be left of a node on this host: its processes, and the ports that they listened on.
 
-An engine says that a container is gone; this looks for itself. A process of a node is one with the
-node's variables, which every descendant inherits, or one in the control group of such a process,
-or in that of the node's container. Must not import an engine.
+An engine says that a container is gone; this looks for itself, and can end what an engine leaves.
+A process is a node's when its control group is that of the node's container, or below, or when it
+has the node's variables, which every descendant inherits. Must not import an engine.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import math
 import os
-import re
 import signal
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.core.assignment import NodeKey
+from agent.host import ports
 from agent.host.pidfd import ended
+from agent.host.ports import Port
 
 DEATH_SECONDS = 10.0
 """How long a process that was sent SIGKILL may take to be gone."""
 
-_CONTAINER_ID = re.compile(rb"[0-9a-f]{64}")
-_TABLES = ("tcp", "tcp6", "udp", "udp6")
-_LISTENING = ("0A", "07")
-"""States of a listening TCP socket and of a UDP socket without a peer, in /proc/net."""
+_FREEZER = Path("/sys/fs/cgroup/freezer")
+"""Of control groups version 1, where what is frozen does not even die. Version 2 lets it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Port:
-    """A socket that takes what comes. `inode` is of this socket alone, whoever holds it, so that
-    a port that somebody else opens later is never taken for it."""
-
-    protocol: str
-    port: int
-    inode: int
+class StillThere(Exception):
+    """The evidence that something of a node is left: pids, names, states, ports."""
 
 
-def pids_of(key: NodeKey, container_id: str = "") -> list[int]:
-    """Living processes of the node, and of the container if its id is given. Reads all of /proc:
-    some milliseconds."""
-    ids = {container_id.encode()} if container_id else set()
-    groups: dict[int, bytes] = {}
-    found = []
-    for process in _processes():
-        pid = int(process.name)
-        groups[pid] = _read(process / "cgroup")
-        if _is_marked(_read(process / "environ"), key):
-            found.append(pid)
-            # What cleared its environment is still in the control group.
-            ids.update(_CONTAINER_ID.findall(groups[pid]))
-    members = [pid for pid, group in groups.items() if any(each in group for each in ids)]
-    return sorted({pid for pid in (*found, *members) if _state(pid) not in ("", "Z", "X")})
+class Survivors:
+    """Looks for what is left of an engine's nodes.
+
+    Remembers the container and the ports of each that was seen alive: once it is gone nobody else
+    knows. Both are lost with this process. All methods may be cancelled and repeated.
+    """
+
+    def __init__(self) -> None:
+        self._containers: dict[NodeKey, str] = {}
+        self._ports: dict[NodeKey, frozenset[Port]] = {}
+
+    def remember(self, key: NodeKey, container_id: str) -> None:
+        """Of an engine that answers, for when it does not."""
+        self._containers[key] = container_id
+
+    async def note_ports(self, key: NodeKey) -> frozenset[Port]:
+        """Before the end: all that the node was ever seen to listen on."""
+        pids = await asyncio.to_thread(pids_of, key, self._containers.get(key))
+        now = await asyncio.to_thread(ports.listened_on_by, pids)
+        noted = self._ports[key] = self._ports.get(key, frozenset()) | now
+        return noted
+
+    async def gone(self, key: NodeKey) -> None:
+        """Wait, for ever if need be, until the node has no process."""
+        while True:
+            with _Opened() as opened:
+                if not await opened.add(key, self._containers.get(key)):
+                    return
+                await opened.gone(math.inf)
+
+    async def terminate(self, key: NodeKey, grace_seconds: float) -> None:
+        """SIGTERM to every process, and up to `grace_seconds` for all to end."""
+        with _Opened() as opened:
+            await opened.add(key, self._containers.get(key))
+            opened.send(signal.SIGTERM)
+            _thaw(opened.pids, self._containers.get(key))
+            await opened.gone(time.monotonic() + grace_seconds)
+
+    async def kill(self, key: NodeKey) -> int:
+        """SIGKILL every process until there is none; how many there were. StillThere when one
+        survives for DEATH_SECONDS."""
+        killed = 0
+        deadline = time.monotonic() + DEATH_SECONDS
+        while True:
+            with _Opened() as opened:
+                # All stand still before the first dies, so that none sees a death and forks anew.
+                while await opened.add(key, self._containers.get(key)):
+                    opened.send(signal.SIGSTOP)
+                    if time.monotonic() > deadline:
+                        break
+                if not opened.pids:
+                    return killed
+                opened.send(signal.SIGKILL)
+                _thaw(opened.pids, self._containers.get(key))
+                if left := await opened.gone(deadline):
+                    raise StillThere(
+                        f"still there {DEATH_SECONDS:.0f} s after SIGKILL: {described(left)}"
+                    )
+                killed += len(opened.pids)
+
+    async def prove_gone(self, key: NodeKey) -> None:
+        """Kill what is left, and see that no process and no port is. StillThere otherwise. Takes
+        one look through /proc when it is so."""
+        await self.kill(key)
+        if noted := self._ports.get(key):
+            evidence = await asyncio.to_thread(_open_ports, noted)
+            if evidence:
+                raise StillThere(evidence)
+        self._ports.pop(key, None)
+        self._containers.pop(key, None)
+
+
+def pids_of(key: NodeKey, container_id: str | None = None) -> list[int]:
+    """Living processes of the node, and of the container if its id is given. Reads all of /proc."""
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return sorted(pid for pid in pids if _belongs(pid, key, container_id) and _is_alive(pid))
+
+
+def described(pids: Sequence[int]) -> str:
+    """For people: `pid 812 (python, state D)`."""
+    return ", ".join(f"pid {pid} ({_name(pid)}, state {_state(pid) or 'gone'})" for pid in pids)
+
+
+class _Opened:
+    """Processes held by pidfd, so that no signal goes to another that got the pid meanwhile."""
+
+    def __init__(self) -> None:
+        self._pidfds: dict[int, int] = {}
+        self._signalled: dict[int, int] = {}
+
+    def __enter__(self) -> _Opened:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pidfd in self._pidfds.values():
+            os.close(pidfd)
+
+    @property
+    def pids(self) -> list[int]:
+        return list(self._pidfds)
+
+    async def add(self, key: NodeKey, container_id: str | None) -> bool:
+        """Open the node's processes that are not open yet. Whether there were any."""
+        found = await asyncio.to_thread(pids_of, key, container_id)
+        new = [pid for pid in found if pid not in self._pidfds]
+        for pid in new:
+            with contextlib.suppress(ProcessLookupError):
+                pidfd = os.pidfd_open(pid)
+                # Asked again: from now on the pid is this process' alone.
+                if _belongs(pid, key, container_id):
+                    self._pidfds[pid] = pidfd
+                else:
+                    os.close(pidfd)
+        return bool(new)
+
+    def send(self, number: int) -> None:
+        """One signal to those that have not been sent it."""
+        for pid, pidfd in self._pidfds.items():
+            if self._signalled.get(pid) != number:
+                self._signalled[pid] = number
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, number)
+
+    async def gone(self, deadline: float) -> list[int]:
+        """Wait for all to end until `deadline` of the monotonic clock; those that have not."""
+        left = []
+        for pid, pidfd in self._pidfds.items():
+            if not await ended(pidfd, max(0.0, deadline - time.monotonic())) and _is_alive(pid):
+                left.append(pid)
+        return left
+
+
+def _thaw(pids: Sequence[int], container_id: str | None) -> None:
+    """Let a paused container get its signals. Of another group than its own it is not ours to."""
+    for pid in pids if container_id is not None else ():
+        for line in _read(Path(f"/proc/{pid}/cgroup")).decode().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers == "freezer" and str(container_id) in path:
+                # Gone with the last process, which may be now.
+                with contextlib.suppress(OSError):
+                    Path(f"{_FREEZER}{path}/freezer.state").write_text("THAWED", encoding="ascii")
+
+
+def _open_ports(noted: frozenset[Port]) -> str:
+    words = []
+    for port in ports.still_open(noted):
+        pid = ports.holder(port)
+        by = f" by {described([pid])}" if pid is not None else ""
+        words.append(f"{port} is still listened on{by}")
+    return ", ".join(words)
+
+
+def _belongs(pid: int, key: NodeKey, container_id: str | None) -> bool:
+    if container_id is not None:
+        group = _read(Path(f"/proc/{pid}/cgroup"))
+        supervisor = f"conmon-{container_id}".encode()
+        if container_id.encode() in group and supervisor not in group:
+            return True
+    return _is_marked(_read(Path(f"/proc/{pid}/environ")), key)
 
 
 def _is_marked(environ: bytes, key: NodeKey) -> bool:
@@ -63,95 +201,16 @@ def _is_marked(environ: bytes, key: NodeKey) -> bool:
     )
 
 
-async def kill(key: NodeKey, container_id: str = "") -> int:
-    """SIGKILL every process of the node until there is none, also those that it makes meanwhile.
-    Returns how many there were. TimeoutError with pids, names and states when one survives."""
-    killed: dict[int, None] = {}
-    deadline = time.monotonic() + DEATH_SECONDS
-    while pids := pids_of(key, container_id):
-        for pid in pids:
-            # All of them first: what is waited for must not be replaced meanwhile.
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        for pid in pids:
-            killed[pid] = None
-            if not await _gone(pid, deadline - time.monotonic()):
-                raise TimeoutError(
-                    f"still there {DEATH_SECONDS:.0f} s after SIGKILL: {described(pids)}"
-                )
-    return len(killed)
-
-
-async def _gone(pid: int, timeout_seconds: float) -> bool:
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        return await ended(pidfd, max(0.0, timeout_seconds))
-    finally:
-        os.close(pidfd)
-
-
-def described(pids: Sequence[int]) -> str:
-    """For people: `812 (python, state D)`."""
-    return ", ".join(f"{pid} ({_name(pid)}, state {_state(pid) or 'gone'})" for pid in pids)
-
-
-def ports_of(pids: Sequence[int]) -> tuple[Port, ...]:
-    """What these processes listen on in the agent's network namespace."""
-    inodes = {inode for pid in pids for inode in _sockets(pid)}
-    return tuple(port for port in _listening() if port.inode in inodes)
-
-
-def still_open(ports: Sequence[Port]) -> str:
-    """Those of `ports` that are listened on still, and by whom; empty when there is none."""
-    open_now = {port.inode for port in _listening()}
-    left = [port for port in ports if port.inode in open_now]
-    if not left:
-        return ""
-    pids = [int(process.name) for process in _processes()]
-    holders = {inode: pid for pid in pids for inode in _sockets(pid)}
-    words = []
-    for port in left:
-        pid = holders.get(port.inode)
-        by = f" by {described([pid])}" if pid is not None else ""
-        words.append(f"{port.protocol} port {port.port} is still listened on{by}")
-    return ", ".join(words)
-
-
-def _listening() -> Iterator[Port]:
-    for protocol in _TABLES:
-        for line in _read(Path("/proc/net") / protocol).decode().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] in _LISTENING:
-                port = int(fields[1].rpartition(":")[2], 16)
-                yield Port(protocol, port, int(fields[9]))
-
-
-def _sockets(pid: int) -> Iterator[int]:
-    """Inodes of a process' sockets; none of one that is gone or not ours to look into."""
-    try:
-        descriptors = list(Path(f"/proc/{pid}/fd").iterdir())
-    except OSError:
-        return
-    for descriptor in descriptors:
-        with contextlib.suppress(OSError):
-            target = os.readlink(descriptor)  # noqa: PTH115 - it is no path
-            if target.startswith("socket:["):
-                yield int(target[len("socket:[") : -1])
-
-
-def _processes() -> Iterator[Path]:
-    return (entry for entry in Path("/proc").iterdir() if entry.name.isdigit())
-
-
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError:
         # Gone meanwhile, or of a user whom this agent cannot have started it as.
         return b""
+
+
+def _is_alive(pid: int) -> bool:
+    return _state(pid) not in ("", "Z", "X")
 
 
 def _state(pid: int) -> str:

@@ -22,6 +22,7 @@ from agent.core.assignment import ContainerSpec, NodeKey
 from agent.engine import process, shim
 from agent.engine.port import EngineError, ErrorClass
 from agent.engine.process import ProcessEngine
+from agent.host import survivors
 from agent.host.pidfd import ended
 from agent.spool_follow import follow
 
@@ -75,7 +76,7 @@ def record(tmp_path: Path, key: NodeKey) -> dict[str, Any]:
 
 
 def marked(key: NodeKey) -> list[int]:
-    return process._marked_pids(process._marks({"environment": new_spec(key, "").environment}))
+    return survivors.pids_of(key)
 
 
 @contextlib.contextmanager
@@ -308,9 +309,9 @@ async def test_a_survivor_is_named(
     with sleeping(**dict(new_spec(key, "").environment)) as survivor:
         with monkeypatch.context() as patched:
             # Stands for a process that the kernel cannot end, as in a dead NFS mount.
-            patched.setattr(process, "_send", lambda pidfd, number: None)
-            patched.setattr(process, "_DEATH_SECONDS", 0.2)
-            with pytest.raises(EngineError, match=rf"{survivor.pid} \(sleep\)"):
+            patched.setattr(signal, "pidfd_send_signal", lambda pidfd, number: None)
+            patched.setattr(survivors, "DEATH_SECONDS", 0.2)
+            with pytest.raises(EngineError, match=rf"pid {survivor.pid} \(sleep, state S\)"):
                 await engine.remove(key)
         await engine.remove(key)
         assert survivor.wait(DEADLINE_SECONDS) == -signal.SIGKILL

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -154,13 +155,19 @@ class Bench:
 
     async def volumes(self, key: NodeKey) -> list[str]:
         """Names of the engine's volumes that are this node's."""
-        return [n for n in (await self._cli("volume", "ls", "--quiet")).split() if key.name in n]
+        return [n for n in (await self.cli("volume", "ls", "--quiet")).split() if key.name in n]
 
     async def inspected(self, key: NodeKey) -> str:
         """What the engine itself says of the container."""
-        return await self._cli("container", "inspect", key.name)
+        return await self.cli("container", "inspect", key.name)
 
-    async def _cli(self, *arguments: str) -> str:
+    async def pid(self, key: NodeKey) -> int:
+        """Of the container's first process."""
+        pid: int = json.loads(await self.inspected(key))[0]["State"]["Pid"]
+        return pid
+
+    async def cli(self, *arguments: str) -> str:
+        """What the engine's command prints."""
         assert self.real is not None
         process = await asyncio.create_subprocess_exec(
             *self.real.argv, *arguments, stdout=asyncio.subprocess.PIPE
@@ -229,7 +236,7 @@ def host(request: pytest.FixtureRequest) -> tuple[str, RealEngine | None]:
 @pytest.fixture
 async def bench(host: tuple[str, RealEngine | None], tmp_path: Path) -> AsyncIterator[Bench]:
     programs = FakePrograms() if host[0] == "fake" else Programs()
-    made = Bench(tmp_path / "spool", _maker(*host, tmp_path), programs, real=host[1])
+    made = Bench(tmp_path / "spool", engine_maker(*host, tmp_path), programs, real=host[1])
     made.engines.append(made.make())
     yield made
     engine = made.engine
@@ -245,7 +252,8 @@ async def bench(host: tuple[str, RealEngine | None], tmp_path: Path) -> AsyncIte
     assert tasks == [], "tasks are left behind"
 
 
-def _maker(engine_name: str, real: RealEngine | None, tmp_path: Path) -> Callable[[], Engine]:
+def engine_maker(engine_name: str, real: RealEngine | None, tmp_path: Path) -> Callable[[], Engine]:
+    """A maker of engines over the same host, as after a restart of the agent."""
     spool_dir = tmp_path / "spool"
     if engine_name == "fake":
         fake_host = FakeHost(spool_dir)

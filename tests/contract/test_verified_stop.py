@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agent.engine.container import ContainerEngine
-from agent.engine.port import EngineError
-from agent.host import survivors
-from tests.contract.engine_bench import CONTAINERS, Bench, bench, host, pids_of, shell
-from tests.e2e.cluster import free_port
-from tests.wait import eventually
+from agent.engine.parse import ORPHAN
+from agent.engine.port import EngineError, ErrorClass
+from agent.host import ports as host_ports
+from tests.contract.engine_bench import (
+    CONTAINERS,
+    PODMAN,
+    REAL,
+    Bench,
+    Programs,
+    bench,
+    engine_maker,
+    engines,
+    host,
+    pids_of,
+    shell,
+)
+from tests.engines import DockerDaemon, RealEngine, own_docker_engine
 
 __all__ = ["bench", "host"]
 
-pytestmark = [CONTAINERS, pytest.mark.limit(120)]
+pytestmark = pytest.mark.limit(120)
 
 # Children that leave the session, ignore every polite signal and replace one another.
 TREE = (
@@ -54,6 +68,7 @@ class Hanging:
         self.file.unlink()
 
 
+@REAL
 async def test_a_tree_that_ignores_everything(bench: Bench) -> None:
     key = await bench.started(shell(TREE))
     await bench.ready(key)
@@ -63,6 +78,7 @@ async def test_a_tree_that_ignores_everything(bench: Bench) -> None:
     assert pids_of(key) == []
 
 
+@CONTAINERS
 async def test_a_tree_in_the_hosts_process_namespace(bench: Bench) -> None:
     """Where the end of the first process ends nobody else."""
     assert isinstance(bench.engine, ContainerEngine)
@@ -75,6 +91,7 @@ async def test_a_tree_in_the_hosts_process_namespace(bench: Bench) -> None:
     assert pids_of(key) == []
 
 
+@REAL
 async def test_frozen_processes(bench: Bench) -> None:
     key = await bench.started(shell("echo ready; sleep 1000 & sleep 1000"))
     await bench.ready(key)
@@ -85,6 +102,7 @@ async def test_frozen_processes(bench: Bench) -> None:
     assert pids_of(key) == []
 
 
+@CONTAINERS
 async def test_an_engine_that_hangs_does_not_keep_a_job_alive(bench: Bench, tmp_path: Path) -> None:
     engine = Hanging(bench, tmp_path)
     key = await bench.started(shell(TREE))
@@ -100,6 +118,7 @@ async def test_an_engine_that_hangs_does_not_keep_a_job_alive(bench: Bench, tmp_
     assert await bench.engine.list_managed() == []
 
 
+@CONTAINERS
 async def test_a_port_that_somebody_still_holds_is_named(bench: Bench) -> None:
     """A socket that was handed to a process outside: nothing else knows that it was the job's."""
     holder = await asyncio.create_subprocess_exec(
@@ -110,13 +129,13 @@ async def test_a_port_that_somebody_still_holds_is_named(bench: Bench) -> None:
     )  # fmt: skip
     assert holder.stdout is not None
     port = int(await holder.stdout.readline())
-    ports = survivors.ports_of([holder.pid])
-    assert [each.port for each in ports] == [port]
+    ports = host_ports.listened_on_by([holder.pid])
+    assert [each.number for each in ports] == [port]
     assert isinstance(bench.engine, ContainerEngine)
     key = await bench.started(bench.programs.run)
     await bench.ready(key)
-    bench.engine._ports[key] = ports
-    evidence = rf"tcp port {port} is still listened on by {holder.pid} \(python.*state S\)"
+    bench.engine._survivors._ports[key] = ports
+    evidence = rf"tcp port {port} is still listened on by pid {holder.pid} \(python.*state S\)"
     with pytest.raises(EngineError, match=evidence):
         await bench.engine.remove(key)
     await holder.communicate(b"\n")
@@ -125,34 +144,141 @@ async def test_a_port_that_somebody_still_holds_is_named(bench: Bench) -> None:
         await bench.engine.remove(key)
 
 
+@CONTAINERS
 async def test_ports_of_a_node_are_seen(bench: Bench) -> None:
     assert isinstance(bench.engine, ContainerEngine)
-    wanted = free_port()
-    key = await bench.started(shell(f"nc -l -p {wanted} & echo ready; sleep 1000"))
+    key = await bench.started(shell("nc -l -p 42424 & echo ready; sleep 1000"))
     await bench.ready(key)
-
-    async def listens() -> bool:
-        return bool(survivors.ports_of(pids_of(key)))
-
-    await eventually(listens, 20, lambda: f"nobody listens: {pids_of(key)}")
     await bench.engine.stop(key, 0)
-    seen = {(port.protocol.rstrip("6"), port.port) for port in bench.engine._ports[key]}
-    assert ("tcp", wanted) in seen
+    seen = {
+        (port.protocol.rstrip("6"), port.number) for port in bench.engine._survivors._ports[key]
+    }
+    assert ("tcp", 42424) in seen
     await bench.engine.remove(key)
-    assert key not in bench.engine._ports
+    assert key not in bench.engine._survivors._ports
 
 
-@pytest.mark.real("podman")
-async def test_a_killed_supervisor(bench: Bench) -> None:
-    """Podman's conmon; docker's has its daemon."""
-    assert bench.real is not None
-    if bench.real.binary != "podman":
-        return
+@CONTAINERS
+async def test_who_has_another_environment_is_ended_without_the_engine(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """`env -i` takes a node's variables from it; its container is known all the same."""
+    engine = Hanging(bench, tmp_path)
+    key = await bench.started(
+        ("env", "-i", "/bin/sh", "-c", "trap '' TERM; echo ready; sleep 1000")
+    )
+    await bench.ready(key)
+    first = await bench.pid(key)
+    engine.hang()
+    with pytest.raises(EngineError, match=r"did not end within .*; its one process was killed"):
+        await bench.engine.stop(key, 0)
+    assert not Path(f"/proc/{first}").exists()
+    engine.answer()
+    assert (await bench.ended(key)).exit_code == 137
+    await bench.engine.remove(key)
+
+
+@CONTAINERS
+async def test_a_paused_container_ends(bench: Bench) -> None:
+    key = await bench.started(bench.programs.ignore_term)
+    await bench.ready(key)
+    await bench.cli("pause", key.name)
+    await bench.engine.stop(key, 0)
+    assert (await bench.ended(key)).exit_code == 137
+    await bench.engine.remove(key)
+
+
+@CONTAINERS
+async def test_a_paused_container_ends_without_the_engine(bench: Bench, tmp_path: Path) -> None:
+    engine = Hanging(bench, tmp_path)
+    key = await bench.started(bench.programs.ignore_term)
+    await bench.ready(key)
+    await bench.cli("pause", key.name)
+    engine.hang()
+    with pytest.raises(EngineError, match="its one process was killed directly"):
+        await bench.engine.stop(key, 0)
+    assert pids_of(key) == []
+    engine.answer()
+    assert (await bench.ended(key)).exit_code == 137
+    await bench.engine.remove(key)
+
+
+@CONTAINERS
+async def test_what_an_ended_container_left_dies_while_the_engine_hangs(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """It left its container's process namespace and group, as what the job had started outside."""
+    engine = Hanging(bench, tmp_path)
+    key = await bench.started(bench.programs.once)
+    await bench.ended(key)
+    outside = await asyncio.create_subprocess_exec(
+        "sleep", "1000", env={**os.environ, **dict(bench.spec(key, ()).environment)}
+    )
+    engine.hang()
+    with pytest.raises(EngineError, match=r"did not end within .*; its one process was killed"):
+        await bench.engine.remove(key)
+    assert await outside.wait() == -signal.SIGKILL
+    engine.answer()
+    await bench.engine.remove(key)
+
+
+@engines(PODMAN)
+@pytest.mark.parametrize("is_stopped", [True, False])
+async def test_a_killed_supervisor(bench: Bench, is_stopped: bool) -> None:
+    """To podman a container without conmon runs for ever; it is seen to end all the same."""
     key = await bench.started(shell("echo ready; sleep 1000"))
     await bench.ready(key)
-    found = await bench.inspected(key)
-    supervisor = int(found.partition('"ConmonPid": ')[2].partition(",")[0])
-    os.kill(supervisor, signal.SIGKILL)
-    await bench.engine.stop(key, 1)
+    inspected = json.loads(await bench.inspected(key))[0]["State"]
+    os.kill(inspected["ConmonPid"], signal.SIGKILL)
+    waiting = asyncio.create_task(bench.ended(key))
+    if is_stopped:
+        await bench.engine.stop(key, 1)
+    else:
+        os.kill(inspected["Pid"], signal.SIGKILL)
+    end = await waiting
+    assert (end.exit_code, end.reason) == (None, ORPHAN)
+    assert (await bench.ended(key)).exit_code is None
+    if not is_stopped:
+        with pytest.raises(EngineError, match=r"is stopping, pid \d+\); nothing of it runs"):
+            await bench.engine.remove(key)
     await bench.engine.remove(key)
     assert pids_of(key) == []
+
+
+@pytest.fixture
+def own_docker() -> Iterator[tuple[RealEngine, DockerDaemon]]:
+    with own_docker_engine() as engine:
+        yield engine
+
+
+@pytest.mark.real("docker")
+@pytest.mark.parametrize(
+    ("command", "became"),
+    [
+        # Its daemon is away, and it still gets to end by itself.
+        (Programs().run, "nothing of it runs"),
+        (Programs().ignore_term, "its one process was killed directly"),
+    ],
+)
+async def test_an_engine_that_was_killed(
+    command: tuple[str, ...],
+    became: str,
+    tmp_path: Path,
+    own_docker: tuple[RealEngine, DockerDaemon],
+) -> None:
+    real, daemon = own_docker
+    bench = Bench(tmp_path / "spool", engine_maker("docker", real, tmp_path), Programs(), real=real)
+    bench.engines.append(bench.make())
+    key = await bench.started(command)
+    await bench.ready(key)
+    await asyncio.to_thread(daemon.kill)
+    with pytest.raises(EngineError, match=f"docker daemon.*; {became}") as at:
+        await bench.engine.stop(key, 2)
+    assert at.value.error_class is ErrorClass.ENGINE_GONE
+    assert pids_of(key) == []
+    with pytest.raises(EngineError, match=r"docker daemon.*; nothing of it runs"):
+        await bench.engine.remove(key)
+    await asyncio.to_thread(daemon.start)
+    await bench.engine.remove(key)
+    assert await bench.engine.list_managed() == []
+    await bench.engine.close()

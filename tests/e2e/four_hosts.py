@@ -14,15 +14,14 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, cast
 
 from muster.v1 import job_pb2
 from tests.e2e.cluster import Cluster, cluster
 from tests.e2e.namespaces import NETWORK, inside, namespaces
-from tests.engines import PODMAN_ENGINE_ARGS
+from tests.engines import PODMAN_ENGINE_ARGS, ULIMIT_ARGS
 
 HOSTS = 4
-# torchrun and mpirun open more files and threads than the tests' small containers.
-_ULIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
 _JOB_SECONDS = 240.0
 
 
@@ -31,7 +30,7 @@ async def four_hosts(directory: Path, *agent_flags: str) -> AsyncIterator[Cluste
     """A coordinator on the bridge and four agents, all FREE."""
     flags = [
         *(f"--engine-args={word}" for word in PODMAN_ENGINE_ARGS),
-        *(f"--run-args={word}" for word in _ULIMITS),
+        *(f"--run-args={word}" for word in ULIMIT_ARGS),
         *agent_flags,
     ]
     with namespaces(HOSTS) as names:
@@ -44,15 +43,20 @@ async def four_hosts(directory: Path, *agent_flags: str) -> AsyncIterator[Cluste
             yield c
 
 
-async def run(c: Cluster, definition: Path) -> tuple[job_pb2.JobDetail, list[str]]:
-    """Register the file as it is, run it to its end; the job and the output of its nodes."""
-    name = await c.register(json.loads(definition.read_text("utf-8")))
+async def run(c: Cluster, definition: dict[str, Any]) -> tuple[job_pb2.JobDetail, list[str]]:
+    """Register the definition as it is, run it to its end; the job and the output of its nodes."""
+    name = await c.register(definition)
     job_id = await c.submit(name)
     await c.until_gone(job_id, _JOB_SECONDS)
     job = await c.describe(job_id)
     assert job is not None
     outputs = [await c.log(f"{job_id}#{n}") for n in range(job.node_properties.num_nodes)]
     return job, outputs
+
+
+def read(definition: Path) -> dict[str, Any]:
+    """The JSON of a definition's file."""
+    return cast("dict[str, Any]", json.loads(definition.read_text("utf-8")))
 
 
 def secrets(directory: Path) -> Path:
@@ -75,7 +79,7 @@ async def _main(definition: Path) -> int:
             "--allow-host-paths=/opt/muster-example:ro",
         )
         async with four_hosts(directory, *flags) as c:
-            job, outputs = await run(c, definition)
+            job, outputs = await run(c, read(definition))
     for index, output in enumerate(outputs):
         sys.stdout.writelines(f"#{index} | {line}\n" for line in output.splitlines())
     print(f"{job_pb2.JobStatus.Name(job.status)}: {job.status_reason}")
