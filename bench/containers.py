@@ -39,12 +39,8 @@ async def run(directory: Path) -> None:
 
 
 async def _compare(directory: Path, name: str, real: RealEngine) -> None:
-    flags = [
-        *(f"--engine-args={word}" for word in real.engine_args),
-        *(f"--run-args={word}" for word in real.run_args),
-    ]
     async with cluster(directory) as c:
-        await c.agent("h1", "127.0.0.1", *flags, engine=name).start()
+        await c.agent("h1", "127.0.0.1", *real.agent_flags, engine=name).start()
         await c.until_hosts({"h1": "FREE"})
         for what, command in COMMANDS.items():
             registered = await c.register(

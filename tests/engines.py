@@ -23,16 +23,17 @@ import pytest
 
 from tests.components import missing
 
-IMAGE = "localhost/muster-test:2"
+IMAGE = "localhost/muster-test:3"
 """Has /bin/sh and the usual programs. Its command is `echo image-command`. The tag is to be raised
 when the content changes, as one that is there is taken."""
-
-PODMAN_ENGINE_ARGS = ("--runtime", "runc")
 
 # Sandboxes often forbid to raise a hard limit, which both engines do by default.
 ULIMIT_ARGS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
 
-_PROGRAMS = ("sh", "cat", "echo", "env", "id", "kill", "nc", "printf", "setsid", "sleep", "true")
+_PROGRAMS = (
+    *("sh", "cat", "echo", "env", "hostname", "id", "ip", "kill", "nc", "printf", "setsid"),
+    *("sleep", "true"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,21 @@ class RealEngine:
     @property
     def argv(self) -> list[str]:
         return [self.binary, *self.engine_args]
+
+    @property
+    def agent_flags(self) -> list[str]:
+        """What an agent is told of it, but for its name."""
+        flags = [f"--engine-args={word}" for word in self.engine_args]
+        return flags + [f"--run-args={word}" for word in self.run_args]
+
+    def containers_of(self, job_id: str) -> list[str]:
+        """Ids of all containers of the job that it still has."""
+        listed = _run([*self.argv, "ps", "--all", "--quiet", f"--filter=label=muster.job={job_id}"])
+        assert listed.returncode == 0, listed.stderr
+        return listed.stdout.split()
+
+
+PODMAN = RealEngine("podman", ("--runtime", "runc"), ULIMIT_ARGS)
 
 
 @pytest.fixture(scope="session")
@@ -81,18 +97,18 @@ def docker_engine() -> Iterator[RealEngine]:
 @contextlib.contextmanager
 def podman_engine() -> Iterator[RealEngine]:
     """Podman with runc."""
-    engine = RealEngine("podman", PODMAN_ENGINE_ARGS, ULIMIT_ARGS)
-    with _image(engine):
-        yield engine
+    with _image(PODMAN):
+        yield PODMAN
 
 
 class DockerDaemon:
     """A dockerd of our own with all its state in one directory. It may be killed and started
     again, which is when it sees what became of its containers."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *flags: str) -> None:
         self.directory = directory
         self.address = f"unix://{directory}/sock"
+        self._flags = flags
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -110,6 +126,7 @@ class DockerDaemon:
                     *("--host", self.address, "--data-root", str(self.directory / "data")),
                     *("--exec-root", str(self.directory / "exec")),
                     *("--pidfile", str(self.directory / "pid")),
+                    *self._flags,
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -133,7 +150,7 @@ class DockerDaemon:
             (self.directory / "pid").unlink(missing_ok=True)
 
     def stop(self) -> None:
-        """End it, and what it runs."""
+        """End it, and what it runs unless it was started with `--live-restore`."""
         if self._process is not None:
             self._process.terminate()
             try:
@@ -143,10 +160,10 @@ class DockerDaemon:
 
 
 @contextlib.contextmanager
-def docker_daemon() -> Iterator[DockerDaemon]:
+def docker_daemon(*flags: str) -> Iterator[DockerDaemon]:
     """A running dockerd; nothing of it is left after the context."""
     # Not pytest's tmp_path: a socket's path may have 107 characters only.
-    daemon = DockerDaemon(Path(tempfile.mkdtemp(prefix="muster-dockerd-")))
+    daemon = DockerDaemon(Path(tempfile.mkdtemp(prefix="muster-dockerd-")), *flags)
     try:
         daemon.start()
         yield daemon
@@ -157,9 +174,9 @@ def docker_daemon() -> Iterator[DockerDaemon]:
 
 
 @contextlib.contextmanager
-def own_docker_engine() -> Iterator[tuple[RealEngine, DockerDaemon]]:
+def own_docker_engine(*flags: str) -> Iterator[tuple[RealEngine, DockerDaemon]]:
     """Docker whose daemon a test may kill."""
-    with docker_daemon() as daemon:
+    with docker_daemon(*flags) as daemon:
         engine = RealEngine("docker", ("--host", daemon.address), ULIMIT_ARGS)
         with _image(engine):
             yield engine, daemon

@@ -235,9 +235,7 @@ def host(request: pytest.FixtureRequest) -> tuple[str, RealEngine | None]:
 
 @pytest.fixture
 async def bench(host: tuple[str, RealEngine | None], tmp_path: Path) -> AsyncIterator[Bench]:
-    programs = FakePrograms() if host[0] == "fake" else Programs()
-    made = Bench(tmp_path / "spool", engine_maker(*host, tmp_path), programs, real=host[1])
-    made.engines.append(made.make())
+    made = bench_of(*host, tmp_path)
     yield made
     engine = made.engine
     for key in made.keys:
@@ -250,6 +248,13 @@ async def bench(host: tuple[str, RealEngine | None], tmp_path: Path) -> AsyncIte
     assert list((tmp_path / "data").glob("*")) == []
     tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     assert tasks == [], "tasks are left behind"
+
+
+def bench_of(engine_name: str, real: RealEngine | None, tmp_path: Path) -> Bench:
+    """With its first engine, which whoever asked has to close."""
+    programs = FakePrograms() if engine_name == "fake" else Programs()
+    make = engine_maker(engine_name, real, tmp_path)
+    return Bench(tmp_path / "spool", make, programs, engines=[make()], real=real)
 
 
 def engine_maker(engine_name: str, real: RealEngine | None, tmp_path: Path) -> Callable[[], Engine]:

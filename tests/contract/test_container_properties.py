@@ -5,7 +5,6 @@ docs/containers.md names these tests; a test there that is not here fails.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from pathlib import Path
@@ -16,7 +15,6 @@ import pytest
 from agent.core.assignment import Device, Mount, Tmpfs, Ulimit
 from agent.engine.parse import OUT_OF_MEMORY
 from agent.engine.port import EngineError
-from agent.host.gpus import gpus
 from tests.contract.engine_bench import CONTAINERS, Bench, bench, command_lines, host, shell
 
 __all__ = ["bench", "host"]
@@ -179,41 +177,6 @@ async def test_a_scratch_volume_is_shared_and_goes_with_its_node(bench: Bench) -
     await bench.restart_agent()
     await bench.engine.remove(key)
     assert await bench.volumes(key) == []
-
-
-async def test_a_gpu_by_cdi(bench: Bench, tmp_path: Path) -> None:
-    """A stand-in device, as the driver's tool would list it; docker says that it has no driver."""
-    assert bench.real is not None
-    device = f"GPU-{os.getpid()}"
-    key = bench.key()
-    spec = bench.spec(key, shell("test -c /dev/stand-in && echo $VISIBLE"), gpu_ids=(device,))
-    if bench.real.binary == "docker":
-        with pytest.raises(EngineError, match=r"could not select device driver.*gpu"):
-            await bench.engine.start(key, spec)
-        return
-    edits = {
-        "deviceNodes": [{"path": "/dev/stand-in", "hostPath": "/dev/null"}],
-        "env": ["VISIBLE=yes"],
-    }
-    listed = {
-        "cdiVersion": "0.3.0",
-        "kind": "nvidia.com/gpu",
-        "devices": [{"name": device, "containerEdits": edits}],
-    }
-    directory = Path("/var/run/cdi")
-    is_new = not directory.exists()
-    directory.mkdir(exist_ok=True)
-    file = directory / f"muster-test-{os.getpid()}.json"
-    file.write_text(json.dumps(listed))
-    try:
-        assert device in gpus("podman")
-        await bench.engine.start(key, spec)
-        assert (await bench.ended(key)).exit_code == 0
-        assert bench.output(key) == "yes\n"
-    finally:
-        file.unlink()
-        if is_new:
-            directory.rmdir()
 
 
 async def test_the_entrypoint_stays(bench: Bench) -> None:

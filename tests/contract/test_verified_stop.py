@@ -26,7 +26,7 @@ from tests.contract.engine_bench import (
     Bench,
     Programs,
     bench,
-    engine_maker,
+    bench_of,
     engines,
     host,
     pids_of,
@@ -267,8 +267,7 @@ async def test_an_engine_that_was_killed(
     own_docker: tuple[RealEngine, DockerDaemon],
 ) -> None:
     real, daemon = own_docker
-    bench = Bench(tmp_path / "spool", engine_maker("docker", real, tmp_path), Programs(), real=real)
-    bench.engines.append(bench.make())
+    bench = bench_of("docker", real, tmp_path)
     key = await bench.started(command)
     await bench.ready(key)
     await asyncio.to_thread(daemon.kill)

@@ -29,6 +29,7 @@ from tests.wait import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_SECONDS = 30.0
+_ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}"}
 
 
 def free_port() -> int:
@@ -52,14 +53,13 @@ class Process:
 
     async def start(self) -> None:
         assert self._process is None, "already started"
-        environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}"}
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self.argv,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment,
+                env=_ENVIRONMENT,
                 cwd=self.log.parent,
                 start_new_session=True,
             )
@@ -165,6 +165,19 @@ class Cluster:
     def story(self) -> str:
         """The end of every daemon's log."""
         return "\n".join(p.story() for p in (self.coordinator, *self.agents.values()))
+
+    async def muster(self, *words: str) -> str:
+        """What the command prints; it must succeed."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "cli.main", "--coordinator", self.address, *words),
+            env=_ENVIRONMENT,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        stdout, stderr = await process.communicate()
+        assert process.returncode == 0, f"{process.returncode}: {stderr.decode()}"
+        return stdout.decode()
 
     # hosts
 

@@ -19,7 +19,7 @@ from typing import Any, cast
 from muster.v1 import job_pb2
 from tests.e2e.cluster import Cluster, cluster
 from tests.e2e.namespaces import NETWORK, inside, namespaces
-from tests.engines import PODMAN_ENGINE_ARGS, ULIMIT_ARGS
+from tests.engines import PODMAN
 
 HOSTS = 4
 _JOB_SECONDS = 240.0
@@ -28,11 +28,7 @@ _JOB_SECONDS = 240.0
 @asynccontextmanager
 async def four_hosts(directory: Path, *agent_flags: str) -> AsyncIterator[Cluster]:
     """A coordinator on the bridge and four agents, all FREE."""
-    flags = [
-        *(f"--engine-args={word}" for word in PODMAN_ENGINE_ARGS),
-        *(f"--run-args={word}" for word in ULIMIT_ARGS),
-        *agent_flags,
-    ]
+    flags = [*PODMAN.agent_flags, *agent_flags]
     with namespaces(HOSTS) as names:
         listen = f"{NETWORK}.1:7400"
         async with cluster(directory, coordinator_args=["--insecure"], listen=listen) as c:

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import ROOT, Cluster, cluster
-from tests.engines import (
-    PODMAN_ENGINE_ARGS,
-    ULIMIT_ARGS,
-    RealEngine,
-    import_image,
-    podman_host,
-    remove_image,
-)
+from tests.e2e.cluster import ROOT, cluster
+from tests.engines import RealEngine, import_image, podman_host, remove_image
 
 __all__ = ["podman_host"]
 
@@ -34,17 +25,6 @@ COMMAND = (
 )
 
 
-async def muster(c: Cluster, *arguments: str) -> str:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "cli.main", "--coordinator", c.address, *arguments,
-        cwd=ROOT, env={"PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}", "PATH": "/usr/bin:/bin"},
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    stdout, stderr = await process.communicate()
-    assert process.returncode == 0, stderr.decode()
-    return stdout.decode()
-
-
 @pytest.mark.real("podman")
 @pytest.mark.limit(120)
 @pytest.mark.parametrize("name", ["gromacs-jobdef.json", "gromacs-jobdef-2020.json"])
@@ -58,16 +38,15 @@ async def test_as_documented_but_for_the_image(
     import_image(podman_host, IMAGE, [f"CMD {json.dumps(['sh', '-c', COMMAND])}"])
     flags = [
         *("--instance-type", "p3.2xlarge", "--vcpus", "8", "--memory-mib", "24000"),
-        *(f"--engine-args={word}" for word in PODMAN_ENGINE_ARGS),
-        *(f"--run-args={word}" for word in ULIMIT_ARGS),
+        *podman_host.agent_flags,
     ]
     try:
         async with cluster(tmp_path) as c:
             for n in (1, 2):
                 await c.agent(f"h{n}", f"127.0.0.{n}", *flags, engine="podman").start()
             await c.until_hosts({"h1": "FREE", "h2": "FREE"})
-            await muster(c, "definitions", "register", str(file))
-            job_id = (await muster(c, "submit", "md", "--definition", "gromacs-jobdef")).strip()
+            await c.muster("definitions", "register", str(file))
+            job_id = (await c.muster("submit", "md", "--definition", "gromacs-jobdef")).strip()
             await c.until_gone(job_id)
             job = await c.until(job_id, "SUCCEEDED")
             outputs = [await c.log(f"{job_id}#{n}") for n in (0, 1)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -32,18 +30,13 @@ async def test_job_in_podman(tmp_path: Path, podman_host: RealEngine) -> None:
     await _job_in_containers(tmp_path, podman_host)
 
 
-def _agent_flags(engine: RealEngine) -> list[str]:
-    flags = [f"--engine-args={arg}" for arg in engine.engine_args]
-    return flags + [f"--run-args={arg}" for arg in engine.run_args]
-
-
 async def _job_in_containers(tmp_path: Path, engine: RealEngine) -> None:
     async with cluster(tmp_path) as c:
         for n in (1, 2, 3):
             agent = c.agent(
                 f"{engine.binary}{n}",
                 f"127.0.0.{10 + n}",
-                *_agent_flags(engine),
+                *engine.agent_flags,
                 engine=engine.binary,
             )
             await agent.start()
@@ -75,7 +68,7 @@ async def _job_in_containers(tmp_path: Path, engine: RealEngine) -> None:
         assert not [line for line in main if "PRIVATE_IPV4" in line]
         assert "DOLLAR=$PORT" in main
         assert main[main.index("LINES=one") + 1] == "two"
-        assert _containers_of(engine, job_id) == []
+        assert engine.containers_of(job_id) == []
 
 
 @pytest.mark.real("podman")
@@ -83,7 +76,7 @@ async def test_missing_image_fails_the_attempt_with_awss_words(
     tmp_path: Path, podman_host: RealEngine
 ) -> None:
     async with cluster(tmp_path) as c:
-        agent = c.agent("p1", "127.0.0.11", *_agent_flags(podman_host), engine="podman")
+        agent = c.agent("p1", "127.0.0.11", *podman_host.agent_flags, engine="podman")
         await agent.start()
         await c.until_hosts({"p1": "FREE"})
         name = await c.register(
@@ -93,20 +86,3 @@ async def test_missing_image_fails_the_attempt_with_awss_words(
         failed = await c.until(job_id, "FAILED", deadline_seconds=60)
         assert failed.status_reason == "Task failed to start"
         assert failed.attempts[0].container.reason.startswith("CannotPullContainerError: ")
-
-
-def _containers_of(engine: RealEngine, job_id: str) -> list[str]:
-    argv = [
-        *engine.argv,
-        "ps",
-        "--all",
-        "--filter",
-        f"label=muster.job={job_id}",
-        "--format",
-        "json",
-    ]
-    shown = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
-    if not shown:
-        return []
-    parsed = json.loads(shown) if shown.startswith("[") else shown.splitlines()
-    return [str(entry) for entry in parsed]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from muster.v1 import job_pb2
 from tests.e2e.cluster import ROOT
 from tests.e2e.four_hosts import HOSTS, four_hosts, read, run, secrets
 from tests.e2e.namespaces import NETWORK
-from tests.engines import PODMAN_ENGINE_ARGS
+from tests.engines import PODMAN
 
 pytestmark = [pytest.mark.real("podman"), pytest.mark.real("netns"), pytest.mark.limit(300)]
 ADDRESSES = [f"{NETWORK}.{n}" for n in range(2, 2 + HOSTS)]
@@ -38,7 +37,7 @@ async def test_mpi_over_ssh(tmp_path: Path, main_node: int) -> None:
     # Nowhere else than where the job's nodes are.
     listening = [re.findall(r"listening on (\S+) port 2022", child) for child in children]
     assert {address for (address,) in listening} < set(ADDRESSES)
-    assert not containers_of(job.job_id)
+    assert PODMAN.containers_of(job.job_id) == []
 
 
 @pytest.mark.real("image-mpi")
@@ -53,7 +52,7 @@ async def test_mpi_job_exits_as_mpirun_does(tmp_path: Path) -> None:
     assert job.status == job_pb2.FAILED
     assert main is not None
     assert main.container.exit_code == 9, outputs
-    assert not containers_of(job.job_id)
+    assert PODMAN.containers_of(job.job_id) == []
 
 
 @pytest.mark.real("image-pytorch")
@@ -71,13 +70,4 @@ async def test_pytorch_ddp(tmp_path: Path) -> None:
     assert len({value for ((_, value),) in weights}) == 1
     first, last = re.findall(r"loss (\S+) -> (\S+) in 60 steps on 4 nodes", outputs[0])[0]
     assert float(last) < float(first) / 2
-    assert not containers_of(job.job_id)
-
-
-def containers_of(job_id: str) -> str:
-    """The ids of all containers of the job that podman still has."""
-    argv = ["podman", *PODMAN_ENGINE_ARGS, "ps", "--all", "--quiet"]
-    listed = subprocess.run(
-        [*argv, f"--filter=label=muster.job={job_id}"], capture_output=True, text=True, check=True
-    )
-    return listed.stdout
+    assert PODMAN.containers_of(job.job_id) == []

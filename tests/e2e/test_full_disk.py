@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.cluster import cluster, definition
-from tests.engines import IMAGE, PODMAN_ENGINE_ARGS, ULIMIT_ARGS, RealEngine, podman_host
+from tests.engines import IMAGE, RealEngine, podman_host
 
 __all__ = ["podman_host"]
 
@@ -33,11 +33,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 async def test_a_stop_is_done_and_proven(
     tmp_path: Path, small_disk: Path, podman_host: RealEngine
 ) -> None:
-    flags = [
-        *(f"--engine-args={word}" for word in PODMAN_ENGINE_ARGS),
-        *(f"--run-args={word}" for word in ULIMIT_ARGS),
-        "--spool-limit-mib=1",
-    ]
+    flags = [*podman_host.agent_flags, "--spool-limit-mib=1"]
     async with cluster(tmp_path, coordinator_args=["--stop-grace-seconds", "1"]) as c:
         agent = c.agent("h1", "127.0.0.1", *flags, engine="podman")
         await agent.start()

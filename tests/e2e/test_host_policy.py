@@ -9,16 +9,12 @@ import pytest
 
 from muster.v1 import host_service_pb2, job_service_pb2
 from tests.e2e.cluster import Cluster, cluster, definition
-from tests.engines import IMAGE, PODMAN_ENGINE_ARGS, ULIMIT_ARGS, RealEngine, podman_host
+from tests.engines import IMAGE, RealEngine, podman_host
 from tests.wait import eventually
 
 __all__ = ["podman_host"]
 
 pytestmark = [pytest.mark.real("podman"), pytest.mark.limit(180)]
-PODMAN = [
-    *(f"--engine-args={word}" for word in PODMAN_ENGINE_ARGS),
-    *(f"--run-args={word}" for word in ULIMIT_ARGS),
-]
 
 
 def asking(name: str, **members: Any) -> dict[str, Any]:
@@ -53,7 +49,8 @@ async def test_a_refusal_names_rule_and_host_and_nobody_starts(
 ) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "out").symlink_to("/etc")
-    flags = [*PODMAN, f"--allow-host-paths={tmp_path}/data:rw", "--allow-users=1000:*"]
+    rules = [f"--allow-host-paths={tmp_path}/data:rw", "--allow-users=1000:*"]
+    flags = [*podman_host.agent_flags, *rules]
     async with cluster(tmp_path) as c:
         for n in (1, 2):
             await c.agent(f"h{n}", f"127.0.0.{n}", *flags, engine="podman").start()
@@ -88,7 +85,7 @@ async def test_an_engine_that_hangs_quarantines_its_host_until_it_answers(
     binary = tmp_path / "engine"
     binary.write_text(f'#!/bin/sh\nif [ -e {hangs} ]; then exec sleep 1000; fi\nexec podman "$@"\n')
     binary.chmod(0o755)
-    flags = [*PODMAN, f"--engine-binary={binary}", "--engine-call-seconds=3"]
+    flags = [*podman_host.agent_flags, f"--engine-binary={binary}", "--engine-call-seconds=3"]
     async with cluster(tmp_path, coordinator_args=["--stop-grace-seconds", "1"]) as c:
         await c.agent("h1", "127.0.0.1", *flags, engine="podman").start()
         await c.until_hosts({"h1": "FREE"})

@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import ROOT, Cluster, cluster, definition
+from tests.e2e.cluster import cluster, definition
 from tests.e2e.nodes import pids_of
 from tests.engines import IMAGE, DockerDaemon, RealEngine, own_docker_engine
 from tests.wait import eventually
@@ -28,28 +26,12 @@ def own_docker() -> Iterator[tuple[RealEngine, DockerDaemon]]:
         yield engine
 
 
-async def muster(c: Cluster, *words: str) -> str:
-    """What the command prints."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "cli.main", "--coordinator", c.address, *words),
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}"},
-        stdout=asyncio.subprocess.PIPE,
-    )
-    stdout, _ = await process.communicate()
-    assert process.returncode == 0
-    return stdout.decode()
-
-
 async def test_a_host_is_quarantined_while_its_engine_is_dead(
     tmp_path: Path, own_docker: tuple[RealEngine, DockerDaemon]
 ) -> None:
     engine, daemon = own_docker
-    flags = [
-        *(f"--engine-args={word}" for word in engine.engine_args),
-        *(f"--run-args={word}" for word in engine.run_args),
-    ]
     async with cluster(tmp_path, coordinator_args=["--stop-grace-seconds", "1"]) as c:
-        await c.agent("h1", "127.0.0.11", *flags, engine="docker").start()
+        await c.agent("h1", "127.0.0.11", *engine.agent_flags, engine="docker").start()
         await c.until_hosts({"h1": "FREE"})
         deaf = await c.register(definition("deaf", {"0": DEAF}, num_nodes=1, image=IMAGE))
         job_id = await c.submit(deaf)
@@ -61,23 +43,23 @@ async def test_a_host_is_quarantined_while_its_engine_is_dead(
         assert pids_of(job_id) == []
 
         evidence = "docker daemon"
-        shown = (await muster(c, "hosts")).splitlines()[1]
+        shown = (await c.muster("hosts")).splitlines()[1]
         assert shown.startswith("h1"), shown
         assert "QUARANTINED" in shown, shown
         assert evidence in shown, shown
-        listed = json.loads(await muster(c, "hosts", "-o", "json"))["hosts"][0]
+        listed = json.loads(await c.muster("hosts", "-o", "json"))["hosts"][0]
         assert listed["state"] == "QUARANTINED", listed
         assert evidence in listed["reason"], listed
-        assert evidence in await muster(c, "hosts", "describe", "h1")
+        assert evidence in await c.muster("hosts", "describe", "h1")
 
         # Nothing new is put on it, and who waits is told why.
         waiting = await c.submit(deaf)
         await c.until(waiting, lambda job: "h1 is QUARANTINED" in job.status_reason)
         # The agent hears the coordinator all the while.
-        silent = json.loads(await muster(c, "hosts", "-o", "json"))["hosts"][0]
+        silent = json.loads(await c.muster("hosts", "-o", "json"))["hosts"][0]
 
         async def heard_again() -> bool:
-            now = json.loads(await muster(c, "hosts", "-o", "json"))["hosts"][0]
+            now = json.loads(await c.muster("hosts", "-o", "json"))["hosts"][0]
             return int(now["lastContactAt"]) > int(silent["lastContactAt"])
 
         await eventually(heard_again, 30, c.story)
@@ -90,6 +72,4 @@ async def test_a_host_is_quarantined_while_its_engine_is_dead(
         await c.terminate(waiting)
         await c.until_gone(waiting)
         await c.until_hosts({"h1": "FREE"})
-        assert (
-            json.loads(await muster(c, "hosts", "-o", "json"))["hosts"][0].get("reason", "") == ""
-        )
+        assert json.loads(await c.muster("hosts", "-o", "json"))["hosts"][0].get("reason", "") == ""
