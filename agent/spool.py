@@ -116,6 +116,18 @@ class SpoolWriter:
                 os.unlink(_path(self._directory, oldest))
 
 
+def check_room(directory: Path | str, limit_bytes: int) -> None:
+    """See that a spool of that limit fits below `directory`, which is made if need be. OSError."""
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    room = os.statvfs(directory)
+    free_bytes = room.f_bavail * room.f_frsize
+    if free_bytes < limit_bytes:
+        raise OSError(
+            f"{os.fspath(directory)} has {free_bytes} bytes free, fewer than the {limit_bytes} "
+            "that a node's output may take",
+        )
+
+
 def finish(directory: Path | str) -> None:
     """Mark the spool in `directory` as complete: nobody will write to it again. Idempotent."""
     os.makedirs(directory, exist_ok=True)

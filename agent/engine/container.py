@@ -11,7 +11,6 @@ import abc
 import asyncio
 import logging
 import os
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -92,21 +91,12 @@ class ContainerEngine(abc.ABC):
     async def prepare(self, key: NodeKey, spec: ContainerSpec) -> str:
         """Pull the image; the one already here will do when that fails. See that the network is
         there, and choose an address on it."""
-        self._check_space()
-        await self._pull(spec)
-        return await self._choose_address()
-
-    def _check_space(self) -> None:
         try:
-            self._spool_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            free_bytes = shutil.disk_usage(self._spool_dir).free
+            spool.check_room(self._spool_dir, self._spool_limit_bytes)
         except OSError as error:
             raise _transient(f"CannotCreateContainerError: {error}") from error
-        if free_bytes < self._spool_limit_bytes:
-            raise _transient(
-                f"CannotCreateContainerError: {self._spool_dir} has {free_bytes} bytes free, "
-                f"fewer than the {self._spool_limit_bytes} that a node's output may take"
-            )
+        await self._pull(spec)
+        return await self._choose_address()
 
     async def _pull(self, spec: ContainerSpec) -> None:
         if argv.has_local_registry(spec.image) and await self._has_image(spec.image):

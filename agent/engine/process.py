@@ -80,15 +80,9 @@ class ProcessEngine:
         """Check command, user and free space."""
         _check(spec)
         try:
-            self._spool_dir.mkdir(parents=True, exist_ok=True)
-            free_bytes = shutil.disk_usage(self._spool_dir).free
+            spool.check_room(self._spool_dir, self._spool_limit_bytes)
         except OSError as error:
             raise _transient(f"CannotCreateContainerError: {error}") from error
-        if free_bytes < self._spool_limit_bytes:
-            raise _transient(
-                f"CannotCreateContainerError: {self._spool_dir} has {free_bytes} bytes free, "
-                f"fewer than the {self._spool_limit_bytes} that a node's output may take"
-            )
         return ""
 
     async def start(self, key: NodeKey, spec: ContainerSpec) -> Started:
