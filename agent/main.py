@@ -110,6 +110,7 @@ async def _run(settings: AgentConfig) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopped.set)
+    _hear_what_was_ignored()
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     found_gpus = await asyncio.to_thread(gpus, settings.engine)
     identity = await _identity(settings, len(found_gpus))
@@ -135,6 +136,14 @@ async def _run(settings: AgentConfig) -> None:
     if not running.cancelled():
         running.result()
     logger.info("stopped; containers go on")
+
+
+def _hear_what_was_ignored() -> None:
+    """A shell starts what goes on in the background with these ignored, and so would all be that
+    the agent starts, jobs too. What has a handler has none after an exec."""
+    for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            signal.signal(signum, lambda signum, frame: None)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import inspect
 import os
+import signal
 import uuid
 from collections.abc import AsyncIterator, Generator, Iterator
 
@@ -22,6 +23,10 @@ REQUIRE_REAL = "MUSTER_REQUIRE_REAL"
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell that runs the tests in the background has these ignored, for all that they start.
+    for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            signal.signal(signum, signal.SIG_DFL)
     os.environ[leaks.RUN_VARIABLE] = str(uuid.uuid4())
     config.stash[SHARED] = Shared()
     config.pluginmanager.register(config.stash[SHARED])

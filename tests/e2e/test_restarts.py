@@ -107,6 +107,21 @@ async def test_sigterm_leaves_jobs_running(tmp_path: Path) -> None:
         await c.until_gone(job_id)
 
 
+async def test_an_agent_in_the_background_hands_no_ignored_signal_on(tmp_path: Path) -> None:
+    """A shell's `&` and nohup(1) have it started with signals ignored, which an exec keeps."""
+    async with cluster(tmp_path) as c:
+        ignoring = ["sh", "-c", 'trap "" HUP INT QUIT; exec "$@"', "sh"]
+        agent = c.agent("h1", "127.0.0.11", prefix=ignoring)
+        await agent.start()
+        await c.until_hosts({"h1": "FREE"})
+        agent.send(signal.SIGHUP)
+        command = ["grep", "-E", "^SigIgn", "/proc/self/status"]
+        job_id = await c.submit(await c.register(definition("bg", {"0": command}, num_nodes=1)))
+        await c.until_gone(job_id)
+        ignored = int((await c.log(f"{job_id}#0")).split()[1], 16)
+        assert ignored & sum(1 << (n - 1) for n in (1, 2, 3)) == 0
+
+
 async def test_lost_child_fails_and_the_job_goes_on(tmp_path: Path) -> None:
     async with cluster(tmp_path, agents=2, coordinator_args=QUICK) as c:
         go = tmp_path / "go"

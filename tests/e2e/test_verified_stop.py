@@ -54,7 +54,7 @@ async def test_a_host_is_quarantined_while_its_engine_is_dead(
 
         # Nothing new is put on it, and who waits is told why.
         waiting = await c.submit(deaf)
-        await c.until(waiting, lambda job: "h1 is QUARANTINED" in job.status_reason)
+        await c.until(waiting, lambda job: "h1: is QUARANTINED" in job.status_reason)
         # The agent hears the coordinator all the while.
         silent = json.loads(await c.muster("hosts", "-o", "json"))["hosts"][0]
 
