@@ -77,7 +77,7 @@ class Dialect:
     """Where docker and podman differ. `gpus` makes the flags of some GPUs of its ids,
     `decode_log` output of what the engine writes into a container's log file."""
 
-    create: tuple[str, ...]
+    run: tuple[str, ...]
     read_only: tuple[str, ...]
     remove: tuple[str, ...]
     gpus: Callable[[tuple[str, ...]], list[str]]
@@ -95,7 +95,7 @@ class Site:
     extra: tuple[str, ...] = ()
 
 
-def create(
+def run(
     key: NodeKey,
     spec: ContainerSpec,
     site: Site,
@@ -105,7 +105,7 @@ def create(
     inherited: Sequence[str],
     image_command: ImageCommand | None = None,
 ) -> list[str]:
-    """`create` of a detached container. `image_command` is needed for a specification with a
+    """`run` of a detached container. `image_command` is needed for a specification with a
     gate: what waits there must know what to run in the end."""
     shares = min(max(1024 * spec.vcpus, _CPU_SHARES.start), _CPU_SHARES.stop - 1)
     entrypoint, command = [], list(spec.command)
@@ -113,7 +113,7 @@ def create(
         entrypoint = ["--entrypoint=/bin/sh"]
         command = waiting(spec.gate, image_command.with_command(spec.command))
     return [
-        *("create", "--name", key.name, "--pull", "never"),
+        *("run", "--detach", "--name", key.name, "--pull", "never"),
         *(f"--label={name}={value}" for name, value in _labels(key, site.host_id).items()),
         *_network(spec, site),
         f"--cpu-shares={shares}",
@@ -123,7 +123,7 @@ def create(
         *(dialect.gpus(spec.gpu_ids) if spec.gpu_ids else []),
         f"--env-file={env_file}",
         *(f"--env={name}" for name in inherited),
-        *dialect.create,
+        *dialect.run,
         f"--log-opt=max-size={log_limit_bytes}",
         *site.extra,
         # A limit that a job asks for by name is no default for the operator's to replace.

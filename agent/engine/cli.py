@@ -116,7 +116,7 @@ class Cli:
             raise
 
     async def outwait(self, name: str) -> None:
-        """Wait for a `create` or `start` of the container `name` that an earlier agent began
+        """Wait for a `run` or `start` of the container `name` that an earlier agent began
         before it was killed; such a call goes on without its agent. EngineError(TRANSIENT) when
         it does not end in time."""
         for pid in _calls_that_run(name.encode()):
@@ -186,7 +186,7 @@ def _calls_that_run(name: bytes) -> list[int]:
             arguments = (process / "cmdline").read_bytes().split(b"\0")[:-1]
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if arguments[-2:] == [b"start", name] or (b"create" in arguments and name in arguments):
+        if arguments[-2:] == [b"start", name] or (b"run" in arguments and name in arguments):
             found.append(int(process.name))
     return found
 

@@ -59,6 +59,8 @@ class ContainerEngine(abc.ABC):
         self._spool_limit_bytes = spool_limit_bytes
         self._network_address = network_address
         self._copies: dict[NodeKey, OutputCopy] = {}
+        self._just_started: dict[NodeKey, parse.Container] = {}
+        """As `start` saw them, for the `wait` that follows: to inspect takes 0.1 s."""
         self._survivors = Survivors()
 
     @property
@@ -144,31 +146,32 @@ class ContainerEngine(abc.ABC):
             raise _transient(reason) from error
 
     async def start(self, key: NodeKey, spec: ContainerSpec) -> Started:
-        """Create, then start: each step is skipped when an earlier call has done it."""
+        """The engine's `run`, which fails when an earlier call has made the container: then that
+        one is started, unless it was."""
         await self._cli.outwait(key.name)
+        output = await self._run(key, spec)
         container = await self._inspect(key)
-        if container is None:
-            await self._create(key, spec)
-        if container is None or container.started is None:
-            directory = self._spool_dir / key.name
-            try:
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            except OSError as error:
-                raise _transient(f"CannotStartContainerError: {error}") from error
-            output = await self._cli.call_through(argv.start(key), directory=directory)
-            if output.exit_code:
-                raise output.error("CannotStartContainerError")
+        if container is not None and container.started is None and parse.says_taken(output.stderr):
+            output = await self._cli.call_through(argv.start(key), directory=self._spool(key))
             container = await self._inspect(key)
-        if container is None or container.started is None:
+        if container is None and output.exit_code:
+            # A podman that was killed while it created leaves a name that only `rm` still sees,
+            # and that no `run` can have.
+            await self._cli.call_through(argv.remove(key, self._dialect.remove))
+            raise output.error("CannotCreateContainerError")
+        if container is None:
             raise _transient(f"CannotStartContainerError: {key.name} vanished while it started")
+        if container.started is None:
+            raise output.error("CannotStartContainerError")
         self._copy(key, container)
+        self._just_started[key] = container
         # One that has ended already has no address any more.
         address = container.started.private_ipv4 or spec.address or None
         return replace(container.started, private_ipv4=address)
 
     async def wait(self, key: NodeKey) -> Exit:
         """The engine's own record of the end, once all output is in the spool."""
-        container = await self._inspect(key)
+        container = self._just_started.pop(key, None) or await self._inspect(key)
         copy = None
         if container is not None and container.started is not None:
             copy = self._copy(key, container)
@@ -273,10 +276,9 @@ class ContainerEngine(abc.ABC):
 
     async def remove(self, key: NodeKey) -> None:
         """The engine's `rm`, and proof: no container, no process, no port is left."""
+        self._just_started.pop(key, None)
         try:
-            container = await self._inspect(key)
-            if container is not None and container.is_running:
-                await self._survivors.note_ports(key)
+            await self._survivors.note_ports(key)
             output = await self._cli.call_through(argv.remove(key, self._dialect.remove))
             left = await self._inspect(key)
             if left is not None:
@@ -314,7 +316,7 @@ class ContainerEngine(abc.ABC):
             await copy.close()
         self._copies.clear()
 
-    async def _create(self, key: NodeKey, spec: ContainerSpec) -> None:
+    async def _run(self, key: NodeKey, spec: ContainerSpec) -> Output:
         environment = argv.split_environment(spec.environment)
         if environment.refused:
             raise EngineError(
@@ -328,8 +330,8 @@ class ContainerEngine(abc.ABC):
         env_file = os.memfd_create("environment")
         try:
             os.write(env_file, environment.file.encode())
-            output = await self._cli.call_through(
-                argv.create(
+            return await self._cli.call_through(
+                argv.run(
                     key,
                     spec,
                     self._site,
@@ -341,14 +343,19 @@ class ContainerEngine(abc.ABC):
                 ),
                 environment=dict(environment.inherited),
                 pass_fds=(env_file,),
+                directory=self._spool(key),
             )
         finally:
             os.close(env_file)
-        if output.exit_code and await self._inspect(key) is None:
-            # A podman that was killed while it created leaves a name that only `rm` still sees,
-            # and that no `create` can have.
-            await self._cli.call_through(argv.remove(key, self._dialect.remove))
-            raise output.error("CannotCreateContainerError")
+
+    def _spool(self, key: NodeKey) -> Path:
+        """The node's spool, which is made if need be."""
+        directory = self._spool_dir / key.name
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise _transient(f"CannotStartContainerError: {error}") from error
+        return directory
 
     async def _image_command(self, image: str) -> parse.ImageCommand:
         output = await self._cli.call(argv.inspect_image(image))

@@ -22,7 +22,7 @@ class DockerEngine(ContainerEngine):
     # A log that the daemon rotates has lost its beginning, and a copy that counts from there
     # would go wrong. The log goes with its container.
     _dialect = Dialect(
-        create=("--log-driver=json-file", "--log-opt=max-file=3"),
+        run=("--log-driver=json-file", "--log-opt=max-file=3"),
         read_only=("--read-only",),
         remove=(),
         # The value is read as CSV, so what has commas stands in quotes.

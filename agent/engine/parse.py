@@ -28,6 +28,7 @@ _GONE = re.compile(
 _ABSENT = re.compile(
     r"no such container|no container with name or id|no such object", re.IGNORECASE
 )
+_TAKEN = re.compile(r"container name \S+ is already in use", re.IGNORECASE)
 _PERMANENT = re.compile(
     # images
     r"no such image|image not known|manifest unknown|name unknown|repository does not exist"
@@ -183,6 +184,11 @@ def error_class(stderr: str) -> ErrorClass:
     if _PERMANENT.search(stderr):
         return ErrorClass.PERMANENT
     return ErrorClass.TRANSIENT
+
+
+def says_taken(stderr: str) -> bool:
+    """Whether the command failed because there is a container of that name."""
+    return bool(_TAKEN.search(stderr))
 
 
 def says_absent(stderr: str) -> bool:

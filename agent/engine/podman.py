@@ -25,7 +25,7 @@ class PodmanEngine(ContainerEngine):
 
     _dialect = Dialect(
         # Podman would hand the agent's proxy variables to the job, whose environment is complete.
-        create=("--log-driver=k8s-file", "--http-proxy=false"),
+        run=("--log-driver=k8s-file", "--http-proxy=false"),
         # Podman alone would put writable tmpfs on /tmp, /run and /var/tmp.
         read_only=("--read-only", "--read-only-tmpfs=false"),
         # Without it `rm --force` grants a running container ten seconds more.

@@ -31,20 +31,19 @@ SITE = argv.Site(host_id="host-a", private_ipv4="10.0.0.7")
 DOCKER, PODMAN = DockerEngine._dialect, PodmanEngine._dialect
 
 
-def create(
+def run(
     made_of: ContainerSpec,
     site: argv.Site = SITE,
     dialect: argv.Dialect = DOCKER,
     image_command: ImageCommand | None = None,
 ) -> list[str]:
-    return argv.create(
-        KEY, made_of, site, dialect, 7000, "/proc/self/fd/9", ["NAME"], image_command
-    )
+    return argv.run(KEY, made_of, site, dialect, 7000, "/proc/self/fd/9", ["NAME"], image_command)
 
 
-def test_create() -> None:
-    assert create(spec(user="1:2"), replace(SITE, extra=("--extra",))) == [
-        "create",
+def test_run() -> None:
+    assert run(spec(user="1:2"), replace(SITE, extra=("--extra",))) == [
+        "run",
+        "--detach",
         "--name",
         "muster-j-1-2-3",
         "--pull",
@@ -61,7 +60,7 @@ def test_create() -> None:
         "--user=1:2",
         "--env-file=/proc/self/fd/9",
         "--env=NAME",
-        *DOCKER.create,
+        *DOCKER.run,
         "--log-opt=max-size=7000",
         "--extra",
         "--",
@@ -72,7 +71,7 @@ def test_create() -> None:
 
 
 def test_without_a_user_the_image_decides() -> None:
-    assert not [argument for argument in create(spec()) if argument.startswith("--user")]
+    assert not [argument for argument in run(spec()) if argument.startswith("--user")]
 
 
 @pytest.mark.parametrize(
@@ -126,15 +125,15 @@ def test_each_property_is_these_flags(
 ) -> None:
     """`podman` None means that it takes docker's."""
     for dialect, flags in ((DOCKER, docker), (PODMAN, docker if podman is None else podman)):
-        plain = create(spec(), dialect=dialect)
-        assert [flag for flag in create(spec(**members), dialect=dialect) if flag not in plain] == (
+        plain = run(spec(), dialect=dialect)
+        assert [flag for flag in run(spec(**members), dialect=dialect) if flag not in plain] == (
             flags
         )
 
 
 def test_a_named_network_gives_an_address_of_its_own() -> None:
     site = replace(SITE, network="lan")
-    line = create(spec(address="10.9.0.5"), site)
+    line = run(spec(address="10.9.0.5"), site)
     assert line[line.index("--network=lan") :][:3] == [
         "--network=lan",
         "--ip=10.9.0.5",
@@ -149,23 +148,23 @@ def test_a_gate_keeps_the_images_entrypoint() -> None:
         (("mine",), ("/enter", "in", "mine")),
         ((), ("/enter", "in", "image", "command")),
     ):
-        line = create(spec(gate="/g", command=command), image_command=image)
+        line = run(spec(gate="/g", command=command), image_command=image)
         assert line[line.index("--entrypoint=/bin/sh") + 1] == "--"
         assert line[line.index("-c") + 2 :] == ["/g", *whole]
 
 
 @pytest.mark.parametrize(("vcpus", "shares"), [(1, 1024), (256, 262_144), (1000, 262_144)])
 def test_cpu_shares_are_what_the_kernel_takes(vcpus: int, shares: int) -> None:
-    assert f"--cpu-shares={shares}" in create(spec(vcpus=vcpus))
+    assert f"--cpu-shares={shares}" in run(spec(vcpus=vcpus))
 
 
 @pytest.mark.parametrize(("memory_mib", "flag"), [(1, "--memory=6m"), (7, "--memory=7m")])
 def test_memory_is_what_docker_takes(memory_mib: int, flag: str) -> None:
-    assert flag in create(spec(memory_mib=memory_mib))
+    assert flag in run(spec(memory_mib=memory_mib))
 
 
 def test_image_and_command_stand_where_no_flag_can() -> None:
-    line = create(spec(image="--privileged", command=("--volume=/:/host",)))
+    line = run(spec(image="--privileged", command=("--volume=/:/host",)))
     assert line[line.index("--") :] == ["--", "--privileged", "--volume=/:/host"]
 
 

@@ -74,7 +74,9 @@ class Registry:
             await process.wait()
 
     async def push(self, real: RealEngine, words: str) -> None:
-        """The image anew, with another command; only the registry has it afterwards."""
+        """The image anew, with another command; the engine has afterwards what it had before."""
+        kept = f"localhost/muster-kept-{self.port}:1"
+        has_one = await _ends([*real.argv, "tag", self.image, kept])
         import_image(real, self.image, [f'CMD ["echo", "{words}"]'])
         with login_directory(self.image, LOGIN) as made:
             words_of = {
@@ -88,6 +90,15 @@ class Registry:
             _, stderr = await pushed.communicate()
             assert pushed.returncode == 0, stderr.decode()
         remove_image(real, self.image)
+        if has_one:
+            assert await _ends([*real.argv, "tag", kept, self.image])
+            remove_image(real, kept)
+
+
+async def _ends(argv: list[str]) -> bool:
+    """Whether the command ends well."""
+    process = await asyncio.create_subprocess_exec(*argv, stderr=subprocess.DEVNULL)
+    return await process.wait() == 0
 
 
 def _users() -> str:
@@ -129,10 +140,13 @@ async def test_a_tag_is_pulled_anew_and_the_cached_one_will_do(
     assert bench.real is not None
     await registry.push(bench.real, "one")
     assert await said(bench, registry.image, LOGIN) == "one\n"
+    first = (await bench.cli("image", "inspect", "--format", "{{.Id}}", registry.image)).strip()
     await registry.push(bench.real, "two")
     assert await said(bench, registry.image, LOGIN) == "two\n"
     await registry.stop()
     assert await said(bench, registry.image, LOGIN) == "two\n"
+    # It has no name any more.
+    remove_image(bench.real, first)
 
 
 @pytest.mark.parametrize("login", [None, Login(username="ci", password="wrong-password")])
