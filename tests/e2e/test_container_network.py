@@ -15,8 +15,13 @@ from tests.engines import IMAGE, RealEngine, podman_host
 
 __all__ = ["podman_host"]
 
-# What aws-batch-spec section 15 asks for: own address at eth0, to which the hostname leads.
-OWN = "own=$(hostname -i); ip -4 -o address show dev eth0; echo own $own"
+# What aws-batch-spec section 15 asks for: own address at eth0, to which the hostname leads. Then
+# what the node is told of all, which it cannot change.
+OWN = """own=$(hostname -i); ip -4 -o address show dev eth0; echo own $own
+echo all $MUSTER_NODE_ADDRESSES $(cat $MUSTER_HOSTFILE)
+for file in $MUSTER_HOSTFILE $MUSTER_PEERS_FILE; do
+    (echo x >>$file) 2>/dev/null || echo "cannot write $file"
+done"""
 MAIN = f"{OWN}; nc -l -p 22"
 CHILD = f"""{OWN}
 until echo "hello from $own" | nc -w 5 $AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS 22
@@ -70,7 +75,12 @@ async def test_peers_reach_one_another_at_their_containers_own_addresses(
             main, child = [(await c.log(f"{job_id}#{n}")).splitlines() for n in range(2)]
     # One of each host's range, and none of a host's own.
     assert sorted(int(address.rpartition(".")[2]) // 16 for address in told) == [4, 5]
-    assert main[1:] == [f"own {told[0]}", f"hello from {told[1]}"]
-    assert child[1:] == [f"own {told[1]}"]
+    kit = [
+        f"all {told[0]},{told[1]} {told[0]} slots=1 {told[1]} slots=1",
+        "cannot write /run/muster/hostfile",
+        "cannot write /run/muster/peers.json",
+    ]
+    assert main[1:] == [f"own {told[0]}", *kit, f"hello from {told[1]}"]
+    assert child[1:] == [f"own {told[1]}", *kit]
     for lines, address in ((main, told[0]), (child, told[1])):
         assert f" eth0 inet {address}/24 " in " ".join(lines[0].split())
