@@ -48,7 +48,7 @@ class HostAdmission:
             raise NotAdmitted(
                 f"MusterPolicyError: host {self.host_id} does not allow {error}"
             ) from error
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             raise NotAdmitted(f"CannotCreateContainerError: {self.host_id}: {error}") from error
         try:
             secrets = {secret.name: self.secrets.value(secret.key) for secret in spec.secrets}

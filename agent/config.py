@@ -44,6 +44,13 @@ def _read_arguments(raw: list[object]) -> tuple[str, ...]:
     return tuple(str(argument) for argument in raw)
 
 
+def _read_user_patterns(raw: list[object]) -> tuple[str, ...]:
+    """Empty is a pattern too: no user, and so the image's own."""
+    if not all(isinstance(pattern, str) for pattern in raw):
+        raise ValueError(raw)
+    return tuple(str(pattern) for pattern in raw)
+
+
 def _read_path_rules(raw: list[object]) -> tuple[PathRule, ...]:
     return tuple(PathRule.parse(text) for text in _read_arguments(raw))
 
@@ -82,6 +89,7 @@ ENGINE = options.choice("process", "docker", "podman")
 BINARY = text("PROGRAM", r"[^\0]+", "the name or path of a program")
 ARGUMENTS = Kind(list, "ARG", "a list of strings, none empty", _read_arguments)
 PATTERNS = Kind(list, "PATTERN", "a list of patterns, none empty", _read_arguments)
+USER_PATTERNS = Kind(list, "PATTERN", "a list of patterns", _read_user_patterns)
 PATH_RULES = Kind(
     list, "PATH:ro|rw", "a list of absolute paths, each with :ro or :rw", _read_path_rules
 )
@@ -178,7 +186,7 @@ class AgentConfig:
     )
     allow_users: tuple[str, ...] = field(
         default=("*",),
-        metadata=option(PATTERNS, "Users that containers may run as.", default="any"),
+        metadata=option(USER_PATTERNS, "Users that containers may run as.", default="any"),
     )
     allow_privileged: bool = field(
         default=False, metadata=option(options.SWITCH, "Let containers be privileged.")

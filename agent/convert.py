@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from agent.core import inputs as i
@@ -49,7 +50,14 @@ def assignments(message: pb.Assignments) -> i.AssignmentsReceived:
     )
 
 
+_JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
+
+
 def _assignment(entry: pb.Assignment) -> Assignment:
+    # It becomes the name of files and containers.
+    if not _JOB_ID.fullmatch(entry.job_id) or entry.attempt < 1 or entry.node_index < 0:
+        node = f"{entry.job_id!r} attempt {entry.attempt} node {entry.node_index}"
+        raise ProtocolError(f"no such node can be: {node}")
     desired = _DESIRED.get(entry.desired)
     if desired is None:
         raise ProtocolError(f"assignment {entry.job_id}#{entry.node_index}: no desired state")

@@ -98,14 +98,14 @@ class Daemon:
     async def run(self) -> None:
         contents = await asyncio.to_thread(self._ledger.open, self._identity.boot_id)
         self._incarnation = contents.incarnation << 32
-        self._machine = Machine(contents.slots)
+        contact = contents.last_contact_ms
+        self._machine = Machine(contents.slots, boot_ms() if contact is None else contact)
         try:
             # Everything runs in this group: a defect in any part ends the agent, loudly, and
             # systemd starts it again, while what it runs goes on.
             async with asyncio.TaskGroup() as self._tasks:
                 self._tasks.create_task(self._link.run(), name="link")
-                await self._reattach(contents)
-                self.ready.set()
+                self._tasks.create_task(self._reattach(contents), name="reattach")
                 await self._own_machine()
         finally:
             self._kit.close()
@@ -115,7 +115,7 @@ class Daemon:
 
     async def _reattach(self, contents: LedgerContents) -> None:
         """Ask the engine what it still has, until it answers: before that nothing is known, so
-        nothing may be started, and the coordinator is told why."""
+        the machine starts nothing, and the coordinator is told why."""
         pause = ENGINE_PAUSE_FIRST_SECONDS
         while True:
             try:
@@ -124,7 +124,9 @@ class Daemon:
                 break
             except EngineError as error:
                 logger.error("cannot use engine: engine=%s %s", self._engine.name, error.reason)
-                self._unusable_reason = error.reason
+                if error.reason != self._unusable_reason:
+                    self._unusable_reason = error.reason
+                    self._link.restart()
                 await asyncio.sleep(pause * (0.5 + random.random() / 2))
                 pause = min(2 * pause, ENGINE_PAUSE_MAX_SECONDS)
         logger.info("engine: name=%s version=%s", self._engine.name, version)
@@ -143,11 +145,11 @@ class Daemon:
                 ),
                 rebooted=contents.boot_id not in ("", self._identity.boot_id),
                 wall_ms=wall_ms(),
-                last_contact_ms=contents.last_contact_ms,
             )
         )
         # A session that began before this point said that the host cannot be used.
         self._link.restart()
+        self.ready.set()
 
     def _take(self, given: i.Input) -> None:
         if isinstance(given, _FAILURES):
@@ -171,6 +173,8 @@ class Daemon:
                 elif isinstance(effect, f.ForgetSlot):
                     forget[effect.key] = None
                     keep.pop(effect.key, None)
+            for key in forget:
+                self._tails_told.pop(key, None)
             if keep or forget:
                 await asyncio.to_thread(self._ledger.save, list(keep.values()), list(forget))
             if forget:
@@ -247,37 +251,32 @@ class Daemon:
     # engine verbs: each returns the next input
 
     async def _prepare(self, effect: f.Prepare) -> i.Input:
-        try:
+        async def prepare() -> i.Input:
             spec = await asyncio.to_thread(self._admission.admit, effect.spec)
             address = await self._engine.prepare(effect.key, spec)
-        except NotAdmitted as error:
-            # Another host may have other rules, so this is not the job's last word.
-            return i.PrepareFailed(key=effect.key, reason=str(error), permanent=False)
-        except EngineError as error:
-            permanent = error.error_class is ErrorClass.PERMANENT
-            return i.PrepareFailed(key=effect.key, reason=error.reason, permanent=permanent)
-        return i.Prepared(key=effect.key, private_ipv4=address)
+            return i.Prepared(key=effect.key, private_ipv4=address)
+
+        def failed(reason: str, error_class: ErrorClass) -> i.Input:
+            permanent = error_class is ErrorClass.PERMANENT
+            return i.PrepareFailed(key=effect.key, reason=reason, permanent=permanent)
+
+        return await _or_failed(prepare(), failed)
 
     async def _start(self, effect: f.Start) -> i.Input:
-        try:
+        async def start() -> i.Input:
             started = await self._engine.start(effect.key, await self._equipped(effect))
-        except EngineError as error:
-            return i.StartFailed(
-                key=effect.key,
-                reason=error.reason,
-                uncertain=error.error_class is ErrorClass.ENGINE_GONE,
-                wall_ms=wall_ms(),
+            address = started.private_ipv4 or ""
+            return i.StartedUp(
+                key=effect.key, started_at_ms=started.started_at_ms, private_ipv4=address
             )
-        except (NotAdmitted, OSError) as error:
-            reason = str(error)
-            if isinstance(error, OSError):
-                reason = f"CannotCreateContainerError: {error}"
-            return i.StartFailed(key=effect.key, reason=reason, uncertain=False, wall_ms=wall_ms())
-        return i.StartedUp(
-            key=effect.key,
-            started_at_ms=started.started_at_ms,
-            private_ipv4=started.private_ipv4 or "",
-        )
+
+        def failed(reason: str, error_class: ErrorClass) -> i.Input:
+            uncertain = error_class is ErrorClass.ENGINE_GONE
+            return i.StartFailed(
+                key=effect.key, reason=reason, uncertain=uncertain, wall_ms=wall_ms()
+            )
+
+        return await _or_failed(start(), failed)
 
     async def _equipped(self, effect: f.Start) -> ContainerSpec:
         """The specification with all that this host adds. Asked anew: what was allowed at the
@@ -289,40 +288,38 @@ class Daemon:
         return await asyncio.to_thread(equip, effect.key, spec, effect.gang)
 
     async def _lift(self, effect: f.Lift) -> i.Input:
-        try:
+        async def lift() -> i.Input:
             self._kit.lift(effect.key)
-        except OSError as error:
-            return i.LiftFailed(key=effect.key, reason=str(error))
-        return i.Lifted(key=effect.key)
+            return i.Lifted(key=effect.key)
+
+        return await _or_failed(lift(), _told_by(i.LiftFailed, effect.key))
 
     async def _wait(self, effect: f.Wait) -> i.Input:
-        try:
+        async def wait() -> i.Input:
             ended = await self._engine.wait(effect.key)
-        except EngineError as error:
-            return i.WaitFailed(key=effect.key, reason=error.reason)
-        return i.Ended(
-            key=effect.key,
-            exit_code=ended.exit_code,
-            reason=ended.reason,
-            stopped_at_ms=ended.stopped_at_ms,
-        )
+            return i.Ended(
+                key=effect.key,
+                exit_code=ended.exit_code,
+                reason=ended.reason,
+                stopped_at_ms=ended.stopped_at_ms,
+            )
+
+        return await _or_failed(wait(), _told_by(i.WaitFailed, effect.key))
 
     async def _stop(self, effect: f.Stop) -> i.Input:
-        try:
+        async def stop() -> i.Input:
             await self._engine.stop(effect.key, effect.grace_seconds)
-        except EngineError as error:
-            return i.StopFailed(key=effect.key, reason=error.reason)
-        return i.Stopped(key=effect.key, wall_ms=wall_ms())
+            return i.Stopped(key=effect.key, wall_ms=wall_ms())
+
+        return await _or_failed(stop(), _told_by(i.StopFailed, effect.key))
 
     async def _remove(self, effect: f.Remove) -> i.Input:
-        try:
+        async def remove() -> i.Input:
             await self._engine.remove(effect.key)
             await asyncio.to_thread(self._kit.remove, effect.key)
-        except EngineError as error:
-            return i.RemoveFailed(key=effect.key, reason=error.reason)
-        except OSError as error:
-            return i.RemoveFailed(key=effect.key, reason=f"CannotRemoveContainerError: {error}")
-        return i.Removed(key=effect.key)
+            return i.Removed(key=effect.key)
+
+        return await _or_failed(remove(), _told_by(i.RemoveFailed, effect.key))
 
     # the link's owner
 
@@ -367,8 +364,7 @@ class Daemon:
         if body == "heartbeat_ack":
             self._take(i.HeartbeatAcked(seq=message.heartbeat_ack.seq))
         elif body == "assignments":
-            if not self._unusable_reason:
-                self._take(assignments(message.assignments))
+            self._take(assignments(message.assignments))
         elif body == "ack":
             self._take(i.ReportAcked(seq=message.ack.report_seq))
         elif body == "log_request":
@@ -398,3 +394,29 @@ class Daemon:
             self._tails_told[slot.key] = None
             node.log_tail_offset, node.log_tail = self._logs.tail(slot.key)
         return node
+
+
+_Failure = i.LiftFailed | i.WaitFailed | i.StopFailed | i.RemoveFailed
+
+
+def _told_by(failure: type[_Failure], key: NodeKey) -> Callable[[str, ErrorClass], i.Input]:
+    return lambda reason, _: failure(key=key, reason=reason)
+
+
+async def _or_failed(
+    verb: Awaitable[i.Input], failed: Callable[[str, ErrorClass], i.Input]
+) -> i.Input:
+    """What comes of a verb, as the next input. A defect that a job has found is that job's failure:
+    as this agent's end it would be that of the next host too."""
+    try:
+        return await verb
+    except EngineError as error:
+        return failed(error.reason, error.error_class)
+    except NotAdmitted as error:
+        # Another host may have other rules, so this is not the job's last word.
+        return failed(str(error), ErrorClass.TRANSIENT)
+    except OSError as error:
+        return failed(f"MusterHostError: {error}", ErrorClass.TRANSIENT)
+    except Exception as error:
+        logger.exception("a defect, told as a failure")
+        return failed(f"MusterAgentError: {error!r}", ErrorClass.TRANSIENT)

@@ -7,18 +7,44 @@ once links are followed, since that is what an engine would mount. Must not impo
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.core.assignment import ContainerSpec, Device, Mount
 
-NEVER = ("/var/run/docker.sock", "/run/docker.sock", "/run/podman", "/run/containerd")
+NEVER = (
+    *("/var/run/docker.sock", "/run/docker.sock", "/run/docker", "/run/podman"),
+    *("/run/containerd", "/run/crio", "/run/user"),
+)
 """Whoever has an engine's socket has the host, so only a rule that names one allows it."""
 
 _DEFAULT_REGISTRY = "docker.io"
+_IMAGE = re.compile(
+    # [registry/]name[:tag][@digest], as the engines' own grammar has it, but for capitals in names,
+    # which they refuse themselves.
+    r"(([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?/)?"
+    r"[A-Za-z0-9]+([._-]+[A-Za-z0-9]+)*(/[A-Za-z0-9]+([._-]+[A-Za-z0-9]+)*)*"
+    r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@[A-Za-z0-9]+:[0-9A-Fa-f]{32,128})?"
+)
+_TRANSPORTS = re.compile(
+    r"(atomic|containers-storage|dir|docker-archive|docker-daemon|oci|oci-archive|ostree|sif"
+    r"|tarball):.*/"
+)
+"""A registry of such a name and a port: podman would read files of the host."""
+_USER = re.compile(
+    r"(0|[1-9][0-9]{0,9}|[A-Za-z_][A-Za-z0-9_.-]*[$]?)"
+    r"(:(0|[1-9][0-9]{0,9}|[A-Za-z_][A-Za-z0-9_.-]*[$]?))?"
+)
+_ROOT = ("root", "0")
+_IDS = range(2**31)
+_VARIABLE = re.compile(r"[^\s=\x00-\x1f\x7f]+")
+_WORD = re.compile(r"[A-Za-z0-9_.-]+")
+_MOUNT_OPTION = re.compile(r"[A-Za-z0-9_.=%/-]{1,64}")
 _MOST_ENTRIES = 1000
-_MOST_COMMAND_BYTES = 120_000
+_MOST_IMAGE_CHARS = 512
+_MOST_WORD_BYTES = 120_000
 
 
 class NotAllowed(Exception):
@@ -48,7 +74,7 @@ class PathRule:
 class Policy:
     """The allow_* settings of agent.toml. A pattern's `*` matches any text, slashes too.
 
-    `reserved` are paths that no job ever gets, whatever a rule says: the agent's own.
+    `reserved` are the agent's own paths: no job gets them but by a rule that names one.
     """
 
     images: tuple[str, ...] = ("*",)
@@ -59,35 +85,52 @@ class Policy:
     reserved: tuple[Path, ...] = ()
 
     def admit(self, spec: ContainerSpec) -> ContainerSpec:
-        """The specification with every host path resolved. NotAllowed names the first rule that
-        it breaks. Makes missing directories that a rule lets it write to. Raises OSError."""
+        """The specification with every host path resolved and the image's name in full, so that
+        what was judged is what an engine gets. NotAllowed names the first rule that
+        it breaks. Makes missing directories that a rule lets it write to. Raises OSError, and
+        RuntimeError for a path whose links go round."""
         _check_sizes(spec)
+        _check_words(spec)
         self._check_image(spec.image)
         self._check_user(spec.user)
         if spec.privileged and not self.privileged:
             raise NotAllowed("privileged containers (allow_privileged is false)")
         return replace(
             spec,
+            image=full_image(spec.image),
             mounts=tuple(self._mount(mount) for mount in spec.mounts),
             devices=tuple(self._device(device) for device in spec.devices),
         )
 
     def _check_image(self, image: str) -> None:
         """Both as written and in full: a rule for `docker.io/library/*` is one for `busybox`."""
-        if image.startswith("-") or not image.isprintable():
-            raise NotAllowed(f"the image name {image!r}")
+        is_reference = len(image) <= _MOST_IMAGE_CHARS and _IMAGE.fullmatch(image)
+        if not is_reference or _TRANSPORTS.match(image):
+            raise NotAllowed(
+                f"the image name {image[:300]!r}: it must be [REGISTRY/]NAME[:TAG][@DIGEST], "
+                "without the name of a transport"
+            )
         if not _matches((image, full_image(image)), self.images):
             raise NotAllowed(f"the image {image} (allow_images is {list(self.images)})")
 
     def _check_user(self, user: str | None) -> None:
-        """No user means the image's own, which a rule writes as an empty pattern."""
-        name, _, group = (user or "").partition(":")
-        forms = ("root", "0") if name in ("root", "0") else (name,)
-        if not _matches((*forms, user or ""), self.users):
-            shown = f"the user {user}" if user else "the image's own user"
-            raise NotAllowed(f"{shown} (allow_users is {list(self.users)})")
-        if group in ("root", "0") and name not in ("root", "0") and "*" not in self.users:
-            raise NotAllowed(f"the group of {user} (allow_users is {list(self.users)})")
+        """No user means the image's own, which a rule writes as an empty pattern. In one form only,
+        so that a pattern cannot be got round: `00` and `+0` are root to an engine."""
+        rules = f"allow_users is {list(self.users)}"
+        if user is None:
+            if not _matches(("",), self.users):
+                raise NotAllowed(f"the image's own user ({rules})")
+            return
+        if not _USER.fullmatch(user):
+            raise NotAllowed(f"the user {user!r}: it must be NAME|UID[:GROUP|GID]")
+        name, _, group = user.partition(":")
+        for number in (name, group):
+            if number.isdecimal() and int(number) not in _IDS:
+                raise NotAllowed(f"the user {user}: ids are 0 to {_IDS.stop - 1}")
+        if not _matches(_ROOT if user in _ROOT else (user,), self.users):
+            raise NotAllowed(f"the user {user} ({rules})")
+        if group in _ROOT and name not in _ROOT and "*" not in self.users:
+            raise NotAllowed(f"the group of {user} ({rules})")
 
     def _mount(self, mount: Mount) -> Mount:
         _check_path(mount.target)
@@ -112,6 +155,7 @@ class Policy:
             if not rule.writable:
                 raise NotAllowed(f"the host path {mount.source}, which does not exist ({rules})")
             source.mkdir(parents=True, exist_ok=True)
+        _check_path(str(source))
         return replace(mount, source=str(source))
 
     def _device(self, device: Device) -> Device:
@@ -155,6 +199,25 @@ def _check_sizes(spec: ContainerSpec) -> None:
     entries = len(spec.mounts) + len(spec.devices) + len(spec.tmpfs) + len(spec.ulimits)
     if entries > _MOST_ENTRIES:
         raise NotAllowed(f"{entries} mounts, devices, tmpfs and ulimits; at most {_MOST_ENTRIES}")
-    longest = max((len(word.encode()) for word in spec.command), default=0)
-    if longest > _MOST_COMMAND_BYTES:
-        raise NotAllowed(f"an argument of {longest} bytes; at most {_MOST_COMMAND_BYTES}")
+    values = (value for _, value in spec.environment)
+    longest = max((len(word.encode()) for word in (*spec.command, *values)), default=0)
+    if longest > _MOST_WORD_BYTES:
+        raise NotAllowed(f"an argument or variable of {longest} bytes; at most {_MOST_WORD_BYTES}")
+
+
+def _check_words(spec: ContainerSpec) -> None:
+    """What stands in a command line beside something else: it must not be taken for more."""
+    for tmpfs in spec.tmpfs:
+        _check_path(tmpfs.target)
+    words = [
+        *((_WORD, "the volume", mount.volume) for mount in spec.mounts if not mount.source),
+        *((_WORD, "the ulimit", limit.name) for limit in spec.ulimits),
+        *((_MOUNT_OPTION, "the mount option", o) for tmpfs in spec.tmpfs for o in tmpfs.options),
+        *((_VARIABLE, "the variable", name) for name, _ in spec.environment),
+        *((_VARIABLE, "the variable", secret.name) for secret in spec.secrets),
+    ]
+    for pattern, what, word in words:
+        if not pattern.fullmatch(word):
+            raise NotAllowed(f"{what} {word!r}, which no engine could be given safely")
+    if any("\0" in word for word in (*spec.command, *(value for _, value in spec.environment))):
+        raise NotAllowed("a NUL character in a command or variable")

@@ -19,13 +19,11 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """First input: what the engine still has. `last_contact_ms` is what the ledger knows of the
-    newest acknowledged contact, if it was in this boot."""
+    """What the engine still has, once it answers."""
 
     managed: tuple[Found, ...]
     rebooted: bool
     wall_ms: int
-    last_contact_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)

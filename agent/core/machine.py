@@ -42,8 +42,12 @@ LEASE_OVER = "MusterLeaseError: no contact with the coordinator for {seconds} s"
 class Machine:
     """Owns the slots. `step` is the only way to change it."""
 
-    def __init__(self, slots: Sequence[Slot] = ()) -> None:
-        self.state = AgentState(slots={slot.key: slot for slot in slots})
+    def __init__(self, slots: Sequence[Slot] = (), last_contact_ms: int = 0) -> None:
+        """`last_contact_ms` is what leases count from until there is another contact: what the
+        ledger knows, else the time of this start."""
+        self.state = AgentState(
+            slots={slot.key: slot for slot in slots}, last_contact_ms=last_contact_ms
+        )
         self._effects: list[Effect] = []
         self._now = 0
 
@@ -99,11 +103,9 @@ class Machine:
 
     def _started(self, given: i.Started) -> None:
         """Hold the ledger against what the engine still has; then go on where it stopped."""
-        contact = self._now if given.last_contact_ms is None else given.last_contact_ms
-        self.state.last_contact_ms = max(self.state.last_contact_ms, min(contact, self._now))
+        self.state.attached = True
         running = {managed.key: managed for managed in given.managed}
         for slot in list(self.state.slots.values()):
-            slot.work, slot.waiting = Work.IDLE, False
             found = running.pop(slot.key, None)
             if given.rebooted and slot.may_run and slot.progress < Progress.EXITED:
                 # exit_code stays None: the end was not seen by anybody.
@@ -196,6 +198,13 @@ class Machine:
         """Take over a full list; an older generation is ignored (omicron's rule)."""
         if given.generation <= self.state.generation:
             return
+        if not self.state.attached:
+            # Of another there may still be something here; the next session says it all again.
+            for assignment in given.assignments:
+                slot = self.state.slots.get(assignment.key)
+                if slot is not None and assignment.desired is Desired.STOP:
+                    self._want(slot, Desired.STOP)
+            return
         self.state.generation = given.generation
         named = {assignment.key: assignment for assignment in given.assignments}
         for slot in list(self.state.slots.values()):
@@ -257,6 +266,11 @@ class Machine:
         """Ask the engine for the next verb, if it has none in hand."""
         if slot.retry_at_ms is not None:
             return
+        if not self.state.attached:
+            # An engine that does not answer is no reason for a job to outlive its lease.
+            if slot.desired is Desired.STOP and slot.may_run and slot.work is Work.IDLE:
+                self._stop(slot)
+            return
         if slot.progress is Progress.RUNNING and not slot.waiting:
             slot.waiting = True
             self._effects.append(Wait(key=slot.key))
@@ -266,8 +280,7 @@ class Machine:
         if slot.progress is Progress.EXITED or (stopping and not slot.may_run):
             self._begin(slot, Work.REMOVE, Remove(key=slot.key))
         elif stopping:
-            grace = slot.assignment.stop_grace_seconds if slot.assignment is not None else 30
-            self._begin(slot, Work.STOP, Stop(key=slot.key, grace_seconds=grace))
+            self._stop(slot)
         elif slot.confirmed and slot.assignment is not None and slot.assignment.spec is not None:
             self._launch(slot, slot.assignment, slot.assignment.spec)
 
@@ -288,6 +301,10 @@ class Machine:
             self._begin(slot, Work.START, start)
         elif slot.progress is Progress.RUNNING and slot.held and not assignment.hold:
             self._begin(slot, Work.LIFT, Lift(key=slot.key))
+
+    def _stop(self, slot: Slot) -> None:
+        grace = slot.assignment.stop_grace_seconds if slot.assignment is not None else 30
+        self._begin(slot, Work.STOP, Stop(key=slot.key, grace_seconds=grace))
 
     def _begin(self, slot: Slot, work: Work, effect: Effect) -> None:
         slot.work = work

@@ -64,6 +64,8 @@ class Slot:
 @dataclass(slots=True, kw_only=True)
 class AgentState:
     slots: dict[NodeKey, Slot] = field(default_factory=dict)
+    attached: bool = False
+    """The engine has said what it still has. Until then only stops are asked of it."""
     generation: int = 0
     connected: bool = False
     heartbeats: dict[int, int] = field(default_factory=dict)

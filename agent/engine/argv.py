@@ -8,7 +8,7 @@ user of the host can read. Must not import anything that runs a process.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from agent.core.assignment import ContainerSpec, NodeKey
@@ -30,46 +30,56 @@ _MINIMUM_MEMORY_MIB = 6
 """Docker refuses less."""
 
 # A file has one variable a line. Both engines agree on the rest of a line only when it has no
-# control character, does not begin with a quote (some podman releases unquote) and is not huge
-# (docker stops at 64 KiB).
-_PLAIN_VALUE = re.compile(r"(?![\"'`])[^\x00-\x1f\x7f\x85\u2028\u2029]{0,16384}")
+# control character, does not begin with a quote (some podman releases unquote), has no `#` (podman
+# 4.7.0 ends it there) and is not huge (docker stops at 64 KiB).
+_PLAIN_VALUE = re.compile(r"(?![\"'`])[^#\x00-\x1f\x7f\x85\u2028\u2029]{0,16384}")
 
-# What the CLI, its libraries or the dynamic loader would themselves obey.
+_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+
+# What the CLI, what it starts, their libraries or the dynamic loader would themselves obey.
 _OBEYED_NAME = re.compile(
-    r"PATH|HOME|USER|TMPDIR|TZ|LANG|NOTIFY_SOCKET|REGISTRY_.*|(?i:.*_proxy)"
-    r"|(LD|LC|GLIBC|GO|DOCKER|BUILDKIT|BUILDAH|CONTAINER|CONTAINERS|PODMAN|STORAGE|XDG|SSL|SSH"
-    r"|LISTEN|_CONTAINERS|DBUS|OTEL)(_.*)?|GODEBUG|GOTRACEBACK|GOMAXPROCS|GOGC|GOMEMLIMIT"
+    r"PATH|HOME|USER|TMPDIR|TZ|TZDIR|LANG|NOTIFY_SOCKET|NLSPATH|LOCPATH|HOSTALIASES|LOCALDOMAIN"
+    r"|GETCONF_DIR|ENV|GODEBUG|GOTRACEBACK|GOMAXPROCS|GOGC|GOMEMLIMIT|(?i:.*_proxy)"
+    r"|(LD|LC|GLIBC|MALLOC|GCONV|RES|RESOLV|BASH|PYTHON|PERL|GO|DOCKER|BUILDKIT|BUILDAH|CONTAINER"
+    r"|CONTAINERS|PODMAN|CONMON|CNI|NETAVARK|XTABLES|IPTABLES|NFT|STORAGE|REGISTRY|XDG|SSL|SSH"
+    r"|LISTEN|_CONTAINERS|DBUS|SYSTEMD|OTEL)(_.*)?"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class SplitEnvironment:
-    """How a container's environment reaches the engine without standing in the command line.
+    """How a container's environment reaches the engine, and no secret a command line.
 
-    `file` is for `--env-file`. `inherited` are variables whose value no line can hold: the CLI is
-    given them in its own environment and told their names with `--env NAME`. `refused` are such
-    names that would also change what the CLI does, so they can be passed in neither way.
+    `file` is for `--env-file`, one variable a line. What no line can hold stands in the command
+    line, `arguments`, if it is no secret. A secret is given to the CLI in its own environment and
+    its name with `--env NAME`: `inherited`. A job chooses such a name, though not the value, so
+    names that would change what the CLI does are not passed at all: `refused`.
     """
 
     file: str
+    arguments: tuple[str, ...]
     inherited: tuple[tuple[str, str], ...]
     refused: tuple[str, ...]
 
 
-def split_environment(environment: Iterable[tuple[str, str]]) -> SplitEnvironment:
-    """Sort variables by the way that is safe for each; the file is the rule, since a variable in
-    it (PATH, DOCKER_HOST) cannot alter the CLI."""
+def split_environment(
+    environment: Iterable[tuple[str, str]], secrets: Container[str]
+) -> SplitEnvironment:
+    """Sort variables by the way that is safe for each. `secrets` are names."""
     lines: list[str] = []
+    arguments: list[str] = []
     inherited: list[tuple[str, str]] = []
     refused: list[str] = []
     for name, value in environment:
-        if _PLAIN_VALUE.fullmatch(value) and not name.startswith("#"):
+        if _PLAIN_VALUE.fullmatch(value) and _PLAIN_NAME.fullmatch(name):
             lines.append(f"{name}={value}\n")
-        elif _OBEYED_NAME.fullmatch(name):
-            refused.append(name)
-        else:
+        elif name not in secrets:
+            arguments.append(f"{name}={value}")
+        elif _PLAIN_NAME.fullmatch(name) and not _OBEYED_NAME.fullmatch(name):
             inherited.append((name, value))
-    return SplitEnvironment("".join(lines), tuple(inherited), tuple(refused))
+        else:
+            refused.append(name)
+    return SplitEnvironment("".join(lines), tuple(arguments), tuple(inherited), tuple(refused))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +112,7 @@ def run(
     dialect: Dialect,
     log_limit_bytes: int,
     env_file: str,
-    inherited: Sequence[str],
+    environment: SplitEnvironment,
     image_command: ImageCommand | None = None,
 ) -> list[str]:
     """`run` of a detached container. `image_command` is needed for a specification with a
@@ -122,7 +132,8 @@ def run(
         *_file_systems(key, spec),
         *(dialect.gpus(spec.gpu_ids) if spec.gpu_ids else []),
         f"--env-file={env_file}",
-        *(f"--env={name}" for name in inherited),
+        *(f"--env={pair}" for pair in environment.arguments),
+        *(f"--env={name}" for name, _ in environment.inherited),
         *dialect.run,
         f"--log-opt=max-size={log_limit_bytes}",
         *site.extra,
@@ -271,11 +282,6 @@ def kill(key: NodeKey) -> list[str]:
 def remove(key: NodeKey, extra: Sequence[str]) -> list[str]:
     """Remove the container, killing it if need be, and its anonymous volumes."""
     return ["rm", "--force", "--volumes", *extra, key.name]
-
-
-def follow_logs(key: NodeKey) -> list[str]:
-    """All output from the start on, until the container has ended."""
-    return ["logs", "--follow", key.name]
 
 
 def list_ids(host_id: str) -> list[str]:

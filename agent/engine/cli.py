@@ -115,14 +115,12 @@ class Cli:
             await asyncio.gather(call, return_exceptions=True)
             raise
 
-    async def outwait(self, name: str) -> None:
-        """Wait for a `run` or `start` of the container `name` that an earlier agent began
-        before it was killed; such a call goes on without its agent. EngineError(TRANSIENT) when
-        it does not end in time."""
-        for pid in _calls_that_run(name.encode()):
+    async def outwait(self, name: str, pids: Sequence[int]) -> None:
+        """Wait for such calls to end. EngineError(TRANSIENT) when one does not in time."""
+        for pid in pids:
             try:
                 pidfd = os.pidfd_open(pid)
-            except ProcessLookupError:
+            except OSError:
                 continue
             try:
                 if not await ended(pidfd, self.call_seconds):
@@ -161,7 +159,8 @@ class Cli:
                 # A terminal's Ctrl-C is the agent's business, not that of its calls under way.
                 start_new_session=True,
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            # Too long a list of arguments, or a NUL in one.
             reason = f"EngineNotReachableError: {path}: {error}"
             raise EngineError(ErrorClass.TRANSIENT, reason) from error
         try:
@@ -179,14 +178,17 @@ class Cli:
                             await stream.read()
 
 
-def _calls_that_run(name: bytes) -> list[int]:
+def calls_under_way(name: str) -> list[int]:
+    """Processes that are, by their arguments, a `run` or a `start` of the container `name`: such
+    a call goes on without the agent that began it. Reads all of /proc."""
     found = []
+    wanted = name.encode()
     for process in Path("/proc").glob("[0-9]*"):
         try:
             arguments = (process / "cmdline").read_bytes().split(b"\0")[:-1]
-        except (FileNotFoundError, ProcessLookupError):
+        except OSError:
             continue
-        if arguments[-2:] == [b"start", name] or (b"run" in arguments and name in arguments):
+        if arguments[-2:] == [b"start", wanted] or (b"run" in arguments and wanted in arguments):
             found.append(int(process.name))
     return found
 

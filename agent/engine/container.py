@@ -19,7 +19,7 @@ from agent import spool
 from agent.core.assignment import ContainerSpec, NodeKey
 from agent.engine import argv, parse
 from agent.engine.argv import Dialect, Site
-from agent.engine.cli import CALL_SECONDS, Cli, EngineHangs, Output
+from agent.engine.cli import CALL_SECONDS, Cli, EngineHangs, Output, calls_under_way
 from agent.engine.output import OutputCopy
 from agent.engine.port import EngineError, ErrorClass, Exit, Managed, Started
 from agent.engine.registry_login import login_directory
@@ -27,7 +27,9 @@ from agent.host.survivors import StillThere, Survivors
 
 logger = logging.getLogger(__name__)
 
-_PULL_SECONDS = 30 * 60.0
+_PULL_SECONDS = 20 * 60.0
+"""Shorter than a vote may take by default, so that the image that is here will do when a registry
+never answers."""
 LEAST_LOG_BYTES = 16 * 1024 * 1024
 """What an engine's log holds before it goes round: more than can come between two looks at it."""
 _OUT_OF_MEMORY_MARK = "oom"
@@ -148,26 +150,53 @@ class ContainerEngine(abc.ABC):
     async def start(self, key: NodeKey, spec: ContainerSpec) -> Started:
         """The engine's `run`, which fails when an earlier call has made the container: then that
         one is started, unless it was."""
-        await self._cli.outwait(key.name)
+        await self._outwait(key)
+        try:
+            container = await self._run_or_find(key, spec)
+        except EngineError:
+            # What goes before the `run` may fail where an earlier one has done its work.
+            found = await self._inspect(key)
+            if found is None or found.started is None:
+                raise
+            container = found
+        started = container.started
+        if started is None:
+            raise AssertionError(f"{key.name} is {container.status}")
+        self._copy(key, container)
+        if container.is_running:
+            self._just_started[key] = container
+        # One that has ended already has no address any more.
+        return replace(started, private_ipv4=started.private_ipv4 or spec.address or None)
+
+    async def _run_or_find(self, key: NodeKey, spec: ContainerSpec) -> parse.Container:
         output = await self._run(key, spec)
         container = await self._inspect(key)
+        if container is None and parse.says_taken(output.stderr):
+            # A podman that was killed while it created leaves a name that only `rm` still sees,
+            # and that no `run` can have.
+            await self._cli.call_through(argv.remove(key, self._dialect.remove))
+            output = await self._run(key, spec)
+            container = await self._inspect(key)
         if container is not None and container.started is None and parse.says_taken(output.stderr):
             output = await self._cli.call_through(argv.start(key), directory=self._spool(key))
             container = await self._inspect(key)
         if container is None and output.exit_code:
-            # A podman that was killed while it created leaves a name that only `rm` still sees,
-            # and that no `run` can have.
-            await self._cli.call_through(argv.remove(key, self._dialect.remove))
             raise output.error("CannotCreateContainerError")
         if container is None:
             raise _transient(f"CannotStartContainerError: {key.name} vanished while it started")
         if container.started is None:
             raise output.error("CannotStartContainerError")
-        self._copy(key, container)
-        self._just_started[key] = container
-        # One that has ended already has no address any more.
-        address = container.started.private_ipv4 or spec.address or None
-        return replace(container.started, private_ipv4=address)
+        return container
+
+    async def _outwait(self, key: NodeKey) -> bool:
+        """Wait for calls that an earlier agent began, which can still make the container come.
+        Whether there were any. What the job itself runs under such a name is no such call."""
+        pids = await asyncio.to_thread(calls_under_way, key.name)
+        if pids:
+            own = await self._survivors.pids(key)
+            pids = [pid for pid in pids if pid not in own]
+            await self._cli.outwait(key.name, pids)
+        return bool(pids)
 
     async def wait(self, key: NodeKey) -> Exit:
         """The engine's own record of the end, once all output is in the spool."""
@@ -278,13 +307,13 @@ class ContainerEngine(abc.ABC):
         """The engine's `rm`, and proof: no container, no process, no port is left."""
         self._just_started.pop(key, None)
         try:
+            if not self._survivors.knows(key):
+                await self._inspect(key)
             await self._survivors.note_ports(key)
-            output = await self._cli.call_through(argv.remove(key, self._dialect.remove))
-            left = await self._inspect(key)
-            if left is not None:
-                evidence = f"{key.name} is {left.status}, pid {left.pid}"
-                error = output.error("CannotRemoveContainerError")
-                raise EngineError(error.error_class, f"{error.reason} ({evidence})")
+            await self._remove_container(key)
+            if await self._outwait(key):
+                # It came after all.
+                await self._remove_container(key)
         except EngineError as failure:
             raise await self._killed_directly(key, failure) from failure
         try:
@@ -295,6 +324,14 @@ class ContainerEngine(abc.ABC):
         copy = self._copies.pop(key, None)
         if copy is not None:
             await copy.close()
+
+    async def _remove_container(self, key: NodeKey) -> None:
+        output = await self._cli.call_through(argv.remove(key, self._dialect.remove))
+        left = await self._inspect(key)
+        if left is not None:
+            evidence = f"{key.name} is {left.status}, pid {left.pid}"
+            error = output.error("CannotRemoveContainerError")
+            raise EngineError(error.error_class, f"{error.reason} ({evidence})")
 
     async def list_managed(self) -> list[Managed]:
         """By label; containers that go meanwhile are left out."""
@@ -317,11 +354,12 @@ class ContainerEngine(abc.ABC):
         self._copies.clear()
 
     async def _run(self, key: NodeKey, spec: ContainerSpec) -> Output:
-        environment = argv.split_environment(spec.environment)
+        secrets = dict.fromkeys(secret.name for secret in spec.secrets)
+        environment = argv.split_environment(spec.environment, secrets)
         if environment.refused:
             raise EngineError(
                 ErrorClass.PERMANENT,
-                f"CannotCreateContainerError: {', '.join(environment.refused)}: a value with "
+                f"CannotCreateContainerError: {', '.join(environment.refused)}: a secret with "
                 "control characters cannot be passed under this name",
             )
         image_command = await self._image_command(spec.image) if spec.gate else None
@@ -330,7 +368,7 @@ class ContainerEngine(abc.ABC):
         env_file = os.memfd_create("environment")
         try:
             os.write(env_file, environment.file.encode())
-            return await self._cli.call_through(
+            output = await self._cli.call_through(
                 argv.run(
                     key,
                     spec,
@@ -338,7 +376,7 @@ class ContainerEngine(abc.ABC):
                     self._dialect,
                     max(self._spool_limit_bytes, LEAST_LOG_BYTES),
                     f"/proc/self/fd/{env_file}",
-                    [name for name, _ in environment.inherited],
+                    environment,
                     image_command,
                 ),
                 environment=dict(environment.inherited),
@@ -347,6 +385,11 @@ class ContainerEngine(abc.ABC):
             )
         finally:
             os.close(env_file)
+        if output.exit_code == 0:
+            self._survivors.remember(key, output.stdout.strip())
+        # An engine may quote what it does not understand.
+        values = [value for name, value in spec.environment if name in secrets]
+        return replace(output, stderr=parse.without(values, output.stderr))
 
     def _spool(self, key: NodeKey) -> Path:
         """The node's spool, which is made if need be."""

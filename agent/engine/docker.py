@@ -1,7 +1,7 @@
 """The docker engine: the docker command line, 20.10 and later.
 
-Waiting and output are two client processes per container (`docker wait`, `docker logs`), which
-the daemon pushes to; the container itself is the daemon's.
+Waiting is a client process per container (`docker wait`), which the daemon pushes to; output is
+read from the daemon's file. The container itself is the daemon's.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from agent.engine.port import EngineError, ErrorClass
 class DockerEngine(ContainerEngine):
     """See `container.ContainerEngine`."""
 
-    # A log that the daemon rotates has lost its beginning, and a copy that counts from there
-    # would go wrong. The log goes with its container.
+    # All that a daemon's own `log-opts` could change about the file that is read.
     _dialect = Dialect(
-        run=("--log-driver=json-file", "--log-opt=max-file=3"),
+        run=(
+            *("--log-driver=json-file", "--log-opt=max-file=3"),
+            *("--log-opt=mode=blocking", "--log-opt=compress=false"),
+        ),
         read_only=("--read-only",),
         remove=(),
         # The value is read as CSV, so what has commas stands in quotes.

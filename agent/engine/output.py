@@ -23,13 +23,14 @@ Decode = Callable[[bytes], tuple[bytes, int]]
 """(output, bytes read) of the beginning of a log; an unfinished line at its end is left."""
 
 _DRAIN_SECONDS = 30.0
-"""How long output may still come after the end of its container."""
+"""How long the engine's log may stand still, not at its end, after the end of its container."""
+_MOST_FILES = 4
+"""Of a log, that may wait to be read: a job may write faster than anybody reads, and a file that
+was rotated away takes room for as long as it is open."""
 
 _READ_BYTES = 256 * 1024
 _RECORD = "engine-log"
-_LOST = (
-    b"\nmuster: output may be missing here: the engine's log went round while no agent read it\n"
-)
+_LOST = b"\nmuster: output may be missing here: the engine's log went round before it was read\n"
 
 
 @dataclass(slots=True)
@@ -39,6 +40,8 @@ class _LogFile:
 
     fd: int
     base: int | None = None
+    is_written_down: bool = False
+    is_after_loss: bool = False
     position: int = 0
     output_bytes: int = 0
 
@@ -53,6 +56,7 @@ class OutputCopy:
         self._writer = spool.SpoolWriter(directory, limit_bytes)
         self._files: deque[_LogFile] = deque()
         self._end = asyncio.Event()
+        self._read_bytes = 0
         self._task = asyncio.ensure_future(self._copy())
 
     @property
@@ -64,9 +68,12 @@ class OutputCopy:
         """Return when all output of the container, which has ended, is written. What cannot be
         read is said in the spool itself, for whoever misses it."""
         self._end.set()
-        done, _ = await asyncio.wait([self._task], timeout=_DRAIN_SECONDS)
-        if not done:
-            why = f"the engine did not come to its end in {_DRAIN_SECONDS:.0f} s"
+        read_bytes = -1
+        while not self._task.done() and read_bytes != self._read_bytes:
+            read_bytes = self._read_bytes
+            await asyncio.wait([self._task], timeout=_DRAIN_SECONDS)
+        if not self._task.done():
+            why = f"nothing more of it could be read for {_DRAIN_SECONDS:.0f} s"
         elif self.has_failed:
             why = str(self._task.exception())
         else:
@@ -85,7 +92,10 @@ class OutputCopy:
         at_end = asyncio.ensure_future(self._end.wait())
         try:
             with DirectoryWatch(self._log.parent) as watch:
-                self._resume()
+                while not self._resume():
+                    if self._end.is_set():
+                        raise FileNotFoundError(f"no {self._log}")
+                    await _first(watch, at_end)
                 while True:
                     # Asked before reading: the engine has written all it will once it is known.
                     has_ended = self._end.is_set()
@@ -105,10 +115,13 @@ class OutputCopy:
                 os.close(file.fd)
             self._files.clear()
 
-    def _resume(self) -> None:
-        """Open the files from the one that was read last on; all of them at the first time."""
+    def _resume(self) -> bool:
+        """Open the files from the one that was read last on; all of them at the first time. False
+        between two names of a rotation."""
         known = self._bases()
-        found = [_opened(path) for path in (*_rotated(self._log), self._log)]
+        found = _opened(self._log)
+        if not found:
+            return False
         names = [_name(os.pread(file.fd, _READ_BYTES, 0)) for file in found]
         first = max((n for n, name in enumerate(names) if name in known), default=None)
         for file in found[: first or 0]:
@@ -116,8 +129,10 @@ class OutputCopy:
         self._files.extend(found[first or 0 :])
         if first is not None:
             self._files[0].base = known[names[first]]
+            self._files[0].is_written_down = True
         elif known:
             self._writer.write(_LOST)
+        return True
 
     def _look_for_rotation(self) -> None:
         """At each step, so that none of a chain of rotations is missed: an open file stays
@@ -127,15 +142,20 @@ class OutputCopy:
         try:
             if self._log.stat().st_ino == newest:
                 return
-            found = [_opened(path) for path in (*_rotated(self._log), self._log)]
         except FileNotFoundError:
             return  # between two names
+        found = _opened(self._log)
         passed = [n for n, file in enumerate(found) if os.fstat(file.fd).st_ino == newest]
         # Not among them: it has no name any more, and what came after it has.
         first = passed[0] + 1 if passed else 0
         for file in found[:first]:
             os.close(file.fd)
         self._files.extend(found[first:])
+        while len(self._files) > _MOST_FILES:
+            # Not the oldest, which is half read; its successor is lost whole.
+            os.close(self._files[1].fd)
+            del self._files[1]
+            self._files[1].is_after_loss = True
 
     def _copy_piece(self) -> bool:
         """Copy what there is of the oldest file; False at its end."""
@@ -145,9 +165,13 @@ class OutputCopy:
         if not length:
             return False
         if file.base is None:
+            if file.is_after_loss:
+                self._writer.write(_LOST)
             file.base = self._writer.end_offset
-            self._write_down(_name(read), file.base)
+        if not file.is_written_down:
+            self._write_down(file)
         file.position += length
+        self._read_bytes += length
         skipped = max(0, self._writer.end_offset - file.base - file.output_bytes)
         file.output_bytes += len(output)
         if output[skipped:]:
@@ -156,7 +180,7 @@ class OutputCopy:
             if base != file.base:
                 # A full disk has cost some bytes: the spool and the log do not run in step.
                 file.base = base
-                self._write_down(_name(os.pread(file.fd, _READ_BYTES, 0)), base)
+                self._write_down(file)
         return True
 
     def _bases(self) -> dict[str, int]:
@@ -167,10 +191,18 @@ class OutputCopy:
         pairs = [line.split() for line in lines]
         return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2}
 
-    def _write_down(self, name: str, base: int) -> None:
-        """Survives the agent; it need not survive the machine, where the container ends too."""
-        with open(self._record, "a", encoding="ascii") as record:
-            record.write(f"{name} {base}\n")
+    def _write_down(self, file: _LogFile) -> None:
+        """Survives the agent; it need not survive the machine, where the container ends too. What a
+        full disk refuses is written with the next piece."""
+        name = _name(os.pread(file.fd, _READ_BYTES, 0))
+        try:
+            with open(self._record, "a", encoding="ascii") as record:
+                # On a line of its own, whatever a full disk has left of the one before.
+                record.write(f"\n{name} {file.base}\n")
+        except OSError:
+            file.is_written_down = False
+        else:
+            file.is_written_down = True
 
 
 def _name(beginning: bytes) -> str:
@@ -188,8 +220,17 @@ async def _first(watch: DirectoryWatch, at_end: asyncio.Task[Literal[True]]) -> 
         change.cancel()
 
 
-def _opened(path: Path) -> _LogFile:
-    return _LogFile(fd=os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+def _opened(log: Path) -> list[_LogFile]:
+    """All files of a log, oldest first; none when one got another name meanwhile."""
+    files: list[_LogFile] = []
+    try:
+        for path in (*_rotated(log), log):
+            files.append(_LogFile(fd=os.open(path, os.O_RDONLY | os.O_CLOEXEC)))  # noqa: PERF401
+    except FileNotFoundError:
+        for file in files:
+            os.close(file.fd)
+        return []
+    return files
 
 
 def _rotated(log: Path) -> list[Path]:

@@ -20,11 +20,15 @@ ORPHAN = "ContainerRuntimeError: the container's supervisor was killed; nobody s
 OUT_OF_MEMORY = "OutOfMemoryError: Container killed due to memory usage"
 
 _GONE = re.compile(
-    r"cannot connect to the docker daemon|is the docker daemon running|error during connect"
-    r"|unable to connect to podman|cannot connect to podman|failed to connect to .*docker"
-    r"|dial unix .*(connection refused|no such file or directory|permission denied)",
-    re.IGNORECASE,
+    # The client's own words, and so at the beginning: a job's may stand further on.
+    r"^(docker: |error: )?"
+    r"(cannot connect to the docker daemon|error during connect|failed to connect to .*docker"
+    r"|unable to connect to podman|cannot connect to podman"
+    r"|(got )?permission denied while trying to connect|request returned .* for api route"
+    r"|dial unix .*(connection refused|no such file or directory|permission denied))",
+    re.IGNORECASE | re.MULTILINE,
 )
+_ANSWERED = "Error response from daemon"
 _ABSENT = re.compile(
     r"no such container|no container with name or id|no such object", re.IGNORECASE
 )
@@ -179,11 +183,19 @@ def _podman_range(config: dict[str, Any]) -> _Range:
 
 def error_class(stderr: str) -> ErrorClass:
     """What a failed command's words mean. What is not known may pass, so it is TRANSIENT."""
-    if _GONE.search(stderr):
+    if _GONE.search(stderr) and _ANSWERED not in stderr:
         return ErrorClass.ENGINE_GONE
     if _PERMANENT.search(stderr):
         return ErrorClass.PERMANENT
     return ErrorClass.TRANSIENT
+
+
+def without(secrets: Iterable[str], text: str) -> str:
+    """The text with each line of each secret made unreadable."""
+    lines = {line for secret in secrets for line in (secret, *secret.splitlines()) if line.strip()}
+    for line in sorted(lines, key=len, reverse=True):
+        text = text.replace(line, "***")
+    return text
 
 
 def says_taken(stderr: str) -> bool:
@@ -212,7 +224,14 @@ def json_file_output(log: bytes) -> tuple[bytes, int]:
     last one without its end is left for the next call."""
     length = log.rfind(b"\n") + 1
     parts: list[bytes] = []
-    for line in log[:length].split(b"\n")[:-1]:
+    lines = log[:length].split(b"\n")[:-1]
+    try:
+        # At once, which is several times as fast as line by line.
+        entries = json.loads(b"[" + b",".join(lines) + b"]")
+        return "".join([entry["log"] for entry in entries]).encode(errors="surrogatepass"), length
+    except (ValueError, KeyError, TypeError):
+        pass  # some line is broken
+    for line in lines:
         try:
             parts.append(json.loads(line)["log"].encode(errors="surrogatepass"))
         except (ValueError, KeyError, TypeError, AttributeError):

@@ -17,8 +17,6 @@ from agent.engine.container import ContainerEngine
 from agent.engine.port import EngineError, ErrorClass
 from agent.host.pidfd import ended
 
-_READ_BYTES = 256 * 1024
-
 
 class PodmanEngine(ContainerEngine):
     """See `container.ContainerEngine`."""

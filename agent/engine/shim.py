@@ -40,6 +40,7 @@ SPEC, LOCK, STARTED, EXIT, SCRATCH = "spec.json", "lock", "started.json", "exit.
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+_IDS = range(2**31)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _READ_BYTES = 64 * 1024
@@ -89,20 +90,33 @@ def user_ids(user: str) -> tuple[int, int, list[int]]:
     import pwd
 
     name, _, group = user.partition(":")
+    number = _id_number(name)
     try:
-        entry = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
+        entry = pwd.getpwnam(name) if number is None else pwd.getpwuid(number)
         uid, gid, groups = entry.pw_uid, entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid)
     except KeyError:
-        if not name.isdigit():
+        if number is None:
             raise CannotStart(f"unable to find user {name}: no such user on this host") from None
-        uid, gid, groups = int(name), 0, []
+        uid, gid, groups = number, 0, []
     if group:
+        group_number = _id_number(group)
         try:
-            gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+            gid = grp.getgrnam(group).gr_gid if group_number is None else group_number
         except KeyError:
             raise CannotStart(f"unable to find group {group}: no such group on this host") from None
         groups = [gid]
     return uid, gid, groups
+
+
+def _id_number(text: str) -> int | None:
+    """The id that the text is; None for a name. CannotStart for what is none: 2^32 - 1 would leave
+    the agent's own."""
+    if not (text.isascii() and text.isdecimal()):
+        return None
+    number = int(text) if len(text) <= 10 else _IDS.stop
+    if number not in _IDS:
+        raise CannotStart(f"unable to find user {text}: ids are 0 to {_IDS.stop - 1}")
+    return number
 
 
 def start_ticks(pid: int) -> int | None:

@@ -47,9 +47,17 @@ class Survivors:
         """Of an engine that answers, for when it does not."""
         self._containers[key] = container_id
 
+    def knows(self, key: NodeKey) -> bool:
+        """Whether its container was remembered."""
+        return key in self._containers
+
+    async def pids(self, key: NodeKey) -> list[int]:
+        """The node's living processes, by now."""
+        return await asyncio.to_thread(pids_of, key, self._containers.get(key))
+
     async def note_ports(self, key: NodeKey) -> frozenset[Port]:
         """Before the end: all that the node was ever seen to listen on."""
-        pids = await asyncio.to_thread(pids_of, key, self._containers.get(key))
+        pids = await self.pids(key)
         now = await asyncio.to_thread(ports.listened_on_by, pids)
         noted = self._ports[key] = self._ports.get(key, frozenset()) | now
         return noted
@@ -152,7 +160,8 @@ class _Opened:
         for pid, pidfd in self._pidfds.items():
             if self._signalled.get(pid) != number:
                 self._signalled[pid] = number
-                with contextlib.suppress(ProcessLookupError):
+                # One that is not ours to signal is left, and so is the evidence.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
                     signal.pidfd_send_signal(pidfd, number)
 
     async def gone(self, deadline: float) -> list[int]:

@@ -27,6 +27,7 @@ def spec(**changes: object) -> ContainerSpec:
     return ContainerSpec(**values)  # type: ignore[arg-type]
 
 
+ENVIRONMENT = argv.SplitEnvironment("", ("LINES=a\nb",), (("NAME", "x\ny"),), ())
 SITE = argv.Site(host_id="host-a", private_ipv4="10.0.0.7")
 DOCKER, PODMAN = DockerEngine._dialect, PodmanEngine._dialect
 
@@ -37,7 +38,8 @@ def run(
     dialect: argv.Dialect = DOCKER,
     image_command: ImageCommand | None = None,
 ) -> list[str]:
-    return argv.run(KEY, made_of, site, dialect, 7000, "/proc/self/fd/9", ["NAME"], image_command)
+    env_file = "/proc/self/fd/9"
+    return argv.run(KEY, made_of, site, dialect, 7000, env_file, ENVIRONMENT, image_command)
 
 
 def test_run() -> None:
@@ -59,6 +61,7 @@ def test_run() -> None:
         "--memory=512m",
         "--user=1:2",
         "--env-file=/proc/self/fd/9",
+        "--env=LINES=a\nb",
         "--env=NAME",
         *DOCKER.run,
         "--log-opt=max-size=7000",
@@ -168,23 +171,28 @@ def test_image_and_command_stand_where_no_flag_can() -> None:
     assert line[line.index("--") :] == ["--", "--privileged", "--volume=/:/host"]
 
 
-@pytest.mark.parametrize(
-    "value", ["", "a b", " a ", "a=b", "#a", "$A", "grüße", "\\n", "x" * 16384]
-)
-@pytest.mark.parametrize("name", ["A", "PATH", "DOCKER_HOST", "LD_PRELOAD"])
+@pytest.mark.parametrize("value", ["", "a b", " a ", "a=b", "$A", "grüße", "\\n", "x" * 16384])
+@pytest.mark.parametrize("name", ["A", "PATH", "DOCKER_HOST", "LD_PRELOAD", "a.b-c"])
 def test_a_value_of_one_line_goes_by_file(name: str, value: str) -> None:
-    split = argv.split_environment([(name, value)])
-    assert split == argv.SplitEnvironment(f"{name}={value}\n", (), ())
+    split = argv.split_environment([(name, value)], [name])
+    assert split == argv.SplitEnvironment(f"{name}={value}\n", (), (), ())
 
 
 # One for each way in which a reader of lines would change it.
-NOT_PLAIN = ["a\nb", "\n", "a\r", "\t", "\x85", "\u2028", '"a"', "'a", "`a", "x" * 16385]
+NOT_PLAIN = ["a\nb", "\n", "a\r", "\t", "\x85", "\u2028", '"a"', "'a", "`a", "#a", "x" * 16385]
 
 
 @pytest.mark.parametrize("value", NOT_PLAIN)
-def test_any_other_value_is_inherited(value: str) -> None:
-    split = argv.split_environment([("A", value), ("PATHS", value)])
-    assert split == argv.SplitEnvironment("", (("A", value), ("PATHS", value)), ())
+def test_any_other_value_is_an_argument_unless_it_is_secret(value: str) -> None:
+    split = argv.split_environment([("A", value), ("PATH", value), ("S", value)], ["S"])
+    assert split == argv.SplitEnvironment("", (f"A={value}", f"PATH={value}"), (("S", value),), ())
+
+
+@pytest.mark.parametrize("name", ["#A", "A*", "*", "BASH_FUNC_ls%%", "ä", "1"])
+def test_a_name_that_a_reader_of_lines_might_change_is_an_argument(name: str) -> None:
+    """And never a secret's: podman would take `A*` for all variables that it has itself."""
+    assert argv.split_environment([(name, "a")], []).arguments == (f"{name}=a",)
+    assert argv.split_environment([(name, "a")], [name]).refused == (name,)
 
 
 @pytest.mark.parametrize(
@@ -192,11 +200,13 @@ def test_any_other_value_is_inherited(value: str) -> None:
     [
         *("PATH", "HOME", "TMPDIR", "LD_PRELOAD", "GODEBUG", "http_proxy", "HTTPS_PROXY"),
         *("DOCKER_HOST", "CONTAINER_HOST", "STORAGE_DRIVER", "XDG_RUNTIME_DIR"),
-        *("SSL_CERT_FILE", "NOTIFY_SOCKET"),
+        *("SSL_CERT_FILE", "NOTIFY_SOCKET", "XTABLES_LIBDIR", "NETAVARK_FW", "CNI_PATH"),
+        *("BASH_ENV", "ENV", "GCONV_PATH", "RES_OPTIONS", "HOSTALIASES"),
     ],
 )
 def test_what_the_client_would_obey_is_never_inherited(name: str) -> None:
-    assert argv.split_environment([(name, "a\nb")]) == argv.SplitEnvironment("", (), (name,))
+    split = argv.split_environment([(name, "a\nb")], [name])
+    assert split == argv.SplitEnvironment("", (), (), (name,))
 
 
 @pytest.mark.parametrize(

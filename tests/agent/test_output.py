@@ -112,6 +112,48 @@ async def test_what_is_lost_while_nobody_reads_is_said(tmp_path: Path) -> None:
     assert kept.endswith("\nnewest\n")
 
 
+async def test_a_record_that_cannot_be_written_holds_up_nothing(tmp_path: Path) -> None:
+    """As for a moment on a full disk: it is written with the next piece."""
+    engine = Engine(tmp_path)
+    copy = engine.copy()
+    engine.write("one\n")
+    await engine.copied()
+    record = engine.spool / "engine-log"
+    record.unlink()
+    record.mkdir()
+    engine.rotate(2)
+    engine.write("two\n")
+    await engine.copied()
+    record.rmdir()
+    engine.write("three\n")
+    await engine.copied()
+    await copy.close()
+    engine.write("four\n")
+    copy = engine.copy()
+    await copy.drained()
+    assert engine.read() == engine.written
+
+
+async def test_who_writes_faster_than_anybody_reads_is_bounded(tmp_path: Path) -> None:
+    """What waits to be read keeps its room on the disk, whatever its name has become."""
+    engine = Engine(tmp_path)
+    copy = engine.copy()
+    engine.write("first\n")
+    await engine.copied()
+    engine.write("half read\n")
+    for n in range(10):
+        engine.rotate(9)
+        engine.write(f"file {n}\n")
+    open_before = len(list(Path("/proc/self/fd").iterdir()))
+    copy._look_for_rotation()
+    assert len(copy._files) == 4
+    assert len(list(Path("/proc/self/fd").iterdir())) <= open_before + 4
+    await copy.drained()
+    kept = engine.read().decode()
+    assert kept.startswith("first\nhalf read\n\nmuster: output may be missing here: ")
+    assert kept.endswith("\nfile 7\nfile 8\nfile 9\n")
+
+
 async def test_a_log_that_cannot_be_read_is_said_to_be_missing(tmp_path: Path) -> None:
     engine = Engine(tmp_path)
     engine.log.unlink()

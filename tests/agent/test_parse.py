@@ -49,12 +49,32 @@ def test_what_may_pass(stderr: str) -> None:
     assert parse.error_class(stderr) is ErrorClass.TRANSIENT
 
 
+def test_a_jobs_own_words_say_nothing_of_the_engine() -> None:
+    words = 'exec: "is the docker daemon running": cannot connect to the docker daemon'
+    for stderr in (
+        f"docker: Error response from daemon: {words}",
+        f"Error response from daemon: oops\nCannot connect to the Docker daemon: {words}",
+        f"Error: runc: {words}: executable file not found",
+    ):
+        assert parse.error_class(stderr) is not ErrorClass.ENGINE_GONE
+
+
+def test_secrets_are_made_unreadable() -> None:
+    said = "no variable name on line '=hunter2' nor key-one or key-two"
+    assert parse.without(["hunter2", "key-one\nkey-two\n"], said) == (
+        "no variable name on line '=***' nor *** or ***"
+    )
+    assert parse.without(["", "\n"], said) == said
+
+
 @pytest.mark.parametrize(
     "stderr",
     [
         "Cannot connect to the Docker daemon at unix:///sock. Is the docker daemon running?",
         "error during connect: Get http://%2Fvar%2Frun%2Fdocker.sock/v1.24/version: EOF",
-        "permission denied: dial unix /var/run/docker.sock: connect: permission denied",
+        "permission denied while trying to connect to the Docker daemon socket at unix:///sock",
+        "Got permission denied while trying to connect to the Docker daemon socket",
+        "dial unix /var/run/docker.sock: connect: permission denied",
         "Error: unable to connect to Podman socket: Get http://d/v4.3.1/libpod/_ping",
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.assignment import ContainerSpec, Device, Mount
+from agent.core.assignment import ContainerSpec, Device, Mount, SecretRef, Tmpfs, Ulimit
 from agent.policy import NotAllowed, PathRule, Policy, full_image
 
 SPEC = ContainerSpec(image="busybox", command=("run",), environment=(), vcpus=1, memory_mib=64)
@@ -25,7 +25,7 @@ def refused(policy: Policy, **members: Any) -> str:
 
 def test_by_default_nothing_of_the_host_is_given(tmp_path: Path) -> None:
     policy = Policy()
-    assert policy.admit(SPEC) == SPEC
+    assert policy.admit(SPEC) == replace(SPEC, image="docker.io/library/busybox:latest")
     assert "allow_privileged is false" in refused(policy, privileged=True)
     mount = Mount(target="/data", source=str(tmp_path))
     assert "allow_host_paths is []" in refused(policy, mounts=(mount,))
@@ -56,12 +56,35 @@ def test_images() -> None:
         assert image in refused(policy, image=image)
 
 
+@pytest.mark.parametrize(
+    "image",
+    [
+        *("tarball:/srv/backup.tgz", "docker-archive:/a.tar", "dir:/etc", "oci:/a:b", "oci:5000/x"),
+        *("docker-daemon:a:b", "containers-storage:a/b:c", "docker://a/b", "sif:8080/x.sif"),
+        *("", " a", "a b", "a\n", "a/", "/a", "a::b", "a@b", "../a", "a" * 600),
+    ],
+)
+def test_what_is_no_reference_is_no_image(image: str) -> None:
+    """To podman some of them are files of the host."""
+    assert "the image name" in refused(Policy(), image=image)
+
+
+def test_what_was_judged_is_what_is_run() -> None:
+    """An engine would look for a short name, or an id, among what it has by other names."""
+    assert Policy().admit(replace(SPEC, image="c3c3dff190c3")).image == (
+        "docker.io/library/c3c3dff190c3:latest"
+    )
+    assert Policy().admit(replace(SPEC, image="dir:x")).image == "docker.io/library/dir:x"
+
+
 def test_users() -> None:
     policy = Policy(users=("1000:*", "nobody"))
     for user in ("1000:1000", "nobody"):
         policy.admit(replace(SPEC, user=user))
-    for user in ("0", "root", "1000", "0:1000", "1000:0"):
+    for user in ("0", "root", "1000", "0:1000", "1000:0", "1000:root", "nobody:1"):
         assert "allow_users" in refused(policy, user=user)
+    for user in ("00", "+0", "1000:00", "1000:+0", "1000:0:x", "²", "-1", "4294967295", "", "a b"):
+        assert "the user" in refused(Policy(), user=user)
     assert "the image's own user" in refused(policy, user=None)
     Policy(users=("",)).admit(SPEC)
     # Both ways to write it are one user.
@@ -95,6 +118,12 @@ def test_a_path_is_where_it_leads(tmp_path: Path) -> None:
             mounted(policy, f"{tmp_path}/{path}", read_only=True)
 
 
+def test_links_that_go_round_are_an_error_that_admission_knows(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises((OSError, RuntimeError)):
+        mounted(rules(f"{tmp_path}:rw"), tmp_path / "loop")
+
+
 def test_read_only_and_missing_directories(tmp_path: Path) -> None:
     (tmp_path / "ro").mkdir()
     policy = rules(f"{tmp_path}/ro:ro", f"{tmp_path}/ro/rw:rw")
@@ -123,9 +152,14 @@ def test_devices() -> None:
     policy = Policy(devices=("/dev/nu*",))
     device = Device(host_path="/dev/null", container_path="/dev/x")
     assert policy.admit(replace(SPEC, devices=(device,))).devices == (device,)
-    for path in ("/dev/zero", "/dev/../etc/passwd", "/etc/passwd", "/dev/nu_missing"):
+    for path, words in (
+        ("/dev/zero", "the device /dev/zero (allow_devices"),
+        ("/dev/../etc/passwd", "it must not have '..'"),
+        ("/etc/passwd", "the device /etc/passwd (allow_devices"),
+        ("/dev/nu_missing", "which it does not have"),
+    ):
         wanted = Device(host_path=path, container_path="/dev/x")
-        assert "device" in refused(policy, devices=(wanted,)) or ".." in path
+        assert words in refused(policy, devices=(wanted,))
 
 
 @pytest.mark.parametrize("text", ["/data", "/data:rx", "data:ro", ":ro", "/a/../b:rw"])
@@ -138,6 +172,26 @@ def test_huge_requests() -> None:
     mounts = tuple(Mount(target=f"/{n}", volume="v") for n in range(10_000))
     assert "at most 1000" in refused(Policy(), mounts=mounts)
     assert "bytes" in refused(Policy(), command=("x" * 200_000,))
+    assert "bytes" in refused(Policy(), environment=(("A", "x" * 200_000),))
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"environment": ((" A", ""),)},
+        {"environment": (("A\nB", ""),)},
+        {"environment": (("A", "\0"),)},
+        {"command": ("\0",)},
+        {"secrets": (SecretRef(name=" ", key="k"),)},
+        {"tmpfs": (Tmpfs(target="/a:b", size_mib=1),)},
+        {"tmpfs": (Tmpfs(target="/a", size_mib=1, options=("a,b",)),)},
+        {"mounts": (Mount(target="/a", volume="../etc:/x"),)},
+        {"ulimits": (Ulimit(name="a=1 --privileged", soft=1, hard=1),)},
+    ],
+)
+def test_no_word_is_taken_for_more(members: dict[str, Any]) -> None:
+    """Also from a coordinator that let it through."""
+    refused(Policy(), **members)
 
 
 @given(st.text(min_size=1, max_size=60))

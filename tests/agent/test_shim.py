@@ -342,7 +342,14 @@ def test_user_ids(user: str, ids: tuple[int, int]) -> None:
     assert shim.user_ids(user)[:2] == ids
 
 
-@pytest.mark.parametrize("user", ["no-such-user", "root:no-such-group", "", ":"])
+@pytest.mark.parametrize(
+    "user",
+    [
+        *("no-such-user", "root:no-such-group", "", ":", "²", "1:²"),
+        # To the kernel the last one means that nothing changes.
+        *("2147483648", "0:4294967296", "4294967295"),
+    ],
+)
 def test_unknown_users(user: str) -> None:
     with pytest.raises(shim.CannotStart, match="unable to find"):
         shim.user_ids(user)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 from pathlib import Path
 
 import pytest
 
 from agent import spool
-from agent.core.assignment import NodeKey
+from agent.core.assignment import NodeKey, SecretRef
 from agent.engine.argv import Site
 from agent.engine.docker import DockerEngine
 from agent.engine.fake import FakeEngine
@@ -35,6 +36,7 @@ from tests.contract.engine_bench import (
     pids_of,
     shell,
 )
+from tests.engines import IMAGE
 
 __all__ = ["bench", "host"]
 
@@ -85,15 +87,25 @@ async def test_a_cancelled_start_can_be_repeated(bench: Bench, delay_seconds: fl
     assert bench.output(key) == "once\n"
 
 
+async def late_client(
+    directory: Path, *arguments: str, then: str = "true"
+) -> asyncio.subprocess.Process:
+    """A client that a killed agent left: it does `then` once there is a line in `directory/go`."""
+    client = directory / "client"
+    client.write_text(f'#!/bin/sh\nread line < "{directory}/go"\n{then}\n')
+    client.chmod(0o755)
+    os.mkfifo(directory / "go")
+    return await asyncio.create_subprocess_exec(client, *arguments)
+
+
 @CONTAINERS
-async def test_a_killed_agent_s_start_is_outwaited(bench: Bench, tmp_path: Path) -> None:
+@pytest.mark.parametrize("verb", [("start",), ("run", "--name")])
+async def test_a_killed_agent_s_start_is_outwaited(
+    bench: Bench, tmp_path: Path, verb: tuple[str, ...]
+) -> None:
     """Its client goes on without it, and may be about to start what `inspect` calls created."""
     key = bench.key()
-    client = tmp_path / "client"
-    client.write_text('#!/bin/sh\nread line < "${0%/*}/go"\n')
-    client.chmod(0o755)
-    os.mkfifo(tmp_path / "go")
-    orphan = await asyncio.create_subprocess_exec(client, "start", key.name)
+    orphan = await late_client(tmp_path, *verb, key.name)
     start = asyncio.ensure_future(bench.engine.start(key, bench.spec(key, bench.programs.once)))
     await asyncio.wait([start], timeout=0.2)
     assert await bench.engine.list_managed() == []
@@ -102,6 +114,25 @@ async def test_a_killed_agent_s_start_is_outwaited(bench: Bench, tmp_path: Path)
     async with asyncio.timeout(DEADLINE_SECONDS):
         await start
     assert (await bench.ended(key)).exit_code == 0
+
+
+@CONTAINERS
+async def test_nothing_comes_after_a_remove(bench: Bench, tmp_path: Path) -> None:
+    """A host is let go when nothing of the node is there and nobody is about to make it."""
+    assert bench.real is not None
+    key = bench.key()
+    flags = ["run", "--detach", "--network=host", *bench.real.run_args, "--name", key.name]
+    run = [*bench.real.argv, *flags, IMAGE, "sleep", "1000"]
+    orphan = await late_client(tmp_path, *flags, then=shlex.join(run))
+    await bench.engine.stop(key, 0)
+    remove = asyncio.ensure_future(bench.engine.remove(key))
+    await asyncio.wait([remove], timeout=1)
+    assert not remove.done()
+    (tmp_path / "go").write_text("\n")
+    assert await orphan.wait() == 0
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await remove
+    assert await bench.cli("ps", "--all", "--quiet", f"--filter=name={key.name}") == ""
 
 
 @ALL
@@ -262,6 +293,7 @@ async def test_the_environment_is_exact(bench: Bench, monkeypatch: pytest.Monkey
 async def test_secrets_are_in_no_command_line(bench: Bench) -> None:
     key = bench.key()
     secrets = (("ONE", "a-secret-of-one-line"), ("TWO", "a-secret-of\ntwo-lines"))
+    references = tuple(SecretRef(name=name, key=name) for name, _ in secrets)
     seen: list[bytes] = []
 
     async def look() -> None:
@@ -271,12 +303,26 @@ async def test_secrets_are_in_no_command_line(bench: Bench) -> None:
 
     looking = asyncio.ensure_future(look())
     try:
-        await bench.engine.start(key, bench.spec(key, bench.programs.run, environment=secrets))
+        spec = bench.spec(key, bench.programs.run, environment=secrets, secrets=references)
+        await bench.engine.start(key, spec)
     finally:
         looking.cancel()
         await asyncio.wait([looking])
     assert any(key.name.encode() in line for line in seen)
     assert [line for line in seen if b"a-secret-of" in line] == []
+    await bench.engine.kill(key)
+
+
+@CONTAINERS
+async def test_no_secret_is_in_an_engines_complaint(bench: Bench) -> None:
+    key = bench.key()
+    secrets = (("ONE", "s3cret-one"), ("TWO", "s3cret\ntwo"))
+    command = ("s3cret-one", "s3cret")
+    references = tuple(SecretRef(name=name, key=name) for name, _ in secrets)
+    spec = bench.spec(key, command, environment=secrets, secrets=references)
+    with pytest.raises(EngineError, match=r"CannotStartContainerError: .*\*\*\*") as at:
+        await bench.engine.start(key, spec)
+    assert "s3cret" not in at.value.reason
 
 
 @REAL

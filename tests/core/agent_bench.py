@@ -21,9 +21,9 @@ LEASE_SECONDS = 600
 class Bench:
     """One agent whose engine and coordinator are the test."""
 
-    def __init__(self, *slots: Slot, now: int = 1_000_000) -> None:
+    def __init__(self, *slots: Slot, now: int = 1_000_000, contact: int | None = None) -> None:
         self.now = now
-        self.machine = Machine(slots)
+        self.machine = Machine(slots, now if contact is None else contact)
         self.effects: list[f.Effect] = []
         self.generation = 0
         self.ledger: dict[NodeKey, str] = {slot.key: encode(slot) for slot in slots}
@@ -56,8 +56,8 @@ class Bench:
 
     # life
 
-    def begin(self, *managed: i.Found, rebooted: bool = False, contact: int | None = None) -> None:
-        self.do(i.Started(managed=managed, rebooted=rebooted, wall_ms=7, last_contact_ms=contact))
+    def begin(self, *managed: i.Found, rebooted: bool = False) -> None:
+        self.do(i.Started(managed=managed, rebooted=rebooted, wall_ms=7))
 
     def connect(self) -> None:
         self.do(i.HeartbeatSent(seq=i.HELLO_SEQ, at_ms=self.now))
@@ -102,6 +102,6 @@ class Bench:
         self.assign((KEY, Desired.RUN))
         self.do(i.StartedUp(key=KEY, started_at_ms=5, private_ipv4="10.0.0.1"))
 
-    def restarted(self) -> Bench:
-        """Another process with what the ledger holds."""
-        return Bench(*map(decode, self.ledger.values()), now=self.now + 1_000)
+    def restarted(self, contact: int | None = None) -> Bench:
+        """Another process with what the ledger holds, of the newest contact too."""
+        return Bench(*map(decode, self.ledger.values()), now=self.now + 1_000, contact=contact)

@@ -8,7 +8,7 @@ from agent.core import effects as f
 from agent.core import inputs as i
 from agent.core.assignment import Desired, Progress
 from agent.core.machine import UNKNOWN_GRACE_MS
-from tests.core.agent_bench import KEY, LEASE_SECONDS, Bench
+from tests.core.agent_bench import KEY, LEASE_SECONDS, OTHER, Bench
 
 # the lease
 
@@ -85,9 +85,9 @@ def test_a_lease_that_ended_while_it_still_prepared_starts_nothing(bench: Bench)
 def test_a_dead_agent_does_not_stretch_the_lease(bench: Bench) -> None:
     bench.run()
     contact = bench.machine.state.last_contact_ms
-    again = bench.restarted()
+    again = bench.restarted(contact)
     again.now = contact + 1000 * LEASE_SECONDS - 10
-    again.begin(i.Found(key=KEY, started_at_ms=5), contact=contact)
+    again.begin(i.Found(key=KEY, started_at_ms=5))
     assert again.asked() == ["Wait"]
     assert again.wait(10) == ["Stop"]
 
@@ -95,12 +95,50 @@ def test_a_dead_agent_does_not_stretch_the_lease(bench: Bench) -> None:
 def test_a_contact_made_while_the_engine_was_away_counts(bench: Bench) -> None:
     bench.run()
     contact = bench.machine.state.last_contact_ms
-    again = bench.restarted()
-    again.now = contact + 1000 * LEASE_SECONDS
+    again = bench.restarted(contact)
+    again.now = contact + 1000 * LEASE_SECONDS - 10
     again.connect()
-    again.begin(i.Found(key=KEY, started_at_ms=5), contact=contact)
+    again.begin(i.Found(key=KEY, started_at_ms=5))
     assert again.wait(1000 * LEASE_SECONDS - 1) == []
     assert again.wait(1) == ["Stop"]
+
+
+# an engine that does not answer after a restart of the agent
+
+
+def test_a_lease_ends_also_while_the_engine_is_away(bench: Bench) -> None:
+    bench.run()
+    contact = bench.machine.state.last_contact_ms
+    again = bench.restarted(contact)
+    again.now = contact + 1000 * LEASE_SECONDS - 10
+    assert again.wait(9) == []
+    assert again.wait(1) == ["Stop"]
+    again.do(i.StopFailed(key=KEY, reason="no docker daemon; its one process was killed directly"))
+    # Back, with nothing of it running: how it ended is asked, and then it is proven gone.
+    again.begin(i.Found(key=KEY, started_at_ms=5))
+    assert again.wait(120_000) == ["Wait", "Stop"]
+
+
+def test_a_stop_is_obeyed_while_the_engine_is_away_and_nothing_else_is(bench: Bench) -> None:
+    bench.run()
+    again = bench.restarted()
+    again.connect()
+    again.assign((KEY, Desired.STOP), (OTHER, Desired.PREPARE))
+    assert again.asked() == ["Stop"]
+    assert OTHER not in again.machine.state.slots
+    again.begin(i.Found(key=KEY, started_at_ms=5))
+    # The stop is still under way.
+    assert again.asked() == ["Wait"]
+    again.connect()
+    again.assign((KEY, Desired.STOP), (OTHER, Desired.PREPARE))
+    assert again.asked() == ["Prepare"]
+
+
+def test_of_what_may_still_be_there_nothing_is_said_to_be_released(bench: Bench) -> None:
+    again = bench.restarted()
+    again.connect()
+    again.assign((OTHER, Desired.STOP))
+    assert again.reported() == []
 
 
 # unknown

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,3 +74,37 @@ async def test_a_host_is_quarantined_while_its_engine_is_dead(
         await c.until_gone(waiting)
         await c.until_hosts({"h1": "FREE"})
         assert json.loads(await c.muster("hosts", "-o", "json"))["hosts"][0].get("reason", "") == ""
+
+
+@pytest.mark.parametrize("why", ["terminate", "lease"])
+async def test_an_agent_that_comes_back_to_a_dead_engine_still_stops_what_must_not_run(
+    tmp_path: Path, own_docker: tuple[RealEngine, DockerDaemon], why: str
+) -> None:
+    """It cannot know what else is there, but what its ledger has is found by its marks."""
+    engine, daemon = own_docker
+    quick = ["--stop-grace-seconds", "1", "--lost-after-seconds", "3", "--lease-seconds", "5"]
+    async with cluster(tmp_path, coordinator_args=quick) as c:
+        agent = c.agent("h1", "127.0.0.11", *engine.agent_flags, engine="docker")
+        await agent.start()
+        await c.until_hosts({"h1": "FREE"})
+        deaf = await c.register(definition("deaf", {"0": DEAF}, num_nodes=1, image=IMAGE))
+        job_id = await c.submit(deaf)
+        await c.until(job_id, "RUNNING")
+        assert await c.first_line(f"{job_id}#0") == "ready"
+        await agent.end(signal.SIGKILL)
+        await asyncio.to_thread(daemon.kill)
+        if why == "lease":
+            await c.coordinator.end(signal.SIGKILL)
+        await agent.start()
+        if why == "terminate":
+            await c.until_hosts({"h1": "UNUSABLE"})
+            listed = json.loads(await c.muster("hosts", "-o", "json"))["hosts"][0]
+            assert "docker daemon" in listed["reason"], listed
+            await c.terminate(job_id)
+        await eventually(lambda: not pids_of(job_id), 30, c.story)
+        if why == "lease":
+            await c.coordinator.start()
+        await asyncio.to_thread(daemon.start)
+        await c.until(job_id, "FAILED", 60)
+        await c.until_gone(job_id)
+        await c.until_hosts({"h1": "FREE"})

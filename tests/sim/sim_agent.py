@@ -32,13 +32,13 @@ class SimAgent:
         self.boot_id = f"{host.host_id}-boot-{host.boot}"
         contents = host.ledger.open(self.boot_id)
         self.contents = contents
-        self.machine = Machine(contents.slots)
+        contact = contents.last_contact_ms
+        self.machine = Machine(contents.slots, host.clock() if contact is None else contact)
         self._incarnation = contents.incarnation << 32
         self.session: Session | None = None
         self._unusable_reason = "the agent is starting"
         self._inbox: list[i.Input] = []
-        self._busy = True
-        """Also until it knows what the engine has: until then inputs wait."""
+        self._busy = False
         self._scheduled_ms: int | None = None
         self._preparing: dict[NodeKey, object] = {}
         self._tails_told: dict[NodeKey, None] = {}
@@ -70,11 +70,8 @@ class SimAgent:
                 managed=self.host.engine.managed(),
                 rebooted=self.contents.boot_id not in ("", self.boot_id),
                 wall_ms=EPOCH_MS + self.world.now,
-                last_contact_ms=self.contents.last_contact_ms,
             )
         )
-        self._busy = False
-        self._wake()
         if self.session is not None:
             self.session.hang_up()
 
@@ -233,11 +230,10 @@ class SimAgent:
             case "heartbeat_ack":
                 self.take(i.HeartbeatAcked(seq=message.heartbeat_ack.seq))
             case "assignments":
-                if not self._unusable_reason:
-                    given = assignments(message.assignments)
-                    shown = "; ".join(f"{a.key.name} {a.desired}" for a in given.assignments)
-                    self.world.note(f"{self.host.host_id} assignments {given.generation}: {shown}")
-                    self.take(given)
+                given = assignments(message.assignments)
+                shown = "; ".join(f"{a.key.name} {a.desired}" for a in given.assignments)
+                self.world.note(f"{self.host.host_id} assignments {given.generation}: {shown}")
+                self.take(given)
             case "ack":
                 self.take(i.ReportAcked(seq=message.ack.report_seq))
 
