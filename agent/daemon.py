@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from agent.admission import Admission, NotAdmitted
 from agent.convert import ProtocolError, assignments, node_report
@@ -31,6 +32,8 @@ from agent.options import Endpoint, TlsFiles
 from muster.v1 import agent_service_pb2 as pb
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 ENGINE_PAUSE_FIRST_SECONDS = 0.5
 ENGINE_PAUSE_MAX_SECONDS = 30.0
@@ -116,23 +119,11 @@ class Daemon:
     async def _reattach(self, contents: LedgerContents) -> None:
         """Ask the engine what it still has, until it answers: before that nothing is known, so
         the machine starts nothing, and the coordinator is told why."""
-        pause = ENGINE_PAUSE_FIRST_SECONDS
-        while True:
-            try:
-                version = await self._engine.probe()
-                managed = await self._engine.list_managed()
-                break
-            except EngineError as error:
-                logger.error("cannot use engine: engine=%s %s", self._engine.name, error.reason)
-                if error.reason != self._unusable_reason:
-                    self._unusable_reason = error.reason
-                    self._link.restart()
-                await asyncio.sleep(pause * (0.5 + random.random() / 2))
-                pause = min(2 * pause, ENGINE_PAUSE_MAX_SECONDS)
+        version = await self._answered(self._engine.probe)
+        managed = await self._answered(self._engine.list_managed)
         logger.info("engine: name=%s version=%s", self._engine.name, version)
         here = [*(slot.key for slot in contents.slots), *(found.key for found in managed)]
         await asyncio.to_thread(self._kit.keep_only, here)
-        self._unusable_reason = ""
         self._take(
             i.Started(
                 managed=tuple(
@@ -147,9 +138,41 @@ class Daemon:
                 wall_ms=wall_ms(),
             )
         )
-        # A session that began before this point said that the host cannot be used.
-        self._link.restart()
+        self._usable()
         self.ready.set()
+
+    async def _answered(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask the engine until it answers; the coordinator is told why the host cannot be used."""
+        pause = ENGINE_PAUSE_FIRST_SECONDS
+        while True:
+            try:
+                return await ask()
+            except EngineError as error:
+                logger.error("cannot use engine: engine=%s %s", self._engine.name, error.reason)
+                self._unusable(error.reason)
+                await asyncio.sleep(pause * (0.5 + random.random() / 2))
+                pause = min(2 * pause, ENGINE_PAUSE_MAX_SECONDS)
+
+    def _unusable(self, reason: str) -> None:
+        if reason != self._unusable_reason:
+            self._unusable_reason = reason
+            self._link.restart()
+
+    def _usable(self) -> None:
+        self._unusable_reason = ""
+        # The session that is open said that the host cannot be used.
+        self._link.restart()
+
+    def _engine_is_gone(self, reason: str) -> None:
+        """What runs goes on, or not; who looks at the hosts should know, and nothing new come."""
+        if not self._unusable_reason:
+            self._unusable(reason)
+            self._tasks.create_task(self._await_engine(), name="await engine")
+
+    async def _await_engine(self) -> None:
+        version = await self._answered(self._engine.probe)
+        logger.info("engine is back: name=%s version=%s", self._engine.name, version)
+        self._usable()
 
     def _take(self, given: i.Input) -> None:
         if isinstance(given, _FAILURES):
@@ -260,7 +283,7 @@ class Daemon:
             permanent = error_class is ErrorClass.PERMANENT
             return i.PrepareFailed(key=effect.key, reason=reason, permanent=permanent)
 
-        return await _or_failed(prepare(), failed)
+        return await self._or_failed(prepare(), failed)
 
     async def _start(self, effect: f.Start) -> i.Input:
         async def start() -> i.Input:
@@ -276,7 +299,7 @@ class Daemon:
                 key=effect.key, reason=reason, uncertain=uncertain, wall_ms=wall_ms()
             )
 
-        return await _or_failed(start(), failed)
+        return await self._or_failed(start(), failed)
 
     async def _equipped(self, effect: f.Start) -> ContainerSpec:
         """The specification with all that this host adds. Asked anew: what was allowed at the
@@ -292,7 +315,7 @@ class Daemon:
             self._kit.lift(effect.key)
             return i.Lifted(key=effect.key)
 
-        return await _or_failed(lift(), _told_by(i.LiftFailed, effect.key))
+        return await self._or_failed(lift(), _told_by(i.LiftFailed, effect.key))
 
     async def _wait(self, effect: f.Wait) -> i.Input:
         async def wait() -> i.Input:
@@ -304,14 +327,14 @@ class Daemon:
                 stopped_at_ms=ended.stopped_at_ms,
             )
 
-        return await _or_failed(wait(), _told_by(i.WaitFailed, effect.key))
+        return await self._or_failed(wait(), _told_by(i.WaitFailed, effect.key))
 
     async def _stop(self, effect: f.Stop) -> i.Input:
         async def stop() -> i.Input:
             await self._engine.stop(effect.key, effect.grace_seconds)
             return i.Stopped(key=effect.key, wall_ms=wall_ms())
 
-        return await _or_failed(stop(), _told_by(i.StopFailed, effect.key))
+        return await self._or_failed(stop(), _told_by(i.StopFailed, effect.key))
 
     async def _remove(self, effect: f.Remove) -> i.Input:
         async def remove() -> i.Input:
@@ -319,7 +342,27 @@ class Daemon:
             await asyncio.to_thread(self._kit.remove, effect.key)
             return i.Removed(key=effect.key)
 
-        return await _or_failed(remove(), _told_by(i.RemoveFailed, effect.key))
+        return await self._or_failed(remove(), _told_by(i.RemoveFailed, effect.key))
+
+    async def _or_failed(
+        self, verb: Awaitable[i.Input], failed: Callable[[str, ErrorClass], i.Input]
+    ) -> i.Input:
+        """What comes of a verb, as the next input. A defect that a job has found is that job's
+        failure: as this agent's end it would be that of the next host too."""
+        try:
+            return await verb
+        except EngineError as error:
+            if error.error_class is ErrorClass.ENGINE_GONE:
+                self._engine_is_gone(error.reason)
+            return failed(error.reason, error.error_class)
+        except NotAdmitted as error:
+            # Another host may have other rules, so this is not the job's last word.
+            return failed(str(error), ErrorClass.TRANSIENT)
+        except OSError as error:
+            return failed(f"MusterHostError: {error}", ErrorClass.TRANSIENT)
+        except Exception as error:
+            logger.exception("a defect, told as a failure")
+            return failed(f"MusterAgentError: {error!r}", ErrorClass.TRANSIENT)
 
     # the link's owner
 
@@ -403,20 +446,3 @@ def _told_by(failure: type[_Failure], key: NodeKey) -> Callable[[str, ErrorClass
     return lambda reason, _: failure(key=key, reason=reason)
 
 
-async def _or_failed(
-    verb: Awaitable[i.Input], failed: Callable[[str, ErrorClass], i.Input]
-) -> i.Input:
-    """What comes of a verb, as the next input. A defect that a job has found is that job's failure:
-    as this agent's end it would be that of the next host too."""
-    try:
-        return await verb
-    except EngineError as error:
-        return failed(error.reason, error.error_class)
-    except NotAdmitted as error:
-        # Another host may have other rules, so this is not the job's last word.
-        return failed(str(error), ErrorClass.TRANSIENT)
-    except OSError as error:
-        return failed(f"MusterHostError: {error}", ErrorClass.TRANSIENT)
-    except Exception as error:
-        logger.exception("a defect, told as a failure")
-        return failed(f"MusterAgentError: {error!r}", ErrorClass.TRANSIENT)

@@ -19,7 +19,7 @@ This page is made by `make docs` from the tables in `coordinator/core/states.py`
 
 A job has AWS Batch's statuses. They mirror the **main node**, and nothing else: RUNNING says that
 the main's container runs, not that any child does. A retry goes back to RUNNABLE, at its old place
-in line. While hosts are being asked for their vote (image pull, user, leftovers) a job is still
+in line. While hosts are being asked for their vote (its rules, image pull, leftovers) a job is still
 RUNNABLE: nobody has started and no attempt is used up.
 """
 
