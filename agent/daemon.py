@@ -444,5 +444,3 @@ _Failure = i.LiftFailed | i.WaitFailed | i.StopFailed | i.RemoveFailed
 
 def _told_by(failure: type[_Failure], key: NodeKey) -> Callable[[str, ErrorClass], i.Input]:
     return lambda reason, _: failure(key=key, reason=reason)
-
-

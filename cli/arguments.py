@@ -6,10 +6,12 @@ Imports nothing of gRPC: `muster --help` has no use for it.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 DEFAULT_COORDINATOR = "127.0.0.1:7400"
+INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
+INT64_MAX = 2**63 - 1
 
 
 class Parser(argparse.ArgumentParser):
@@ -68,3 +70,20 @@ def pair(written: str) -> tuple[str, str]:
     if not (key and equals):
         raise argparse.ArgumentTypeError(f"{written!r} must be K=V")
     return key, value
+
+
+def whole(least: int, most: int = INT32_MAX) -> Callable[[str], int]:
+    """The type of a flag that is a whole number within what its member of a request can hold;
+    whether it makes sense is the coordinator's to say."""
+
+    def parse(written: str) -> int:
+        try:
+            number = int(written)
+        except ValueError:
+            number = None
+        if number is None or not least <= number <= most:
+            shown = written if len(written) <= 40 else f"{written[:40]}..."
+            raise argparse.ArgumentTypeError(f"{shown!r} must be a whole number, {least} to {most}")
+        return number
+
+    return parse

@@ -12,7 +12,7 @@ from typing import BinaryIO, Protocol
 import grpc
 from grpc.aio import AioRpcError
 
-from cli.arguments import Parser
+from cli.arguments import INT64_MAX, Parser, whole
 from cli.connect import ANSWER_SECONDS, Coordinator, coordinator
 from cli.failure import ExitCode, Failure
 from cli.stream import node_log, tell, watch_job
@@ -39,16 +39,20 @@ def arguments(parser: Parser) -> None:
         "-f", "--follow", action="store_true", help="go on until the output is complete"
     )
     parser.add_argument(
-        "--attempt", type=int, metavar="K", help="of this attempt, from 1 (default: the newest)"
+        "--attempt",
+        type=whole(1),
+        metavar="K",
+        help="of this attempt, from 1 (default: the newest)",
     )
     parser.add_argument(
-        "--tail", type=int, metavar="BYTES", help="only so many last bytes of each node"
+        "--tail",
+        type=whole(1, INT64_MAX),
+        metavar="BYTES",
+        help="only so many last bytes of each node",
     )
 
 
 async def run(args: argparse.Namespace) -> int:
-    if args.tail is not None and args.tail < 1:
-        raise Failure(f"--tail is {args.tail}; it must be at least 1", ExitCode.USAGE)
     if args.follow and args.attempt and "#" not in args.job:
         raise Failure(
             "-f follows a job into its next attempts, so --attempt has no meaning with it; "

@@ -7,7 +7,7 @@ import sys
 
 from google.protobuf.message import Message
 
-from cli.arguments import Parser
+from cli.arguments import INT32_MIN, Parser, whole
 from cli.connect import ANSWER_SECONDS, Coordinator, coordinator
 from cli.table import Style, rows
 from muster.v1.job_pb2 import JobQueueState, JobQueueStatus
@@ -32,8 +32,10 @@ def arguments(parser: Parser) -> None:
     delete = actions.add_parser("delete", help="delete a DISABLED queue and terminate its jobs")
     for action in (create, update, delete):
         action.add_argument("name", metavar="NAME")
-    create.add_argument("--priority", type=int, default=0, metavar="P", help="higher comes first")
-    update.add_argument("--priority", type=int, metavar="P", help="higher comes first")
+    create.add_argument(
+        "--priority", type=whole(INT32_MIN), default=0, metavar="P", help="higher comes first"
+    )
+    update.add_argument("--priority", type=whole(INT32_MIN), metavar="P", help="higher comes first")
 
 
 async def run(args: argparse.Namespace) -> int:

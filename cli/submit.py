@@ -11,7 +11,7 @@ from contextlib import aclosing
 import grpc
 from grpc.aio import AioRpcError
 
-from cli.arguments import Parser, pair
+from cli.arguments import Parser, pair, whole
 from cli.connect import ANSWER_SECONDS, RETRYABLE, Backoff, Coordinator, coordinator
 from cli.failure import ExitCode, Failure
 from cli.jsonin import DESCRIBED, read
@@ -44,17 +44,17 @@ def arguments(parser: Parser) -> None:
     add("--json", metavar="FILE", help="SubmitJob's own JSON, - for stdin; flags go over it")
     add("--override-json", metavar="FILE", help="nodeOverrides or containerOverrides, as JSON")
     add("--queue", metavar="Q", help="default: default")
-    add("--num-nodes", type=int, metavar="N", help="instead of the definition's")
+    add("--num-nodes", type=whole(1), metavar="N", help="instead of the definition's")
     many = {"action": "append", "default": [], "type": pair, "metavar": "K=V"}
     add("--parameter", **many, help="value of Ref::K")  # type: ignore[arg-type]
     add("--env", **many, help="variable of every node")  # type: ignore[arg-type]
     add("--tag", **many, help="tag of the job")  # type: ignore[arg-type]
     add("--depends-on", action="append", default=[], metavar="ID", help="start after it SUCCEEDED")
-    add("--attempts", type=int, metavar="N", help="tries in total")
-    add("--timeout", type=int, metavar="SECONDS", help="of each attempt, from main's start")
+    add("--attempts", type=whole(1), metavar="N", help="tries in total")
+    add("--timeout", type=whole(1), metavar="SECONDS", help="of each attempt, from main's start")
     add(
         "--barrier",
-        type=int,
+        type=whole(1),
         metavar="SECONDS",
         help="children's commands wait until every node runs, for this long",
     )

@@ -118,7 +118,7 @@ class Daemon:
             for job in replay.ended
         ]
         self._machine.replay(entries, ended)
-        self._machine.check()
+        self._machine.check(replayed=True)
         last_ms = max((entry.at_ms for entry in replay.entries), default=0)
         self._clock = Clock(last_ms)
         await self._commit(self._machine.start(self._clock.now()))

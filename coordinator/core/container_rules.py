@@ -54,6 +54,28 @@ ULIMITS = (
     "sigpending",
     "stack",
 )
+RESERVED_TARGETS = {
+    "/proc": "the engine's own",
+    "/sys": "the engine's own",
+    "/run/muster": "reserved: every node is given its rendezvous kit there",
+}
+"""Where nothing can be mounted, at or below, and why."""
+_IMAGE = re.compile(
+    # [registry/]name[:tag][@digest], as the engines' own grammar has it, but for capitals in names,
+    # which the engine refuses in AWS's words.
+    r"(([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?/)?"
+    r"[A-Za-z0-9]+([._-]+[A-Za-z0-9]+)*(/[A-Za-z0-9]+([._-]+[A-Za-z0-9]+)*)*"
+    r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@[A-Za-z0-9]+:[0-9A-Fa-f]{32,128})?"
+)
+_TRANSPORT = re.compile(
+    r"(atomic|containers-storage|dir|docker-archive|docker-daemon|oci|oci-archive|ostree|sif"
+    r"|tarball):.*/"
+)
+"""podman reads files of the host for it, also where it could be a registry and its port."""
+_USER = re.compile(
+    r"(0|[1-9][0-9]{0,9}|[A-Za-z_][A-Za-z0-9_.-]*[$]?)"
+    r"(:(0|[1-9][0-9]{0,9}|[A-Za-z_][A-Za-z0-9_.-]*[$]?))?"
+)
 _MOUNT_OPTION = re.compile(r"[A-Za-z0-9_.=%/-]{1,64}")
 _LEAST = {ResourceType.GPU: 1, ResourceType.VCPU: 1, ResourceType.MEMORY: 4}
 _MOST = 2**31 - 1
@@ -63,9 +85,9 @@ def validate_container(container: ContainerProperties, where: str) -> None:
     """The container of one node group. Amounts may be missing: an override can supply them."""
     if container.image is None:
         raise InvalidArgument(f"{where}.image is required")
-    _validate_engine_word(container.image, 255, f"{where}.image")
+    _validate_image(container.image, f"{where}.image")
     if container.user is not None:
-        _validate_engine_word(container.user, 255, f"{where}.user")
+        _validate_user(container.user, f"{where}.user")
     if container.instance_type is not None:
         validate_instance_type(container.instance_type, f"{where}.instanceType")
     _validate_command(container.command, f"{where}.command")
@@ -76,6 +98,7 @@ def validate_container(container: ContainerProperties, where: str) -> None:
     _validate_ulimits(container.ulimits, f"{where}.ulimits")
     if container.linux_parameters is not None:
         _validate_linux_parameters(container.linux_parameters, f"{where}.linuxParameters")
+    _validate_targets(container, where)
     for index, secret in enumerate(container.secrets):
         _validate_variable_name(secret.name, f"{where}.secrets[{index}].name")
         if not secret.value_from:
@@ -134,6 +157,31 @@ def _validate_engine_word(text: str, most_chars: int, where: str) -> None:
         )
 
 
+def _validate_image(image: str, where: str) -> None:
+    _validate_engine_word(image, 255, where)
+    transport = _TRANSPORT.match(image)
+    if transport:
+        raise InvalidArgument(
+            f"{where} {quote(image)} begins with podman's transport {transport[1]}, which reads "
+            "files of the host; it must name an image of a registry"
+        )
+    if not _IMAGE.fullmatch(image):
+        raise InvalidArgument(
+            f"{where} {quote(image)} must be [REGISTRY[:PORT]/]NAME[:TAG][@DIGEST]"
+        )
+
+
+def _validate_user(user: str, where: str) -> None:
+    """One form for each id: engines take `00` and `+0` for root, whatever a host's rules say."""
+    _validate_engine_word(user, 255, where)
+    ids = (int(word) for word in user.split(":") if word.isascii() and word.isdecimal())
+    if not _USER.fullmatch(user) or any(number > _MOST for number in ids):
+        raise InvalidArgument(
+            f"{where} {quote(user)} must be NAME|UID[:GROUP|GID], ids 0 to {_MOST} without "
+            "leading zeros"
+        )
+
+
 def _validate_command(command: tuple[str, ...], where: str) -> None:
     for index, argument in enumerate(command):
         if "\0" in argument:
@@ -151,9 +199,11 @@ def _validate_environment(pairs: tuple[KeyValuePair, ...], where: str) -> None:
 
 
 def _validate_variable_name(name: str, where: str) -> None:
-    if not name or "=" in name or not name.isprintable():
+    # Of all white space only the blank is printable. Engines trim it, or refuse the name.
+    if not name or "=" in name or " " in name or not name.isprintable():
         raise InvalidArgument(
-            f"{where} {quote(name)} must not be empty or have '=' or control characters"
+            f"{where} {quote(name)} must not be empty or have '=', white space or control "
+            "characters"
         )
     if name in KIT_VARIABLES:
         raise InvalidArgument(f"{where} {name} is reserved: every node is given it")
@@ -228,20 +278,55 @@ def _validate_mount_points(
 
 
 def _validate_path(path: str, where: str) -> None:
-    """Both engines take a path and what belongs to it as one text with ':' or ',' between."""
+    """Both engines take a path and what belongs to it as one text with ':' or ',' between. Every
+    host refuses '..', so a job with it would wait for ever."""
     if not path.startswith("/") or not path.isprintable() or ":" in path or "," in path:
         raise InvalidArgument(
             f"{where} {quote(path)} must be an absolute path without ':', ',' or control characters"
         )
+    if ".." in path.split("/"):
+        raise InvalidArgument(f"{where} {quote(path)} must not have '..' as a part")
+
+
+def _validate_targets(container: ContainerProperties, where: str) -> None:
+    """Where things are mounted in the container; paths that were validated each by itself."""
+    linux = container.linux_parameters or LinuxParameters()
+    targets = [
+        *(
+            (mount.container_path or "", f"{where}.mountPoints[{index}].containerPath")
+            for index, mount in enumerate(container.mount_points)
+        ),
+        *(
+            (tmpfs.container_path, f"{where}.linuxParameters.tmpfs[{index}].containerPath")
+            for index, tmpfs in enumerate(linux.tmpfs)
+        ),
+    ]
+    seen: dict[str, str] = {}
+    for written, path in targets:
+        target = "/" + "/".join(part for part in written.split("/") if part not in ("", "."))
+        if target == "/":
+            raise InvalidArgument(f"{path} {quote(written)} must be a path below /")
+        for reserved, why in RESERVED_TARGETS.items():
+            if target == reserved or target.startswith(f"{reserved}/"):
+                raise InvalidArgument(
+                    f"{path} {quote(written)} must not be at or below {reserved}, which is {why}"
+                )
+        if target in seen:
+            raise InvalidArgument(f"{path} {quote(written)} is there twice, as {seen[target]}")
+        seen[target] = path
 
 
 def _validate_ulimits(ulimits: Iterable[Ulimit], where: str) -> None:
+    seen: list[str] = []
     for index, ulimit in enumerate(ulimits):
         path = f"{where}[{index}]"
         if ulimit.name not in ULIMITS:
             raise InvalidArgument(
                 f"{path}.name {quote(ulimit.name)} is none of {', '.join(ULIMITS)}"
             )
+        if ulimit.name in seen:
+            raise InvalidArgument(f"{path}.name {ulimit.name} is there twice")
+        seen.append(ulimit.name)
         _validate_size(ulimit.soft_limit, -1, f"{path}.softLimit")
         _validate_size(ulimit.hard_limit, -1, f"{path}.hardLimit")
         unlimited_soft = ulimit.soft_limit == -1

@@ -216,6 +216,9 @@ def _node_prepared(state: ClusterState, event: e.NodePrepared, at_ms: int) -> No
     node = attempt.nodes[event.node_index]
     _move_node(node, "NodePrepared", NodeState.PREPARED, at_ms)
     node.private_ipv4 = event.private_ipv4
+    node.promised_ipv4 = event.private_ipv4 or state.hosts[node.host_id].facts.private_ipv4
+    # An older release has journaled votes for an address that was promised already.
+    attempt.promised.setdefault(node.promised_ipv4, event.node_index)
     attempt.prepared += 1
 
 
@@ -225,6 +228,8 @@ def _hand_back(state: ClusterState, job: Job, attempt: Attempt, node: NodeRun) -
     attempt.unreleased -= 1
     if node.state is NodeState.PREPARED:
         attempt.prepared -= 1
+        if attempt.promised.get(node.promised_ipv4) == node.node_index:
+            del attempt.promised[node.promised_ipv4]
     del state.hosts[node.host_id].holds[NodeKey(job.job_id, attempt.number, node.node_index)]
 
 
@@ -276,23 +281,21 @@ def _attempt_started(state: ClusterState, event: e.AttemptStarted, at_ms: int) -
     job, attempt = _attempt(state, event.job_id, event.attempt)
     _move_job(job, "AttemptStarted")
     attempt.started = True
-    attempt.gang = _gang(state, job, attempt)
+    attempt.gang = _gang(job, attempt)
+    attempt.promised.clear()
     job.started_at_ms = 0
     job.refusals.clear()
     job.permanent_refusals = 0
     _launch(attempt.nodes[job.spec.main_node], at_ms)
 
 
-def _gang(state: ClusterState, job: Job, attempt: Attempt) -> Gang:
-    """Hosts of older agents vote without an address, and then their own is meant."""
+def _gang(job: Job, attempt: Attempt) -> Gang:
     nodes = [attempt.nodes[index] for index in range(job.spec.num_nodes)]
     groups = [(group, index) for group in job.spec.groups for index in group.nodes]
     slots = {index: group.gpus or group.vcpus for group, index in groups}
     return Gang(
         main_node=job.spec.main_node,
-        addresses=tuple(
-            node.private_ipv4 or state.hosts[node.host_id].facts.private_ipv4 for node in nodes
-        ),
+        addresses=tuple(node.promised_ipv4 for node in nodes),
         host_ids=tuple(node.host_id for node in nodes),
         slots=tuple(slots[node.node_index] for node in nodes),
     )

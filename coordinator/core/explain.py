@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from coordinator.core.ids import HostId
+from coordinator.core.names import clip
 from coordinator.core.placement import place, shortfall
 from coordinator.core.settings import Settings
 from coordinator.core.state import Attempt, ClusterState, Job, NodeRun
@@ -29,6 +30,10 @@ _TEXTS = {
         "CE(s) attached to the job queue."
     ),
 }
+
+_REASON_CHARS = 300
+"""How much is shown of what a host says: an OSError with a long path would fill pages."""
+_MOST_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +77,13 @@ def waiting_code(state: ClusterState, job: Job) -> str:
 
 
 def status_reason(state: ClusterState, settings: Settings, job: Job) -> str | None:
-    """What DescribeJobs says of a waiting job; None when it does not wait."""
+    """What DescribeJobs says of a job that waits or is being stopped, else None. An ended job has
+    a reason of its own."""
     if job.state is JobState.PENDING:
         waiting = ", ".join(job.waits_for)
         return f"Waiting for the jobs it depends on: {waiting}"
+    if job.is_being_stopped:
+        return _stopping(job.attempts[-1])
     if job.state is not JobState.RUNNABLE or job.current is not None:
         return None
     if job.unsettled:
@@ -86,6 +94,18 @@ def status_reason(state: ClusterState, settings: Settings, job: Job) -> str | No
     code = waiting_code(state, job)
     text = _TEXTS[code].format(instance_type=job.spec.instance_type or _likely_type(state))
     return f"{code} - {text} ({_shortage(state, job)})"
+
+
+def _stopping(attempt: Attempt) -> str:
+    """It can take long: an engine hangs, or a host cannot be cleaned up."""
+    unclean = [node for node in attempt.nodes.values() if node.unclean_reason and not node.released]
+    told = [
+        f"host {node.host_id} cannot be cleaned up: {clip(node.unclean_reason, _REASON_CHARS)}"
+        for node in unclean[:_MOST_NAMED]
+    ]
+    if len(unclean) > _MOST_NAMED:
+        told.append(f"nor can {_hosts(len(unclean) - _MOST_NAMED, 'more host')}")
+    return "; ".join([f"Stopping: {attempt.stop_cause}", *told])
 
 
 def _likely_type(state: ClusterState) -> str:
@@ -108,13 +128,17 @@ def _shortage(state: ClusterState, job: Job) -> str:
     usable = sum(verdict.usable for verdict in verdicts)
     needed = _hosts(job.spec.num_nodes, "free host")
     sentence = f"needs {needed}; {usable} of {len(verdicts)} can take a node"
+    wanted = job.spec.instance_type
+    if wanted is not None and all(h.facts.instance_type != wanted for h in state.hosts.values()):
+        # Without this, AWS's sentence on sizes would lead astray.
+        sentence = f"no host has instance type {wanted}; {sentence}"
     reasons: dict[str, list[str]] = {}
     for verdict in verdicts:
         if not verdict.usable:
             reasons.setdefault(verdict.reason, []).append(verdict.host_id)
     shown = [
         f"{', '.join(hosts[:3])}{f' and {len(hosts) - 3} more' if len(hosts) > 3 else ''}: {why}"
-        for why, hosts in list(reasons.items())[:3]
+        for why, hosts in list(reasons.items())[:_MOST_NAMED]
     ]
     return "; ".join([sentence, *shown])
 
@@ -138,12 +162,13 @@ def _obstacle(state: ClusterState, job: Job, host_id: HostId) -> str:
     if presence.session_id is None:
         return "its agent is not connected"
     if presence.unusable_reason:
-        return presence.unusable_reason
+        return clip(presence.unusable_reason, _REASON_CHARS)
     quarantine = quarantine_reason(state, host_id)
     if quarantine:
-        return f"is QUARANTINED: {quarantine}"
+        return f"is QUARANTINED: {clip(quarantine, _REASON_CHARS)}"
     if host.draining:
-        return f"is draining{f': {host.drain_reason}' if host.drain_reason else ''}"
+        why = clip(host.drain_reason, _REASON_CHARS)
+        return f"is draining{f': {why}' if why else ''}"
     if host.holds:
         key = next(iter(host.holds))
         return f"holds node {key.node_index} of job {key.job_id}"
@@ -151,7 +176,8 @@ def _obstacle(state: ClusterState, job: Job, host_id: HostId) -> str:
         return f"is letting go of {next(iter(presence.strays))}"
     refusal = job.refusals.get(host_id)
     if refusal is not None:
-        return f"voted no: {refusal.reason} (asked again after {clock(refusal.retry_after_ms)})"
+        why = clip(refusal.reason, _REASON_CHARS)
+        return f"voted no: {why} (asked again after {clock(refusal.retry_after_ms)})"
     return ""
 
 
@@ -173,7 +199,7 @@ def _fence_sentence(state: ClusterState, settings: Settings, job: Job) -> str:
         for node in attempt.nodes.values()
         if not node.released
     ]
-    return f"Waiting until nothing of the last attempt runs: {'; '.join(waits[:3])}"
+    return f"Waiting until nothing of the last attempt runs: {'; '.join(waits[:_MOST_NAMED])}"
 
 
 def _proof_awaited(state: ClusterState, settings: Settings, attempt: Attempt, node: NodeRun) -> str:
@@ -211,8 +237,6 @@ def _summary(job: Job) -> str:
         )
     if job.state.is_terminal:
         return f"The job has ended: {job.status_reason}"
-    if attempt is not None and attempt.stop_cause is not None:
-        return f"The job is being stopped: {attempt.stop_cause}"
     return f"The job does not wait: it is {job.state}"
 
 

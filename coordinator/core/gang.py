@@ -88,6 +88,12 @@ def _take_vote(turn: Turn, job: Job, attempt: Attempt, node: NodeRun, seen: Obse
         if seen.permanent:
             _believe_refusals(turn, job, node, seen.reason)
     elif seen.progress is Progress.PREPARED and node.state is NodeState.PREPARING:
+        # Older agents vote without an address, and then their host's own is meant.
+        address = seen.private_ipv4 or turn.state.hosts[node.host_id].facts.private_ipv4
+        if address and address in attempt.promised:
+            other = attempt.nodes[attempt.promised[address]].host_id
+            refuse(turn, job, node, _same_address(node.host_id, other, address))
+            return
         turn.emit(
             e.NodePrepared(
                 job_id=job.job_id,
@@ -98,6 +104,15 @@ def _take_vote(turn: Turn, job: Job, attempt: Attempt, node: NodeRun, seen: Obse
         )
         if attempt.prepared == job.spec.num_nodes:
             _start_main(turn, job, attempt)
+
+
+def _same_address(host_id: HostId, other: HostId, address: str) -> str:
+    """Peers could not be told apart, and would reach themselves instead of each other."""
+    return (
+        f"MusterAddressError: {host_id} promised {address}, which {other} has promised too; each "
+        "host needs a private_ip of its own, or for its containers a network with addresses that "
+        "no other host gives out"
+    )
 
 
 def _start_main(turn: Turn, job: Job, attempt: Attempt) -> None:

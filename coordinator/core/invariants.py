@@ -8,11 +8,14 @@ from coordinator.core.state import Attempt, ClusterState, Job
 from coordinator.core.states import JobState, NodeState
 
 
-def check(state: ClusterState) -> None:
-    """Raise InvariantViolation with the job's story when the state is impossible."""
+def check(state: ClusterState, *, replayed: bool = False) -> None:
+    """Raise InvariantViolation with the job's story when the state is impossible. `replayed` lets
+    pass what older releases did and journaled."""
     holds: dict[HostId, list[NodeKey]] = {host_id: [] for host_id in state.hosts}
     for job in state.jobs.values():
         _check_job(state, job, holds)
+        if not replayed:
+            _check_addresses(job)
     for host_id, expected in holds.items():
         _require(
             sorted(state.hosts[host_id].holds) == sorted(expected),
@@ -96,3 +99,11 @@ def _check_attempt(
         if not (node.released and attempt.over):
             key = NodeKey(job.job_id, attempt.number, node.node_index)
             holds[node.host_id].append(key)
+
+
+def _check_addresses(job: Job) -> None:
+    """Older releases launched gangs whose hosts had promised one address twice."""
+    for attempt in job.attempts:
+        named = [address for address in (attempt.gang.addresses if attempt.gang else ()) if address]
+        where = f"job {job.job_id} ({job.state}) attempt {attempt.number}"
+        _require(len(named) == len(set(named)), f"{where}: two nodes have one address of {named}")

@@ -87,9 +87,10 @@ class Machine:
         """When to call `step` with a Tick at the latest; None when nothing is waited for."""
         return self.timers.next_ms
 
-    def check(self) -> None:
-        """Raise InvariantViolation when the state is impossible."""
-        check(self.state)
+    def check(self, *, replayed: bool = False) -> None:
+        """Raise InvariantViolation when the state is impossible. `replayed`: the events may be an
+        older release's."""
+        check(self.state, replayed=replayed)
 
     def forget(self, job_ids: Sequence[JobId]) -> None:
         """Retention is over: the journal has deleted these jobs."""

@@ -18,9 +18,9 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
-def clip(text: str) -> str:
-    """`text` for a sentence whose wording is AWS's: unquoted, but bounded."""
-    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."
+def clip(text: str, most_chars: int = _SHOWN_CHARS) -> str:
+    """`text` unquoted, but bounded: for a sentence whose wording is AWS's, or an agent's."""
+    return text if len(text) <= most_chars else f"{text[:most_chars]}..."
 
 
 def quote(text: str) -> str:

@@ -27,6 +27,8 @@ class NodeRun:
     stopped_at_ms: int = 0
     private_ipv4: str = ""
     """Promised by its host's vote; from RUNNING on what the container has."""
+    promised_ipv4: str = ""
+    """Where its peers are told to look for it: a vote without an address means the host's own."""
     exit_code: int | None = None
     reason: str = ""
     status_reason: str = ""
@@ -60,6 +62,8 @@ class Attempt:
     """How many nodes are not released, for the same reason."""
     up: int = 0
     """How many nodes have come to run, also those that have ended since."""
+    promised: dict[str, int] = field(default_factory=dict)
+    """Which node an address is promised to; empty once started, as the gang then says it."""
     started: bool = False
     gang: Gang | None = None
     """Set once all have voted; kept, so that telling every node of every other costs one pass."""
@@ -113,6 +117,12 @@ class Job:
     def unsettled(self) -> bool:
         """Something of an attempt that is over may still be on a host."""
         return any(attempt.over and attempt.unreleased for attempt in self.attempts)
+
+    @property
+    def is_being_stopped(self) -> bool:
+        """Its attempt runs although somebody or something has asked for its end."""
+        attempt = self.current
+        return attempt is not None and attempt.started and attempt.stop_cause is not None
 
     def node(self, key: NodeKey) -> NodeRun | None:
         if not 1 <= key.attempt <= len(self.attempts):

@@ -43,7 +43,7 @@ def newest_run(job: Job, node_index: int) -> tuple[Attempt, NodeRun] | None:
 
 @dataclass(frozen=True, slots=True)
 class Renderer:
-    """`waiting` is what `explain.status_reason` says of a job that waits, else None."""
+    """`waiting` is what `explain.status_reason` says of a job that has not ended, else None."""
 
     arns: Arns
 

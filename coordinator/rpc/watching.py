@@ -49,7 +49,7 @@ class JobWatch:
                 else:
                     events = _untold(update.events, recent)
                 response.events.extend(map(job_event, events))
-                if _waits(update.job):
+                if _has_reason(update.job):
                     response.job.CopyFrom(await self._summary(response.job))
                 yield response
         if not settled:
@@ -64,7 +64,7 @@ class JobWatch:
         )
 
     async def _summary(self, otherwise: JobSummary) -> JobSummary:
-        """With the reason why the job waits, which only the whole state can tell."""
+        """With the reason why the job waits or stops, which only the whole state can tell."""
 
         def query(state: ClusterState) -> JobSummary:
             job = state.jobs.get(self.job_id)
@@ -90,8 +90,10 @@ class JobWatch:
         return response
 
 
-def _waits(job: Job) -> bool:
-    return job.state is JobState.PENDING or (job.state is JobState.RUNNABLE and job.current is None)
+def _has_reason(job: Job) -> bool:
+    """`explain.status_reason` has something to say of it."""
+    waits = job.state is JobState.PENDING or (job.state is JobState.RUNNABLE and not job.current)
+    return waits or job.is_being_stopped
 
 
 def _nodes(job: Job, indices: Iterable[int]) -> list[NodeView]:

@@ -55,7 +55,25 @@ async def test_an_absent_coordinator_is_named(fake: FakeCoordinator, muster: Mus
         (["submit", "a", "--definition", "d", "--env", "A"], "'A' must be K=V"),
         (["submit", "--definition", "d"], "no job name"),
         (["submit", "a"], "no job definition"),
-        (["logs", "a", "--tail", "0"], "it must be at least 1"),
+        (
+            ["logs", "a", "--tail", "0"],
+            "--tail: '0' must be a whole number, 1 to 9223372036854775807",
+        ),
+        (["logs", "a", "--tail", str(2**63)], f"'{2**63}' must be a whole number, 1 to"),
+        (["logs", "a", "--attempt", str(2**31)], "--attempt: '2147483648' must be a whole number"),
+        *(
+            (
+                ["submit", "a", "--definition", "d", flag, wrong],
+                f"{flag}: {shown} must be a whole nu",
+            )
+            for flag in ("--num-nodes", "--attempts", "--timeout", "--barrier")
+            for wrong, shown in (
+                *(("99999999999", "'99999999999'"), ("0", "'0'"), ("x", "'x'")),
+                ("9" * 5000, f"'{'9' * 40}...'"),
+            )
+        ),
+        (["queues", "create", "q", "--priority", "2147483648"], "-2147483648 to 2147483647"),
+        (["queues", "update", "q", "--priority", "-2147483649"], "'-2147483649' must be a whole"),
         (["logs", "a", "-f", "--attempt", "2"], "one node of one attempt is a#N"),
         (["--coordinator", "nowhere", "hosts"], "it must be HOST:PORT"),
         (["--tls-ca", "ca.pem", "hosts"], "--tls-cert and --tls-key missing"),

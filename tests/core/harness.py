@@ -241,9 +241,9 @@ class Cluster:
         assert assignment.container is not None
         return dict(assignment.container.environment)
 
-    def prepared(self, *hosts: str) -> None:
+    def prepared(self, *hosts: str, address: str = "") -> None:
         for host in hosts:
-            self.says(host, Progress.PREPARED)
+            self.says(host, Progress.PREPARED, private_ipv4=address)
 
     def refused(self, host: str, reason: str = "no space left", *, permanent: bool = False) -> None:
         self.says(host, Progress.REFUSED, reason=reason, permanent=permanent)

@@ -91,7 +91,7 @@ VARIABLES = st.builds(KeyValuePair, name=st.sampled_from("ABC"), value=st.sample
 INSTANCE_TYPES = st.sampled_from([(), (), ("c5.large",)])
 CONTAINERS = st.builds(
     ContainerProperties,
-    image=st.sampled_from(["busybox", "registry.local:5000/team/solver@sha256:0123"]),
+    image=st.sampled_from(["busybox", f"registry.local:5000/team/solver@sha256:{'0' * 64}"]),
     command=st.lists(WORDS, max_size=3).map(tuple),
     vcpus=st.sampled_from([None, 2]),
     memory=st.sampled_from([2048, 2048, None]),

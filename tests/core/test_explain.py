@@ -80,7 +80,11 @@ def test_another_instance_type(cluster: Cluster) -> None:
     cluster.hosts(1, instance_type="small")
     job = cluster.submit(1, groups=ranges(n0_=container(instance_type="large")))
     assert verdict(cluster, job, "h1") == "is of instance type small, the job needs large"
-    assert reason(cluster, job).startswith("MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT - ")
+    found = reason(cluster, job)
+    assert found.startswith(REQUIREMENT)
+    assert "(no host has instance type large; needs 1 free host; 0 of 1 can take a node; " in found
+    cluster.hosts(1, instance_type="large", vcpus=0)
+    assert "no host has" not in reason(cluster, job)
 
 
 def test_a_lost_host(cluster: Cluster) -> None:
@@ -205,7 +209,7 @@ def test_a_job_that_runs_stops_or_has_ended(cluster: Cluster) -> None:
     cluster.run(job)
     assert explained(cluster, job).summary == "The job does not wait: it is RUNNING"
     cluster.terminate(job, reason="enough")
-    assert explained(cluster, job).summary == "The job is being stopped: enough"
+    assert explained(cluster, job).summary == "Stopping: enough"
     cluster.exited("h1", 143)
     assert explained(cluster, job).summary == "The job has ended: enough"
 
@@ -218,3 +222,57 @@ def test_the_reason_goes_when_the_obstacle_goes(cluster: Cluster) -> None:
     cluster.do(i.ResumeHost(host_id=HostId("h1")))
     assert status_reason(cluster.state, cluster.settings, cluster.job(job)) is None
     cluster.says("h1", Progress.PREPARED)
+
+
+def test_a_job_that_is_being_stopped_names_the_hosts_that_hold_it_up(cluster: Cluster) -> None:
+    cluster.hosts(5)
+    job = cluster.submit(5, attempts=2)
+    hosts = cluster.run(job)
+    assert status_reason(cluster.state, cluster.settings, cluster.job(job)) is None
+    cluster.says(hosts[1], Progress.UP, unclean_reason="x" * 400)
+    assert status_reason(cluster.state, cluster.settings, cluster.job(job)) is None
+    cluster.terminate(job, reason="hang")
+    first = f"Stopping: hang; host {hosts[1]} cannot be cleaned up: {'x' * 300}..."
+    assert reason(cluster, job) == first
+    for host in (hosts[0], *hosts[2:]):
+        cluster.says(host, Progress.UP, unclean_reason="pid 7")
+    assert reason(cluster, job) == "; ".join(
+        [
+            f"Stopping: hang; host {hosts[0]} cannot be cleaned up: pid 7",
+            first.removeprefix("Stopping: hang; "),
+            f"host {hosts[2]} cannot be cleaned up: pid 7",
+            "nor can 2 more hosts",
+        ]
+    )
+    cluster.released(hosts[2])
+    assert f"host {hosts[2]} " not in reason(cluster, job)
+    cluster.exited(hosts[0], 143)
+    assert status_reason(cluster.state, cluster.settings, cluster.job(job)) is None
+    assert cluster.job(job).status_reason == "hang"
+    cluster.released(*hosts[3:])
+    assert cluster.job(job).status_reason == "hang"
+
+
+@pytest.mark.parametrize("way", ["vote", "unusable", "unclean"])
+def test_what_a_host_says_is_clipped(cluster: Cluster, way: str) -> None:
+    long = "p" * 6000
+    cluster.hosts(1)
+    job = cluster.submit(1)
+    if way == "vote":
+        cluster.refused("h1", long)
+        cluster.released("h1")
+        assert verdict(cluster, job, "h1").endswith(
+            "... (asked again after 2023-11-14 22:13:50 UTC)"
+        )
+    elif way == "unusable":
+        cluster.cancel(job)
+        cluster.released("h1")
+        cluster.hello("h1", unusable_reason=long)
+        job = cluster.submit(1)
+    else:
+        cluster.run(job)
+        cluster.exited("h1", 0, unclean_reason=long)
+        job = cluster.submit(1)
+    assert 300 < len(verdict(cluster, job, "h1")) < 400
+    assert f"{'p' * 300}..." in reason(cluster, job)
+    assert len(reason(cluster, job)) < 700

@@ -52,7 +52,7 @@ FULL = ContainerProperties(
     environment=(
         KeyValuePair(name="A", value="x=1\n"),
         KeyValuePair(name="A"),
-        KeyValuePair(name="with space", value=""),
+        KeyValuePair(name="with-hyphen.and.dot", value="with space"),
         KeyValuePair(name="MY_AWS_BATCH"),
     ),
     mount_points=(MountPoint(source_volume="data", container_path="/mnt", read_only=True),),
@@ -66,7 +66,12 @@ FULL = ContainerProperties(
     linux_parameters=LinuxParameters(
         devices=(Device(host_path="/dev/infiniband/uverbs0"),),
         shared_memory_size=64,
-        tmpfs=(Tmpfs(container_path="/run", size=1, mount_options=("noexec",)),),
+        tmpfs=(
+            Tmpfs(container_path="/run", size=1, mount_options=("noexec",)),
+            Tmpfs(container_path="/run/muster2", size=1),
+            Tmpfs(container_path="/process", size=1),
+            Tmpfs(container_path="/mnt/..data", size=1),
+        ),
         max_swap=0,
         swappiness=100,
     ),
@@ -75,12 +80,22 @@ FULL = ContainerProperties(
     repository_credentials=RepositoryCredentials(credentials_parameter="registry"),
 )
 
+IMAGES = (
+    *("none", "string", "busybox:1.36", "Not-A-Name", "c3c3dff190c3", "dir:x", "oci/x"),
+    *("localhost/a__b/c-d.e:_1", "oci.example:5000/x", "[::1]:5000/x", f"x@sha256:{'0a' * 32}"),
+    "123456789012.dkr.ecr.us-east-2.amazonaws.com/gromacs_mpi:latest",
+    f"registry.local:5000/team/solver:1@sha256:{'0' * 64}",
+)
+USERS = ("0", "root", "1000", "2147483647:2147483647", "nobody:0", "_a.b-c:staff", "machine$")
+
 
 @pytest.mark.parametrize(
     "definition",
     [
         single(FULL),
         single(ContainerProperties(image="x" * 255)),
+        *(single(replace(PLAIN, image=image)) for image in IMAGES),
+        *(single(replace(PLAIN, user=user)) for user in USERS),
         multinode("0:0", "1:3", main_node=3),
         multinode(node_range("0:", FULL), "1:", main_node=1),
         replace(
@@ -163,6 +178,23 @@ NOT_NUMERIC = (
     "(@.resourceRequirements[0].value)"
 )
 DATA = (Volume(name="data"),)
+REFERENCE = "must be [REGISTRY[:PORT]/]NAME[:TAG][@DIGEST]"
+USER = "must be NAME|UID[:GROUP|GID], ids 0 to 2147483647 without leading zeros"
+
+
+def mounts(*targets: str) -> ContainerProperties:
+    points = tuple(MountPoint(source_volume="data", container_path=path) for path in targets)
+    return replace(PLAIN, volumes=DATA, mount_points=points)
+
+
+def tmpfs(*targets: str) -> ContainerProperties:
+    mounted = tuple(Tmpfs(container_path=path, size=1) for path in targets)
+    return replace(PLAIN, linux_parameters=LinuxParameters(tmpfs=mounted))
+
+
+def device(host_path: str, container_path: str | None = None) -> ContainerProperties:
+    taken = Device(host_path=host_path, container_path=container_path)
+    return replace(PLAIN, linux_parameters=LinuxParameters(devices=(taken,)))
 
 
 @pytest.mark.parametrize(
@@ -297,6 +329,82 @@ def test_a_wrong_container_is_refused_wherever_it_is(
     ):
         with pytest.raises(InvalidArgument, match=re.escape(message.replace("@", path))):
             validate_definition(definition, 0)
+
+
+@pytest.mark.parametrize(
+    ("container", "message"),
+    [
+        *(
+            (replace(PLAIN, image=image), f"@.image {image!r} {REFERENCE}")
+            for image in ("a b", "a:", "a@sha256:0123", "/a", "a//b", "a:b:c", "http://a/b", "ä")
+        ),
+        *(
+            (replace(PLAIN, image=f"{transport}{rest}"), f"podman's transport {transport}, which")
+            for transport, rest in (
+                *(("oci", ":5000/x"), ("oci", ":/x:tag"), ("dir", ":/etc"), ("sif", ":1/x")),
+                *(("docker-archive", ":/x"), ("tarball", ":/x"), ("containers-storage", ":1/x")),
+            )
+        ),
+        *(
+            (replace(PLAIN, user=user), f"@.user {user!r} {USER}")
+            for user in (
+                *("00", "+0", "01:1", "1:01", "0x0", "1:", ":1", "1:2:3", "a b", "٣", "1000a"),
+                *("2147483648", "1:4294967296", "9" * 40),
+            )
+        ),
+        *(
+            (
+                replace(PLAIN, environment=(KeyValuePair(name=name),)),
+                f"@.environment[0].name {name!r} must not be empty or have '=', white space",
+            )
+            for name in (" A", "A ", "A B", "A\t", "A\n", "A\u00a0")
+        ),
+        (
+            replace(PLAIN, secrets=(Secret(name="A B", value_from="x"),)),
+            "@.secrets[0].name 'A B' must not",
+        ),
+        (
+            replace(
+                PLAIN,
+                volumes=(Volume(name="a", host=VolumeHost(source_path="/data/../etc")),),
+            ),
+            "@.volumes[0].host.sourcePath '/data/../etc' must not have '..' as a part",
+        ),
+        (mounts("/x/.."), "@.mountPoints[0].containerPath '/x/..' must not have '..'"),
+        (tmpfs("/../x"), "@.linuxParameters.tmpfs[0].containerPath '/../x' must not have '..'"),
+        (device("/dev/../x"), "@.linuxParameters.devices[0].hostPath '/dev/../x' must not have"),
+        (device("/dev/x", "/../x"), "@.linuxParameters.devices[0].containerPath '/../x' must not"),
+        *(
+            (
+                mounts("/x/y", "/x", again),
+                f"@.mountPoints[2].containerPath {again!r} is there twice, as @.mountPoints[0].con",
+            )
+            for again in ("/x/y", "//x/y", "/x//y", "/x/y/", "/x/./y/.")
+        ),
+        (
+            replace(mounts("/x"), linux_parameters=tmpfs("/y", "/x/").linux_parameters),
+            "@.linuxParameters.tmpfs[1].containerPath '/x/' is there twice, as @.mountPoints[0].co",
+        ),
+        *((mounts(root), f"{root!r} must be a path below /") for root in ("/", "//", "/./")),
+        (tmpfs("/"), "@.linuxParameters.tmpfs[0].containerPath '/' must be a path below /"),
+        (mounts("/proc"), "@.mountPoints[0].containerPath '/proc' must not be at or below /proc"),
+        (tmpfs("//sys//fs"), "'//sys//fs' must not be at or below /sys, which is the engine's own"),
+        (
+            mounts("/run/muster/peers"),
+            "must not be at or below /run/muster, which is reserved: every node is given its rend",
+        ),
+        (
+            replace(PLAIN, ulimits=(Ulimit(name="core", soft_limit=1, hard_limit=1),) * 2),
+            "@.ulimits[1].name core is there twice",
+        ),
+    ],
+)
+def test_what_engines_or_hosts_would_refuse_or_misread_is_refused_at_once(
+    container: ContainerProperties, message: str
+) -> None:
+    message = message.replace("@.", "containerProperties.")
+    with pytest.raises(InvalidArgument, match=re.escape(message)):
+        validate_definition(single(container), 0)
 
 
 RESTRICTED = "Evaluate on exit condition contains restricted characters (retryStrategy.evaluateOnE"

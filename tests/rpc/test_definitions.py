@@ -27,7 +27,7 @@ EVERYTHING: JSON = {
                 "targetNodes": "0:1",
                 "instanceTypes": ["c5.large"],
                 "container": {
-                    "image": "registry.local:5000/solver@sha256:0123",
+                    "image": "registry.local:5000/solver@sha256:" + "0123" * 16,
                     "command": ["run", "Ref::size"],
                     "jobRoleArn": "arn:aws:iam::1:role/a",
                     "executionRoleArn": "arn:aws:iam::1:role/b",

@@ -410,3 +410,28 @@ async def test_which_jobs_are_described(client: Client, hosts: FakeHosts) -> Non
     code, details = await refusal(client.jobs.DescribeJobs(pb.DescribeJobsRequest()))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "jobs is required" in details
+
+
+async def test_while_it_is_being_stopped_the_job_says_so_and_what_holds_it_up(
+    client: Client, hosts: FakeHosts
+) -> None:
+    hosts.join("h-1", "h-2", "h-3")
+    job_id = await client.submit()
+    hosts.vote(job_id)
+    hosts.up(job_id, 0)
+    assert "statusReason" not in await client.only(job_id)
+    await client.jobs.TerminateJob(pb.TerminateJobRequest(job_id=job_id, reason="hang"))
+    stopping = await client.only(job_id)
+    assert (stopping["status"], stopping["statusReason"]) == ("RUNNING", "Stopping: hang")
+    key = hosts.key(job_id, 0)
+    host = hosts.host_of(key)
+    host.say(key, Progress.UP, private_ipv4=host.address, unclean_reason="podman hangs")
+    told = f"Stopping: hang; host {host.host_id} cannot be cleaned up: podman hangs"
+    assert (await client.only(job_id))["statusReason"] == told
+    assert "statusReason" not in await client.only(f"{job_id}#0")
+    hosts.exit(job_id, 0, 137)
+    assert (await client.only(job_id))["statusReason"] == "hang"
+    hosts.release(job_id)
+    ended = await client.only(job_id)
+    assert (ended["status"], ended["statusReason"]) == ("FAILED", "hang")
+    assert [attempt["statusReason"] for attempt in ended["attempts"]] == ["hang"]

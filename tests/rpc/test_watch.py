@@ -194,3 +194,18 @@ async def test_why_a_job_waits_and_how_it_ended(
     assert list(ended.hosts) == []
     code, _ = await refusal(client.jobs.ExplainJob(pb.ExplainJobRequest(job_id="0000")))
     assert code is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_job_that_is_being_stopped_says_why(client: Client, hosts: FakeHosts) -> None:
+    hosts.join("h-1")
+    job_id = await client.submit(ONE)
+    hosts.vote(job_id)
+    hosts.up(job_id, 0)
+    call = _watch(client, job_id)
+    assert not (await call.read()).job.status_reason
+    await client.jobs.TerminateJob(pb.TerminateJobRequest(job_id=job_id, reason="hang"))
+    assert (await call.read()).job.status_reason == "Stopping: hang"
+    hosts.exit(job_id, 0, 137)
+    assert (await call.read()).job.status_reason == "hang"
+    hosts.release(job_id)
+    assert (await everything(call))[-1].job.status_reason == "hang"

@@ -14,6 +14,7 @@ like code (raft's interaction tests), and rewritten with `--bless` or MUSTER_BLE
     released HOST...                       back HOST [PROGRESS]      a new session, which tells it
     reboot HOST                            restart                   of the coordinator
     explain NAME                           describe NAME
+    vote yes HOST at=ADDRESS               which is the address that it promises
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ class Script:
     def vote(self, words: list[str], options: dict[str, str]) -> None:
         answer, host, *rest = words
         if answer == "yes":
-            self.cluster.prepared(host, *rest)
+            self.cluster.prepared(host, *rest, address=options.get("at", ""))
         else:
             self.cluster.refused(host, " ".join(rest), permanent=answer == "never")
 

@@ -926,7 +926,9 @@ class JobDetail(google.protobuf.message.Message):
     scheduling_priority: builtins.int
     """From the definition. Absence means it was not given."""
     status_reason: builtins.str
-    """Why it ended; while RUNNABLE, why it waits. Present on every ended job, also after success."""
+    """Why it ended; while RUNNABLE, why it waits; on a job itself also, while it is being stopped,
+    `Stopping: ` and why. Present on every ended job, also after success.
+    """
     created_at: builtins.float
     """When it was submitted; of a node when that was launched."""
     started_at: builtins.float
@@ -1165,7 +1167,7 @@ class JobSummary(google.protobuf.message.Message):
     status: global___JobStatus.ValueType
     """Status."""
     status_reason: builtins.str
-    """Why it ended or waits."""
+    """Why it ended, waits or is being stopped."""
     started_at: builtins.float
     """Absent until it runs."""
     stopped_at: builtins.float
