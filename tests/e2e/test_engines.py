@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,12 @@ from tests.engines import IMAGE, RealEngine
 
 pytestmark = pytest.mark.limit(240)
 
-# Main ends when a child has reached it at the address that the child was given.
+# Main ends when a child has reached it at the address that the child was given, which is when the
+# test listens at GO.
 MAIN = "env; exec busybox nc -l -p $PORT >/tmp/said"
 CHILD = """env
 trap 'exit 0' TERM
+until busybox nc -w 5 127.0.0.1 $GO </dev/null; do busybox sleep 0.1; done
 until echo hello | busybox nc -w 5 $AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS $PORT; do :; done
 busybox sleep 1000 & wait
 """
@@ -41,6 +44,7 @@ async def _job_in_containers(tmp_path: Path, engine: RealEngine) -> None:
             )
             await agent.start()
         await c.until_hosts({f"{engine.binary}{n}": "FREE" for n in (1, 2, 3)})
+        go = free_port()
         name = await c.register(
             definition(
                 "containers",
@@ -51,14 +55,20 @@ async def _job_in_containers(tmp_path: Path, engine: RealEngine) -> None:
                 },
                 num_nodes=3,
                 image=IMAGE,
-                environment={"PORT": str(free_port()), "LINES": "one\ntwo", "DOLLAR": "$PORT"},
+                environment={
+                    "PORT": str(free_port()),
+                    "GO": str(go),
+                    "LINES": "one\ntwo",
+                    "DOLLAR": "$PORT",
+                },
             )
         )
         job_id = await c.submit(name)
-        done = await c.until(job_id, "SUCCEEDED", deadline_seconds=120)
+        failed = await c.until(f"{job_id}#2", "FAILED", deadline_seconds=60)
+        async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", go):
+            done = await c.until(job_id, "SUCCEEDED", deadline_seconds=120)
         await c.until_gone(job_id, 120)
         assert done.status_reason == "Essential container in task exited"
-        failed = await c.until(f"{job_id}#2", "FAILED")
         assert failed.status_reason == "Task failed to start"
         assert failed.container.reason.startswith("CannotStartContainerError: ")
         child = (await c.log(f"{job_id}#1")).splitlines()
