@@ -27,6 +27,15 @@ def own_docker() -> Iterator[tuple[RealEngine, DockerDaemon]]:
         yield engine
 
 
+async def deaf_job(c: Cluster) -> tuple[str, str]:
+    """A definition whose container ignores SIGTERM, and a job of it that has begun to."""
+    deaf = await c.register(definition("deaf", {"0": DEAF}, num_nodes=1, image=IMAGE))
+    job_id = await c.submit(deaf)
+    await c.until(job_id, "RUNNING")
+    assert await c.first_line(f"{job_id}#0") == "ready"
+    return deaf, job_id
+
+
 async def until_unusable(c: Cluster) -> None:
     """Until users see that the host's engine is away; an agent that has just started says so first
     of itself."""
@@ -47,10 +56,7 @@ async def test_a_host_is_quarantined_while_its_engine_is_dead(
     async with cluster(tmp_path, coordinator_args=["--stop-grace-seconds", "1"]) as c:
         await c.agent("h1", "127.0.0.11", *engine.agent_flags, engine="docker").start()
         await c.until_hosts({"h1": "FREE"})
-        deaf = await c.register(definition("deaf", {"0": DEAF}, num_nodes=1, image=IMAGE))
-        job_id = await c.submit(deaf)
-        await c.until(job_id, "RUNNING")
-        assert await c.first_line(f"{job_id}#0") == "ready"
+        deaf, job_id = await deaf_job(c)
         await asyncio.to_thread(daemon.kill)
         # The job goes on, for all that anybody knows.
         await until_unusable(c)
@@ -103,10 +109,7 @@ async def test_an_agent_that_comes_back_to_a_dead_engine_still_stops_what_must_n
         agent = c.agent("h1", "127.0.0.11", *engine.agent_flags, engine="docker")
         await agent.start()
         await c.until_hosts({"h1": "FREE"})
-        deaf = await c.register(definition("deaf", {"0": DEAF}, num_nodes=1, image=IMAGE))
-        job_id = await c.submit(deaf)
-        await c.until(job_id, "RUNNING")
-        assert await c.first_line(f"{job_id}#0") == "ready"
+        _, job_id = await deaf_job(c)
         await agent.end(signal.SIGKILL)
         await asyncio.to_thread(daemon.kill)
         if why == "lease":
