@@ -149,8 +149,9 @@ def _linux(linux: container_pb2.LinuxParameters) -> dict[str, Any]:
     }
 
 
-def node_report(slot: Slot, host_ipv4: str) -> pb.NodeReport:
-    """Everything known of a slot. A container without an address of its own has the host's."""
+def node_report(slot: Slot, host_ipv4: str, now_ms: int) -> pb.NodeReport:
+    """Everything known of a slot. A container without an address of its own has the host's.
+    `now_ms` is the host's clock since its boot."""
     is_placed = slot.progress is Progress.PREPARED or slot.started_at_ms
     report = pb.NodeReport(
         job_id=slot.key.job_id,
@@ -163,7 +164,11 @@ def node_report(slot: Slot, host_ipv4: str) -> pb.NodeReport:
         permanent=slot.permanent,
         stopped_at_ms=slot.stopped_at_ms,
         unclean_reason=slot.unclean_reason,
+        not_started=slot.not_started,
+        lease_ended=slot.lease_ended,
     )
+    if slot.progress is Progress.RUNNING and slot.up_boot_ms is not None:
+        report.running_ms = max(now_ms - slot.up_boot_ms, 0)
     if slot.exit_code is not None:
         report.exit_code = slot.exit_code
     return report

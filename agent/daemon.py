@@ -286,8 +286,18 @@ class Daemon:
         return await self._or_failed(prepare(), failed)
 
     async def _start(self, effect: f.Start) -> i.Input:
+        certain = True
+
         async def start() -> i.Input:
-            started = await self._engine.start(effect.key, await self._equipped(effect))
+            nonlocal certain
+            spec = await self._equipped(effect)
+            try:
+                started = await self._engine.start(effect.key, spec)
+            except EngineError:
+                raise
+            except Exception:
+                certain = False  # a defect half way through may have started it
+                raise
             address = started.private_ipv4 or ""
             return i.StartedUp(
                 key=effect.key, started_at_ms=started.started_at_ms, private_ipv4=address
@@ -296,7 +306,12 @@ class Daemon:
         def failed(reason: str, error_class: ErrorClass) -> i.Input:
             uncertain = error_class is ErrorClass.ENGINE_GONE
             return i.StartFailed(
-                key=effect.key, reason=reason, uncertain=uncertain, wall_ms=wall_ms()
+                key=effect.key,
+                reason=reason,
+                uncertain=uncertain,
+                wall_ms=wall_ms(),
+                not_started=certain and not uncertain,
+                permanent=error_class is ErrorClass.PERMANENT,
             )
 
         return await self._or_failed(start(), failed)
@@ -381,7 +396,8 @@ class Daemon:
             labels=who.labels,
             private_ipv4_address=who.private_ipv4,
             observed=[
-                node_report(slot, who.private_ipv4) for slot in self._machine.state.slots.values()
+                node_report(slot, who.private_ipv4, boot_ms())
+                for slot in self._machine.state.slots.values()
             ],
             unusable_reason=self._unusable_reason,
         )
@@ -398,7 +414,7 @@ class Daemon:
         while True:
             seq += 1
             self._take(i.HeartbeatSent(seq=seq, at_ms=boot_ms()))
-            self._link.send(pb.AgentMessage(heartbeat=pb.Heartbeat(seq=seq)))
+            self._link.send(pb.AgentMessage(heartbeat=pb.Heartbeat(seq=seq, wall_ms=wall_ms())))
             # Jitter keeps a thousand agents that came back together from beating together.
             await asyncio.sleep(period_seconds * random.uniform(0.8, 1.0))
 
@@ -430,7 +446,7 @@ class Daemon:
         self._link.send(pb.AgentMessage(report=report))
 
     def _node(self, slot: Slot) -> pb.NodeReport:
-        node = node_report(slot, self._identity.private_ipv4)
+        node = node_report(slot, self._identity.private_ipv4, boot_ms())
         ended = slot.progress >= Progress.EXITED and slot.started_at_ms
         if ended and slot.key not in self._tails_told:
             # Once a session: it is large, and the coordinator keeps it when it acknowledges.

@@ -187,6 +187,8 @@ async def submit(there: Coordinator, request: SubmitJobRequest) -> SubmitJobResp
 
 
 def _print_submitted(args: argparse.Namespace, submitted: SubmitJobResponse) -> None:
+    if submitted.warning:
+        tell(f"warning: {submitted.warning}")
     if args.output == "json":
         from cli.jsonout import show, show_line
 

@@ -56,12 +56,29 @@ class CoordinatorConfig:
             whole(2, 3600), "Silence after which a host is lost; at least two heartbeats."
         ),
     )
+    verdict_after_seconds: int | None = field(
+        default=None,
+        metadata=option(
+            whole(2, 2_592_000),
+            "Silence after which what runs on a host counts as failed; at least "
+            "`lost_after_seconds` and at most the lease. Default: 300, or half of the lease if "
+            "that is less.",
+        ),
+    )
     lease_seconds: int = field(
         default=600,
         metadata=option(
             whole(0, 2_592_000),
             "Time without contact after which an agent stops its container by itself; "
             "0: never. Otherwise at least `lost_after_seconds`.",
+        ),
+    )
+    last_attempt_lease_seconds: int = field(
+        default=86_400,
+        metadata=option(
+            whole(0, 2_592_000),
+            "The lease of an attempt that is the last its job may have, if it is longer than "
+            "`lease_seconds`; 0: never stops by itself.",
         ),
     )
     stop_grace_seconds: int = field(
@@ -111,6 +128,18 @@ class CoordinatorConfig:
             raise ConfigError(
                 f"lease_seconds is {self.lease_seconds}; it must be 0 or at least "
                 f"lost_after_seconds, which is {self.lost_after_seconds}"
+            )
+
+        verdict = self.verdict_after_seconds
+        if verdict is not None and verdict < self.lost_after_seconds:
+            raise ConfigError(
+                f"verdict_after_seconds is {verdict}; it must be at least lost_after_seconds, "
+                f"which is {self.lost_after_seconds}"
+            )
+        if verdict is not None and 0 < self.lease_seconds < verdict:
+            raise ConfigError(
+                f"verdict_after_seconds is {verdict}; it must be at most lease_seconds, which is "
+                f"{self.lease_seconds}"
             )
 
     @property

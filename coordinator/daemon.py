@@ -9,34 +9,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar, cast
 
+from coordinator import shell
+from coordinator.core import clocks
 from coordinator.core import inputs as i
 from coordinator.core.effects import Stamped, Step
 from coordinator.core.errors import NotFound, Rejected
 from coordinator.core.events import (
-    ALL_EVENTS,
     DefinitionRegistered,
-    Event,
     JobEvent,
     NodeExited,
     NodePrepared,
     NodeReleased,
     NodeRunning,
-    stream_of,
 )
 from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
 from coordinator.core.machine import Machine
 from coordinator.core.settings import Settings
-from coordinator.core.state import ClusterState, Ended, Job
-from coordinator.core.states import JobState
+from coordinator.core.state import ClusterState, Job
 from coordinator.core.story import tell
-from coordinator.journal.codec import EventCodec, decode, encode
-from coordinator.journal.port import Batch, Entry, Journal, LogTail, Record, RecordQuery
+from coordinator.journal.codec import decode
+from coordinator.journal.port import Journal, LogTail, Record, RecordQuery
 from coordinator.rpc.log_relay import LogRelay
 from coordinator.rpc.outbox import Outbox
 from coordinator.rpc.ports import Overloaded, Unreachable, WatchUpdate
@@ -46,12 +44,10 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-INBOX_MAX = 20_000
-"""Room for every host of a large cluster to report a few times while one commit is slow."""
-BATCH_MAX = 1_000
-"""Inputs in one step: enough to share a commit, few enough to answer in time."""
 _ORDINARY = (NodePrepared, NodeRunning, NodeExited, NodeReleased)
 RETENTION_PERIOD_MS = 3_600_000
+CLOCK_PERIOD_MS = 60_000
+"""How soon the wall clock is looked at again after the agents' clocks did not confirm it."""
 FORGET_AT_ONCE = 200
 
 
@@ -64,19 +60,20 @@ class _Waiting:
     reply: asyncio.Future[object] | None
 
 
-class Clock:
-    """Milliseconds since 1970 that never go back: the wall clock at the start, then the monotonic
-    one, so that a stepped wall clock can neither end nor stretch a lease."""
+def now_ms() -> int:
+    """The clock that decides: milliseconds since the boot, counting suspend. A stepped wall clock
+    neither ends nor stretches anything that is measured with it."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
-    def __init__(self, not_before_ms: int) -> None:
-        self._offset_ms = max(time.time_ns() // 1_000_000, not_before_ms) - self._monotonic()
 
-    @staticmethod
-    def _monotonic() -> int:
-        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+def _boot_id() -> str:
+    """Names the boot that `now_ms` counts from."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
-    def now(self) -> int:
-        return self._offset_ms + self._monotonic()
+
+def wall_ms() -> int:
+    """What people call now: the time that facts are stamped with. It may be stepped."""
+    return time.time_ns() // 1_000_000
 
 
 class Daemon:
@@ -86,12 +83,9 @@ class Daemon:
         self.settings = settings
         self._journal = journal
         self._machine = Machine(settings)
-        # The union of the event classes is a type to mypy and no class to ask for at run time.
-        self._codec: EventCodec[Event] = EventCodec(cast("Sequence[type[Event]]", ALL_EVENTS))
         self._retention_ms = retention_days * 86_400_000
         self._next_retention_ms = 0
-        self._clock = Clock(0)
-        self._inbox: deque[_Waiting] = deque()
+        self._inbox: shell.Inbox[_Waiting] = shell.Inbox()
         self._wake = asyncio.Event()
         self._outboxes: dict[SessionId, Outbox] = {}
         self._watches = Watches()
@@ -102,31 +96,15 @@ class Daemon:
     async def open(self) -> None:
         """Replay the journal and begin a new epoch. Nothing may be asked before."""
         replay = await self._journal.replay()
-        entries = [
-            Stamped(at_ms=entry.at_ms, event=self._codec.decode(entry.kind, entry.body))
-            for entry in replay.entries
-        ]
-        ended = [
-            (
-                JobId(job.job_id),
-                Ended(
-                    state=JobState(job.status),
-                    client_token=job.client_token,
-                    stopped_at_ms=job.stopped_at_ms,
-                ),
-            )
-            for job in replay.ended
-        ]
-        self._machine.replay(entries, ended)
+        self._machine = shell.replayed(self.settings, replay)
         self._machine.check(replayed=True)
-        last_ms = max((entry.at_ms for entry in replay.entries), default=0)
-        self._clock = Clock(last_ms)
-        await self._commit(self._machine.start(self._clock.now()))
+        start = self._machine.start(now_ms(), wall_ms=wall_ms(), boot_id=_boot_id())
+        await self._commit(start)
         logger.info(
             "replayed: events=%d open_jobs=%d ended_jobs=%d hosts=%d epoch=%d",
-            len(entries),
+            len(replay.entries),
             len(self._machine.state.jobs),
-            len(ended),
+            len(replay.ended),
             len(self._machine.state.hosts),
             self._machine.state.epoch,
         )
@@ -134,14 +112,11 @@ class Daemon:
     async def run(self) -> None:
         """Step for ever. Raises whatever makes it impossible to go on."""
         while True:
-            batch = await self._next_batch()
+            await self._something_to_do()
+            now = now_ms()
+            batch, heard_until = self._inbox.take(now)
             inputs = [waiting.given for waiting in batch if waiting.given is not None]
-            now = self._clock.now()
-            deadline = self._machine.next_deadline()
-            if deadline is not None and deadline <= now:
-                # Last, so that a heartbeat in the same batch counts before its host is doubted.
-                inputs.append(i.Tick())
-            step = self._machine.step(inputs, now) if inputs else Step()
+            step = shell.step(self._machine, inputs, now, wall_ms(), heard_until)
             await self._commit(step)
             self._log(step)
             self._answer(batch, step)
@@ -154,10 +129,9 @@ class Daemon:
 
     def part(self) -> None:
         """Tell everybody that it ends: streams close, and what is queued is not answered."""
-        for waiting in self._inbox:
+        for waiting in self._inbox.clear():
             if waiting.reply is not None and not waiting.reply.done():
                 waiting.reply.cancel()
-        self._inbox.clear()
         for outbox in list(self._outboxes.values()):
             outbox.close()
         self._watches.close()
@@ -166,46 +140,23 @@ class Daemon:
         self.part()
         await self._journal.close()
 
-    async def _next_batch(self) -> list[_Waiting]:
-        """Everything queued, up to the bound; empty when only a deadline has come."""
-        if not self._inbox:
-            self._wake.clear()
-            deadline = self._machine.next_deadline()
-            seconds = None if deadline is None else (deadline - self._clock.now()) / 1000
-            try:
-                async with asyncio.timeout(seconds if seconds is None else max(seconds, 0.0)):
-                    await self._wake.wait()
-            except TimeoutError:
-                return []
-        return [self._inbox.popleft() for _ in range(min(len(self._inbox), BATCH_MAX))]
+    async def _something_to_do(self) -> None:
+        """Wait for an input or the next deadline."""
+        if self._inbox:
+            return
+        self._wake.clear()
+        deadline = self._machine.next_deadline()
+        seconds = None if deadline is None else max((deadline - now_ms()) / 1000, 0.0)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
 
     async def _commit(self, step: Step) -> None:
-        if not (step.events or step.tails or step.archived):
-            return
-        entries = []
-        for stamped in step.events:
-            kind, body = self._codec.encode(stamped.event)
-            stream = stream_of(stamped.event)
-            entries.append(Entry(stream=stream, at_ms=stamped.at_ms, kind=kind, body=body))
-        tails = [
-            LogTail(
-                job_id=tail.key.job_id,
-                node_index=tail.key.node_index,
-                attempt=tail.key.attempt,
-                offset=tail.offset,
-                data=tail.data,
-            )
-            for tail in step.tails
-        ]
-        await self._journal.append(
-            Batch(
-                entries=entries,
-                tails=tails,
-                records=[_record(job) for job in step.archived],
-                closed=[f"job/{job.job_id}" for job in step.archived]
-                + [entry.stream for entry in entries if entry.kind == "QueueDeleted"],
-            )
-        )
+        batch = shell.batch_of(step)
+        if batch is not None:
+            await self._journal.append(batch)
 
     def _log(self, step: Step) -> None:
         """The story as operators read it. A node's ordinary steps are for debugging: there are a
@@ -245,13 +196,27 @@ class Daemon:
                 future.set_result(result)
 
     async def _forget_old(self, now: int) -> None:
-        """Retention: looked at once an hour, a bounded piece at a time."""
+        """Retention: looked at once an hour, a bounded piece at a time. What is deleted does not
+        come back, so the wall clock must be confirmed by the agents' clocks."""
         if now < self._next_retention_ms:
             return
-        gone = await self._journal.forget(now - self._retention_ms, FORGET_AT_ONCE)
+        if not clocks.agree(self._machine.state, self.settings):
+            self._next_retention_ms = now + CLOCK_PERIOD_MS
+            self._tell_of_clock()
+            return
+        gone = await self._journal.forget(wall_ms() - self._retention_ms, FORGET_AT_ONCE)
         self._machine.forget([JobId(job_id) for job_id in gone])
         if len(gone) < FORGET_AT_ONCE:
             self._next_retention_ms = now + RETENTION_PERIOD_MS
+
+    def _tell_of_clock(self) -> None:
+        ahead_ms = clocks.clock_ahead_ms(self._machine.state)
+        if ahead_ms is not None:
+            logger.warning(
+                "no old job is deleted: the clock of this machine and its agents' clocks differ by "
+                "%d s or more; set them right, for example with chrony or systemd-timesyncd",
+                ahead_ms // 1000,
+            )
 
     # the cluster as the services see it (rpc.ports.Cluster)
 
@@ -273,9 +238,11 @@ class Daemon:
         return await future
 
     def _put(self, waiting: _Waiting) -> None:
-        if len(self._inbox) >= INBOX_MAX:
-            raise Overloaded(f"the coordinator has {INBOX_MAX} requests queued; try again shortly")
-        self._inbox.append(waiting)
+        if self._inbox.is_full:
+            raise Overloaded(
+                f"the coordinator has {shell.INBOX_MAX} requests queued; try again shortly"
+            )
+        self._inbox.put(waiting, now_ms())
         self._wake.set()
 
     async def record(self, job_id: JobId) -> Record | None:
@@ -287,11 +254,7 @@ class Daemon:
         return await self._journal.records(query, after=after, limit=limit)
 
     async def history(self, job_id: JobId) -> Sequence[Stamped]:
-        entries = await self._journal.history(f"job/{job_id}")
-        return [
-            Stamped(at_ms=entry.at_ms, event=self._codec.decode(entry.kind, entry.body))
-            for entry in entries
-        ]
+        return shell.stamped(await self._journal.history(f"job/{job_id}"))
 
     async def log_tail(self, key: NodeKey) -> LogTail | None:
         return await self._journal.log_tail(key.job_id, key.node_index, key.attempt)
@@ -340,25 +303,11 @@ class Daemon:
     def detach(self, session_id: SessionId) -> None:
         """The stream is gone. Never refused: the machine has to know."""
         self._outboxes.pop(session_id, None)
-        self._inbox.append(_Waiting(i.SessionEnded(session_id=session_id), None, None))
+        ended = _Waiting(i.SessionEnded(session_id=session_id), None, None)
+        self._inbox.put(ended, now_ms())
         self._wake.set()
 
 
 def _session(state: ClusterState, host_id: HostId) -> SessionId | None:
     presence = state.presence.get(host_id)
     return presence.session_id if presence is not None else None
-
-
-def _record(job: Job) -> Record:
-    return Record(
-        job_id=job.job_id,
-        job_queue=job.job_queue,
-        job_name=job.spec.job_name,
-        definition_name=job.spec.definition_name,
-        definition_revision=job.spec.definition_revision,
-        status=job.state.value,
-        created_at_ms=job.created_at_ms,
-        stopped_at_ms=job.stopped_at_ms,
-        client_token=job.client_token,
-        body=encode(job),
-    )

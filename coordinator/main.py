@@ -30,7 +30,9 @@ def _settings(settings: CoordinatorConfig) -> Settings:
     return Settings(
         heartbeat_ms=1000 * settings.heartbeat_seconds,
         lost_after_ms=1000 * settings.lost_after_seconds,
+        verdict_after_seconds=settings.verdict_after_seconds,
         lease_seconds=settings.lease_seconds,
+        last_attempt_lease_seconds=settings.last_attempt_lease_seconds,
         stop_grace_seconds=settings.stop_grace_seconds,
         fence_margin_seconds=settings.fence_margin_seconds,
         vote_timeout_ms=1000 * settings.vote_timeout_seconds,

@@ -29,10 +29,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "coordinator.journal": set(),
     "coordinator.rpc": {"coordinator.core", "coordinator.journal.port", "coordinator.options"}
     | WIRE,
+    "coordinator.shell": {"coordinator.core", "coordinator.journal"},
     "coordinator.watch": {"coordinator.core", "coordinator.rpc.ports"},
     "coordinator.daemon": {
         *("coordinator.core", "coordinator.journal", "coordinator.rpc", "coordinator.watch"),
-        "coordinator.notify",
+        *("coordinator.notify", "coordinator.shell"),
     },
     "coordinator.main": {"coordinator"},
     "agent.core": set(),
@@ -67,7 +68,8 @@ ALSO_MEASURED = ("tests", "bench", "docs", "proto/generate.py")
 
 DATA_MODULES = {
     *("__future__", "bisect", "collections", "dataclasses", "datetime", "enum", "functools"),
-    *("heapq", "ipaddress", "itertools", "math", "re", "string", "types", "typing"),
+    *("heapq", "ipaddress", "itertools", "math", "re", "statistics", "string", "types"),
+    "typing",
 }
 CLOCKS = {"date.today", "datetime.now", "datetime.today", "datetime.utcnow"}
 SLEEPS = {"asyncio.sleep", "sleep", "time.sleep"}

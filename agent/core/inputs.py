@@ -97,12 +97,15 @@ class StartedUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartFailed:
-    """`uncertain`: the engine did not answer, so the container may or may not run."""
+    """`uncertain`: the engine did not answer, so the container may or may not run. `not_started`:
+    nothing of it ever ran. `permanent`: no other host would do better."""
 
     key: NodeKey
     reason: str
     uncertain: bool
     wall_ms: int
+    not_started: bool = False
+    permanent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,13 +114,21 @@ class Machine:
                 slot.reason = "MusterLostContainerError: the engine no longer has the container"
                 self._advance(slot, Progress.EXITED, stopped_at_ms=given.wall_ms)
             elif slot.progress is Progress.STARTING and found is not None and found.started_at_ms:
-                self._up(slot, found.started_at_ms, found.private_ipv4)
+                up_boot_ms = self._came_up(found, given.wall_ms)
+                self._up(slot, found.started_at_ms, found.private_ipv4, up_boot_ms)
+            elif slot.progress is Progress.RUNNING and found is not None and not slot.up_boot_ms:
+                # The ledger is of an older release.
+                slot.up_boot_ms = self._came_up(found, given.wall_ms)
         for key, found in running.items():
-            self._adopt(key, found)
+            self._adopt(key, found, given.wall_ms)
         for slot in list(self.state.slots.values()):
             self._go_on(slot)
 
-    def _adopt(self, key: NodeKey, found: i.Found) -> None:
+    def _came_up(self, found: i.Found, wall_ms: int) -> int:
+        """When a container came up that nobody saw coming up: the wall clock is all there is."""
+        return self._now - max(wall_ms - found.started_at_ms, 0)
+
+    def _adopt(self, key: NodeKey, found: i.Found, wall_ms: int) -> None:
         """A container with our labels that the ledger does not know: report it, start nothing."""
         slot = Slot(
             key=key,
@@ -128,6 +136,7 @@ class Machine:
             assignment=None,
             progress=Progress.RUNNING if found.started_at_ms else Progress.STARTING,
             started_at_ms=found.started_at_ms,
+            up_boot_ms=self._came_up(found, wall_ms) if found.started_at_ms else None,
             private_ipv4=found.private_ipv4,
             known=False,
         )
@@ -180,6 +189,7 @@ class Machine:
             if lease_ends is not None and self._now >= lease_ends:
                 seconds = (self._now - self.state.last_contact_ms) // 1000
                 slot.reason = LEASE_OVER.format(seconds=seconds)
+                slot.lease_ended = True
                 self._want(slot, Desired.STOP)
             if slot.retry_at_ms is not None and self._now >= slot.retry_at_ms:
                 slot.retry_at_ms = None
@@ -317,8 +327,9 @@ class Machine:
             self._effects.append(KeepSlot(slot=slot))
             self._report(slot)
 
-    def _up(self, slot: Slot, started_at_ms: int, private_ipv4: str) -> None:
+    def _up(self, slot: Slot, started_at_ms: int, private_ipv4: str, up_boot_ms: int) -> None:
         slot.started_at_ms = started_at_ms
+        slot.up_boot_ms = up_boot_ms
         slot.private_ipv4 = private_ipv4 or slot.private_ipv4
         self._advance(slot, Progress.RUNNING)
 
@@ -355,12 +366,13 @@ class Machine:
         slot.work = Work.IDLE
         if isinstance(given, i.StartedUp):
             slot.failures = 0
-            self._up(slot, given.started_at_ms, given.private_ipv4)
+            self._up(slot, given.started_at_ms, given.private_ipv4, self._now)
         elif given.uncertain:
             # The engine did not answer: the container may or may not run. Ask again, never assume.
             self._retry_later(slot)
         else:
-            slot.reason = given.reason
+            slot.reason, slot.permanent = given.reason, given.permanent
+            slot.not_started = given.not_started
             self._advance(slot, Progress.EXITED, stopped_at_ms=given.wall_ms)
         self._go_on(slot)
 

@@ -39,6 +39,12 @@ class Slot:
     reason: str = ""
     permanent: bool = False
     stopped_at_ms: int = 0
+    up_boot_ms: int | None = None
+    """When the container came up, on the host's clock since its boot; None until then."""
+    not_started: bool = False
+    """The container has certainly failed to start."""
+    lease_ended: bool = False
+    """It was stopped because its lease ran out."""
     held: bool = False
     """Started, or being started, with its command waiting in the container."""
     unclean_reason: str = ""

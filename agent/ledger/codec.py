@@ -20,6 +20,9 @@ _PLAIN = (
     "reason",
     "permanent",
     "stopped_at_ms",
+    "up_boot_ms",
+    "not_started",
+    "lease_ended",
     "held",
     "unclean_reason",
 )

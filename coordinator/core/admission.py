@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from coordinator.core import clocks
 from coordinator.core import events as e
 from coordinator.core import inputs as i
 from coordinator.core.arn import definition_ref, job_ref, queue_name
@@ -18,6 +19,7 @@ from coordinator.core.submission import resolve
 from coordinator.core.turn import Turn
 from coordinator.core.validation import validate_definition, validate_queue_name, validate_tags
 
+_LOOK_AGAIN_MS = 3_600_000
 TIME_LIMIT_SECONDS = range(600, 86_401)
 TIME_LIMIT_CODES = (
     "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY",
@@ -44,20 +46,24 @@ def deregister_definition(turn: Turn, request: i.DeregisterDefinition) -> None:
         )
     if revision.active:
         turn.emit(e.DefinitionDeregistered(name=request.name, revision=request.revision))
-        turn.timers.arm("definitions", "", turn.now + turn.settings.definition_retention_ms)
+        turn.timers.arm("definitions", "", turn.now + _LOOK_AGAIN_MS)
 
 
 def forget_definitions(turn: Turn) -> None:
-    """INACTIVE revisions whose retention is over."""
+    """INACTIVE revisions whose retention is over, as long as the clock is to be believed."""
     keep_ms = turn.settings.definition_retention_ms
+    inactive = False
     for name, revisions in turn.state.definitions.items():
         for number, revision in list(revisions.items()):
             if revision.active:
                 continue
-            if revision.changed_at_ms + keep_ms <= turn.now:
+            over = revision.changed_at_ms + keep_ms <= turn.wall
+            if over and clocks.agree(turn.state, turn.settings):
                 turn.emit(e.DefinitionForgotten(name=name, revision=number))
             else:
-                turn.timers.arm("definitions", "", revision.changed_at_ms + keep_ms)
+                inactive = True
+    if inactive:
+        turn.timers.arm("definitions", "", turn.now + _LOOK_AGAIN_MS)
 
 
 def _active_definition(turn: Turn, text: str) -> JobDefinition:

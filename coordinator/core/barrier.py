@@ -7,7 +7,7 @@ so a node that never comes to run can be named. No I/O.
 from __future__ import annotations
 
 from coordinator.core import events as e
-from coordinator.core.ending import stop_attempt
+from coordinator.core.ending import ran_of, stop_attempt
 from coordinator.core.state import Attempt, Job, NodeRun
 from coordinator.core.turn import Turn
 
@@ -36,13 +36,15 @@ def check_barrier(turn: Turn, job: Job) -> None:
         return
     missing = [node for node in attempt.nodes.values() if not node.started_at_ms]
     failed = [node for node in missing if node.state.is_terminal]
-    deadline_ms = attempt.started_at_ms + 1000 * seconds
+    ran = ran_of(turn, job, attempt)
+    # Reports that wait while the coordinator does not listen are not held against a node.
+    left_ms = 1000 * seconds - ran.ms - turn.listening.since(ran.at_ms)
     if failed:
         cause = f"Start barrier: cannot be reached any more: {_named(failed)}"
-    elif turn.now >= deadline_ms:
+    elif left_ms <= 0:
         cause = f"Start barrier: not RUNNING within {seconds} s: {_named(missing)}"
     else:
-        turn.timers.arm("job", job.job_id, deadline_ms)
+        turn.timers.arm("job", job.job_id, turn.now + left_ms)
         return
     stop_attempt(turn, job, attempt, cause, by_user=False, may_retry=True)
 

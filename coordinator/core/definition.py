@@ -89,6 +89,7 @@ class JobDefinition:
     platform_capabilities: tuple[str, ...] = ()
     tags: dict[str, str] = field(default_factory=dict)
     start_barrier: StartBarrier | None = None
+    verdict_after_seconds: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +124,7 @@ class Submission:
     scheduling_priority_override: int | None = None
     client_token: str | None = None
     start_barrier: StartBarrier | None = None
+    verdict_after_seconds: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +153,7 @@ class JobSpec:
     `attempts` is the total number of tries, 1 to 10. `timeout_seconds` None means no limit.
     `instance_type` is the one type every host of the gang must have, or None for any one type.
     `start_barrier_seconds` None means that children's commands start as soon as they can.
+    `verdict_after_seconds` None means the cluster's: how long a silent host is waited for.
     """
 
     job_name: str
@@ -171,3 +174,4 @@ class JobSpec:
     scheduling_priority: int | None
     depends_on: tuple[JobDependency, ...]
     start_barrier_seconds: int | None = None
+    verdict_after_seconds: int | None = None

@@ -10,6 +10,7 @@ from coordinator.core.barrier import holds_children
 from coordinator.core.definition import JobSpec, NodeGroup
 from coordinator.core.effects import Assignment, NodeContainer
 from coordinator.core.ids import HostId, NodeKey
+from coordinator.core.lease import lease_seconds, stop_grace_seconds
 from coordinator.core.settings import COMPUTE_ENVIRONMENT, Settings
 from coordinator.core.state import Attempt, ClusterState, Job, NodeRun
 from coordinator.core.states import Desired
@@ -23,7 +24,7 @@ def assignments(state: ClusterState, settings: Settings, host_id: HostId) -> tup
     gives an operator time to notice that this coordinator has the wrong journal.
     """
     found = [
-        _stop(settings, key)
+        _stop(key, settings.stop_grace_seconds)
         for key in state.presence[host_id].strays
         if key.job_id in state.jobs or key.job_id in state.ended
     ]
@@ -45,28 +46,29 @@ def desired(attempt: Attempt, node: NodeRun) -> Desired:
     return Desired.RUN if node.state.is_launched else Desired.PREPARE
 
 
-def _stop(settings: Settings, key: NodeKey) -> Assignment:
+def _stop(key: NodeKey, grace_seconds: int) -> Assignment:
     return Assignment(
         key=key,
         desired=Desired.STOP,
         container=None,
-        stop_grace_seconds=settings.stop_grace_seconds,
-        lease_seconds=settings.lease_seconds,
+        stop_grace_seconds=grace_seconds,
+        lease_seconds=0,
     )
 
 
 def _assignment(settings: Settings, job: Job, attempt: Attempt, node: NodeRun) -> Assignment:
     key = NodeKey(job.job_id, attempt.number, node.node_index)
     want = desired(attempt, node)
+    grace_seconds = stop_grace_seconds(settings, attempt)
     if want is Desired.STOP:
-        return _stop(settings, key)
+        return _stop(key, grace_seconds)
     return Assignment(
         key=key,
         desired=want,
         container=_container(job, attempt, node.node_index),
-        stop_grace_seconds=settings.stop_grace_seconds,
-        lease_seconds=settings.lease_seconds,
-        gang=attempt.gang,
+        stop_grace_seconds=grace_seconds,
+        lease_seconds=lease_seconds(settings, job, attempt),
+        gang=attempt.gang if want is Desired.RUN else None,
         hold=node.node_index != job.spec.main_node and holds_children(job, attempt),
     )
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from coordinator.core import events as e
 from coordinator.core.errors import NotFound
-from coordinator.core.ids import JobId
+from coordinator.core.ids import JobId, NodeKey
 from coordinator.core.reservation import abandon, remember_strays
 from coordinator.core.retry import should_retry
-from coordinator.core.state import Attempt, Job, NodeRun
+from coordinator.core.state import Attempt, Job, NodeRun, Ran
 from coordinator.core.states import JobState
 from coordinator.core.turn import Turn
 
@@ -170,6 +170,10 @@ def stop_attempt(
             )
         )
         turn.touch_gang(job)
+        main_host = attempt.nodes[job.spec.main_node].host_id
+        if turn.presence(main_host).lost:
+            # Nobody there will say that main has ended, and who asked for the end gets it.
+            turn.timers.arm("host", main_host, turn.now)
 
 
 def terminate_child(turn: Turn, job: Job, node_index: int, reason: str) -> None:
@@ -202,11 +206,23 @@ def check_timeout(turn: Turn, job: Job) -> None:
     seconds = job.spec.timeout_seconds
     if seconds is None or attempt is None or not attempt.started_at_ms:
         return
-    deadline_ms = attempt.started_at_ms + 1000 * seconds
+    ran = ran_of(turn, job, attempt)
+    deadline_ms = ran.at_ms + 1000 * seconds - ran.ms
     if turn.now >= deadline_ms:
         stop_attempt(turn, job, attempt, TIMED_OUT, by_user=False)
     else:
         turn.timers.arm("job", job.job_id, deadline_ms)
+
+
+def ran_of(turn: Turn, job: Job, attempt: Attempt) -> Ran:
+    """How long the main had run, and when: as its agent said last. Nothing said yet, by an agent of
+    an older release or since the coordinator started, counts from the first look on: a wall clock
+    that is wrong for a moment must end no job."""
+    presence = turn.presence(attempt.nodes[job.spec.main_node].host_id)
+    key = NodeKey(job.job_id, attempt.number, job.spec.main_node)
+    if presence.ran is None or presence.ran.key != key:
+        presence.ran = Ran(key=key, ms=0, at_ms=turn.now)
+    return presence.ran
 
 
 def archive_settled(turn: Turn) -> None:

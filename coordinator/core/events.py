@@ -149,12 +149,26 @@ class JobQueued:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementBlocked:
+    """Since now the job cannot be placed for the reason that `code` names. The time is that of the
+    machine's clock since its boot, so that it means the same after a restart on that boot."""
+
+    job_id: JobId
+    code: str
+    boot_id: str
+    boot_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GangReserved:
-    """A free host for every node: all or none. Uses up no attempt yet."""
+    """A free host for every node: all or none. Uses up no attempt yet. The lease and the stop
+    grace are what these hosts are told (older releases did not journal them)."""
 
     job_id: JobId
     attempt: int
     placements: tuple[Placement, ...]
+    lease_seconds: int | None = None
+    stop_grace_seconds: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +230,20 @@ class AttemptStarted:
 
     job_id: JobId
     attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MainNotStarted:
+    """The main's container could not be started and nothing of it ran: its host is handed back,
+    and the others vote on with the same attempt."""
+
+    job_id: JobId
+    attempt: int
+    node_index: int
+    host_id: HostId
+    reason: str
+    permanent: bool = False
+    retry_after_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,6 +376,7 @@ JobEvent = (
     | JobPended
     | DependencyEnded
     | JobQueued
+    | PlacementBlocked
     | GangReserved
     | NodePrepared
     | NodeRefused
@@ -355,6 +384,7 @@ JobEvent = (
     | GangAbandoned
     | AttemptRefused
     | AttemptStarted
+    | MainNotStarted
     | ChildrenLaunched
     | NodeRunning
     | BarrierLifted

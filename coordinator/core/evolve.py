@@ -12,18 +12,17 @@ from typing import Any
 
 from coordinator.core import events as e
 from coordinator.core.errors import InvariantViolation
+from coordinator.core.evolve_cluster import EVOLVE_CLUSTER
 from coordinator.core.ids import JobId, NodeKey
 from coordinator.core.state import (
     Attempt,
+    Blocked,
     ClusterState,
     Ended,
     Gang,
-    Host,
     Job,
     NodeRun,
-    Queue,
     Refusal,
-    Revision,
 )
 from coordinator.core.states import JOB_TRANSITIONS, NODE_TRANSITIONS, JobState, NodeState
 
@@ -70,75 +69,6 @@ def _let_go(state: ClusterState, job: Job, attempt: Attempt, node: NodeRun) -> N
     if node.released and attempt.over:
         key = NodeKey(job.job_id, attempt.number, node.node_index)
         state.hosts[node.host_id].holds.pop(key, None)
-
-
-def _coordinator_started(state: ClusterState, event: e.CoordinatorStarted, at_ms: int) -> None:
-    state.epoch = event.epoch
-
-
-def _definition_registered(state: ClusterState, event: e.DefinitionRegistered, at_ms: int) -> None:
-    definition = event.definition
-    name = definition.job_definition_name
-    revisions = state.definitions.setdefault(name, {})
-    revisions[definition.revision] = Revision(
-        definition=definition, active=True, changed_at_ms=at_ms
-    )
-    state.last_revision[name] = definition.revision
-
-
-def _definition_deregistered(
-    state: ClusterState, event: e.DefinitionDeregistered, at_ms: int
-) -> None:
-    revision = state.definitions[event.name][event.revision]
-    revision.active = False
-    revision.changed_at_ms = at_ms
-
-
-def _definition_forgotten(state: ClusterState, event: e.DefinitionForgotten, at_ms: int) -> None:
-    del state.definitions[event.name][event.revision]
-
-
-def _queue_created(state: ClusterState, event: e.QueueCreated, at_ms: int) -> None:
-    state.queues[event.name] = Queue(
-        name=event.name,
-        priority=event.priority,
-        enabled=event.enabled,
-        tags=dict(event.tags),
-        time_limits=event.time_limits,
-    )
-
-
-def _queue_updated(state: ClusterState, event: e.QueueUpdated, at_ms: int) -> None:
-    queue = state.queues[event.name]
-    queue.priority = event.priority
-    queue.enabled = event.enabled
-    queue.time_limits = event.time_limits
-
-
-def _queue_deleting(state: ClusterState, event: e.QueueDeleting, at_ms: int) -> None:
-    state.queues[event.name].deleting = True
-
-
-def _queue_deleted(state: ClusterState, event: e.QueueDeleted, at_ms: int) -> None:
-    del state.queues[event.name]
-
-
-def _host_registered(state: ClusterState, event: e.HostRegistered, at_ms: int) -> None:
-    host = state.hosts.get(event.host_id)
-    if host is None:
-        state.hosts[event.host_id] = Host(facts=event)
-    else:
-        host.facts = event
-
-
-def _host_drained(state: ClusterState, event: e.HostDrained, at_ms: int) -> None:
-    host = state.hosts[event.host_id]
-    host.draining, host.drain_reason = True, event.reason
-
-
-def _host_resumed(state: ClusterState, event: e.HostResumed, at_ms: int) -> None:
-    host = state.hosts[event.host_id]
-    host.draining, host.drain_reason = False, ""
 
 
 def _job_submitted(state: ClusterState, event: e.JobSubmitted, at_ms: int) -> None:
@@ -200,12 +130,24 @@ def _reserve(
     holds[key] = None
 
 
+def _placement_blocked(state: ClusterState, event: e.PlacementBlocked, at_ms: int) -> None:
+    state.jobs[event.job_id].blocked = Blocked(
+        code=event.code, boot_id=event.boot_id, boot_ms=event.boot_ms
+    )
+
+
 def _gang_reserved(state: ClusterState, event: e.GangReserved, at_ms: int) -> None:
     job = state.jobs[event.job_id]
     if event.attempt != len(job.attempts) + 1:
         raise InvariantViolation(f"job {job.job_id}: attempt {event.attempt} is not the next")
-    attempt = Attempt(number=event.attempt, reserved_at_ms=at_ms)
+    attempt = Attempt(
+        number=event.attempt,
+        reserved_at_ms=at_ms,
+        lease_seconds=event.lease_seconds,
+        stop_grace_seconds=event.stop_grace_seconds,
+    )
     job.attempts.append(attempt)
+    job.blocked = None
     _leave_line(state, job)
     for placement in event.placements:
         _reserve(state, job, attempt, placement, at_ms)
@@ -236,14 +178,33 @@ def _hand_back(state: ClusterState, job: Job, attempt: Attempt, node: NodeRun) -
 def _node_refused(state: ClusterState, event: e.NodeRefused, at_ms: int) -> None:
     job, attempt = _attempt(state, event.job_id, event.attempt)
     _hand_back(state, job, attempt, attempt.nodes[event.node_index])
+    _remember_refusal(job, event)
+
+
+def _remember_refusal(job: Job, event: e.NodeRefused | e.MainNotStarted) -> None:
     before = job.refusals.get(event.host_id)
     job.refusals[event.host_id] = Refusal(
         reason=event.reason,
         permanent=event.permanent,
         retry_after_ms=event.retry_after_ms,
         count=before.count + 1 if before else 1,
+        not_started=isinstance(event, e.MainNotStarted),
     )
     job.permanent_refusals += event.permanent
+
+
+def _main_not_started(state: ClusterState, event: e.MainNotStarted, at_ms: int) -> None:
+    """The gang votes again, with one host less."""
+    job, attempt = _attempt(state, event.job_id, event.attempt)
+    _move_job(job, "MainNotStarted")
+    main = attempt.nodes.pop(event.node_index)
+    attempt.started = False
+    attempt.gang = None
+    attempt.unreleased -= 1
+    attempt.prepared -= 1
+    attempt.promised = {node.promised_ipv4: node.node_index for node in attempt.nodes.values()}
+    del state.hosts[main.host_id].holds[NodeKey(job.job_id, attempt.number, main.node_index)]
+    _remember_refusal(job, event)
 
 
 def _node_replaced(state: ClusterState, event: e.NodeReplaced, at_ms: int) -> None:
@@ -284,8 +245,6 @@ def _attempt_started(state: ClusterState, event: e.AttemptStarted, at_ms: int) -
     attempt.gang = _gang(job, attempt)
     attempt.promised.clear()
     job.started_at_ms = 0
-    job.refusals.clear()
-    job.permanent_refusals = 0
     _launch(attempt.nodes[job.spec.main_node], at_ms)
 
 
@@ -318,6 +277,8 @@ def _node_running(state: ClusterState, event: e.NodeRunning, at_ms: int) -> None
     if event.node_index == job.spec.main_node:
         _move_job(job, "MainRunning")
         attempt.started_at_ms = job.started_at_ms = at_ms
+        job.refusals.clear()
+        job.permanent_refusals = 0
 
 
 def _barrier_lifted(state: ClusterState, event: e.BarrierLifted, at_ms: int) -> None:
@@ -413,6 +374,7 @@ def _end_job(state: ClusterState, job: Job, fact: str, status_reason: str, at_ms
     for dependency in list(job.waits_for):
         _forget_dependent(state, dependency, job.job_id)
     job.waits_for.clear()
+    state.leaving.setdefault(job.spec.job_name, {})[job.job_id] = None
 
 
 def _job_succeeded(state: ClusterState, event: e.JobSucceeded, at_ms: int) -> None:
@@ -429,27 +391,21 @@ def _job_failed(state: ClusterState, event: e.JobFailed, at_ms: int) -> None:
 def _job_archived(state: ClusterState, event: e.JobArchived, at_ms: int) -> None:
     job = state.jobs.pop(event.job_id)
     state.queues[job.job_queue].live.pop(job.job_id, None)
+    leaving = state.leaving[job.spec.job_name]
+    del leaving[job.job_id]
+    if not leaving:
+        del state.leaving[job.spec.job_name]
     state.ended[job.job_id] = Ended(
         state=JobState(job.state), client_token=job.client_token, stopped_at_ms=job.stopped_at_ms
     )
 
 
-_EVOLVE: dict[type, Callable[[ClusterState, Any, int], None]] = {
-    e.CoordinatorStarted: _coordinator_started,
-    e.DefinitionRegistered: _definition_registered,
-    e.DefinitionDeregistered: _definition_deregistered,
-    e.DefinitionForgotten: _definition_forgotten,
-    e.QueueCreated: _queue_created,
-    e.QueueUpdated: _queue_updated,
-    e.QueueDeleting: _queue_deleting,
-    e.QueueDeleted: _queue_deleted,
-    e.HostRegistered: _host_registered,
-    e.HostDrained: _host_drained,
-    e.HostResumed: _host_resumed,
+_EVOLVE: dict[type, Callable[[ClusterState, Any, int], None]] = EVOLVE_CLUSTER | {
     e.JobSubmitted: _job_submitted,
     e.JobPended: _job_pended,
     e.DependencyEnded: _dependency_ended,
     e.JobQueued: _job_queued,
+    e.PlacementBlocked: _placement_blocked,
     e.GangReserved: _gang_reserved,
     e.NodePrepared: _node_prepared,
     e.NodeRefused: _node_refused,
@@ -457,6 +413,7 @@ _EVOLVE: dict[type, Callable[[ClusterState, Any, int], None]] = {
     e.GangAbandoned: _gang_abandoned,
     e.AttemptRefused: _attempt_refused,
     e.AttemptStarted: _attempt_started,
+    e.MainNotStarted: _main_not_started,
     e.ChildrenLaunched: _children_launched,
     e.NodeRunning: _node_running,
     e.BarrierLifted: _barrier_lifted,

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from coordinator.core.ids import HostId
+from coordinator.core.leftovers import Leftover, leftovers, unsettled_dependency
 from coordinator.core.names import clip
 from coordinator.core.placement import place, shortfall
 from coordinator.core.settings import Settings
-from coordinator.core.state import Attempt, ClusterState, Job, NodeRun
+from coordinator.core.state import Attempt, ClusterState, Job
 from coordinator.core.states import JobState
 
 CAPACITY = "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY"
@@ -31,6 +32,11 @@ _TEXTS = {
     ),
 }
 
+_HOLDS_UP_NOBODY = (
+    "the job keeps its place and holds up nobody, since these hosts could not run it now even if "
+    "all were free: connect hosts that fit, mend what they refuse it for, or submit it for fewer "
+    "or smaller nodes"
+)
 _REASON_CHARS = 300
 """How much is shown of what a host says: an OSError with a long path would fill pages."""
 _MOST_NAMED = 3
@@ -56,9 +62,18 @@ def clock(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
+_KNOWN_FOR_MS = 86_400_000
+"""A host that was not seen for so long says nothing about what the cluster could run."""
+
+
 def waiting_code(state: ClusterState, job: Job) -> str:
-    """AWS's code for why the head of a queue is stuck: could the hosts ever do, when all free?"""
-    known = {host_id: host.facts for host_id, host in state.hosts.items()}
+    """AWS's code for why a job is stuck: could the hosts that were seen in the last day ever do,
+    when all are free?"""
+    known = {
+        host_id: host.facts
+        for host_id, host in state.hosts.items()
+        if state.now_ms - state.presence[host_id].last_contact_ms < _KNOWN_FOR_MS
+    }
     everyone = range(job.spec.num_nodes)
     if place(job.spec, everyone, known) is not None:
         return CAPACITY
@@ -84,16 +99,41 @@ def status_reason(state: ClusterState, settings: Settings, job: Job) -> str | No
         return f"Waiting for the jobs it depends on: {waiting}"
     if job.is_being_stopped:
         return _stopping(job.attempts[-1])
+    if job.state in (JobState.STARTING, JobState.RUNNING):
+        return _silence(state, job, job.attempts[-1])
     if job.state is not JobState.RUNNABLE or job.current is not None:
         return None
     if job.unsettled:
-        return _fence_sentence(state, settings, job)
-    ahead = _ahead_of(state, job)
-    if ahead is not None:
-        return f"Behind job {ahead.job_id} in job queue {job.job_queue}"
+        return f"Waiting until nothing of the last attempt runs: {_proof(state, settings, job)}"
+    dependency = unsettled_dependency(state, job)
+    if dependency is not None:
+        return (
+            f"Waiting until nothing runs of job {dependency.job_id}, which it depends on: "
+            f"{_proof(state, settings, dependency)}"
+        )
+    if job.job_id not in state.passed_over:
+        ahead = _ahead_of(state, job)
+        if ahead is not None:
+            return f"Behind job {ahead.job_id} in job queue {job.job_queue}"
     code = waiting_code(state, job)
     text = _TEXTS[code].format(instance_type=job.spec.instance_type or _likely_type(state))
     return f"{code} - {text} ({_shortage(state, job)})"
+
+
+def _silence(state: ClusterState, job: Job, attempt: Attempt) -> str | None:
+    """Main's host is silent: since when, and until when it is waited for."""
+    host_id = attempt.nodes[job.spec.main_node].host_id
+    presence = state.presence[host_id]
+    if not presence.lost:
+        return None
+    since = clock(state.wall_of(presence.last_contact_ms))
+    if presence.verdict_at_ms is None:
+        return f"The main node's host {host_id} is silent since {since}; it is waited for"
+    until = clock(state.wall_of(presence.verdict_at_ms))
+    return (
+        f"The main node's host {host_id} is silent since {since}; the job goes on, and the attempt "
+        f"fails at {until} unless the host is heard before"
+    )
 
 
 def _stopping(attempt: Attempt) -> str:
@@ -118,7 +158,7 @@ def _ahead_of(state: ClusterState, job: Job) -> Job | None:
         other = state.jobs[job_id]
         if other is job:
             return None
-        if not other.unsettled:
+        if job_id not in state.passed_over:
             return other
     return None
 
@@ -140,6 +180,8 @@ def _shortage(state: ClusterState, job: Job) -> str:
         f"{', '.join(hosts[:3])}{f' and {len(hosts) - 3} more' if len(hosts) > 3 else ''}: {why}"
         for why, hosts in list(reasons.items())[:_MOST_NAMED]
     ]
+    if job.job_id in state.passed_over:
+        shown.append(_HOLDS_UP_NOBODY)
     return "; ".join([sentence, *shown])
 
 
@@ -158,7 +200,7 @@ def _obstacle(state: ClusterState, job: Job, host_id: HostId) -> str:
     if all(sizes):
         return sizes[0]
     if presence.lost:
-        return f"is LOST: silent since {clock(presence.last_contact_ms)}"
+        return f"is LOST: silent since {clock(state.wall_of(presence.last_contact_ms))}"
     if presence.session_id is None:
         return "its agent is not connected"
     if presence.unusable_reason:
@@ -190,30 +232,25 @@ def quarantine_reason(state: ClusterState, host_id: HostId) -> str:
     return ""
 
 
-def _fence_sentence(state: ClusterState, settings: Settings, job: Job) -> str:
-    """What the next attempt waits for, and until when: never two attempts alive."""
-    waits = [
-        _proof_awaited(state, settings, attempt, node)
-        for attempt in job.attempts
-        if attempt.over and attempt.unreleased
-        for node in attempt.nodes.values()
-        if not node.released
-    ]
-    return f"Waiting until nothing of the last attempt runs: {'; '.join(waits[:_MOST_NAMED])}"
+def _proof(state: ClusterState, settings: Settings, job: Job) -> str:
+    """What is waited for, and until when, before anything is started after this job's attempts:
+    never two attempts alive."""
+    found = leftovers(state, settings, job)
+    told = [_proof_awaited(left) for left in found[:_MOST_NAMED]]
+    if len(found) > _MOST_NAMED:
+        told.append(f"and {len(found) - _MOST_NAMED} more")
+    return "; ".join(told)
 
 
-def _proof_awaited(state: ClusterState, settings: Settings, attempt: Attempt, node: NodeRun) -> str:
-    presence = state.presence[node.host_id]
-    where = f"node {node.node_index} of attempt {attempt.number} on {node.host_id}"
-    if not presence.lost:
+def _proof_awaited(left: Leftover) -> str:
+    where = f"node {left.node_index} of attempt {left.attempt} on {left.host_id}"
+    if not left.is_silent:
         return f"{where} is being stopped"
     sentence = (
-        f"{where} may still run, as the host is lost; goes on when the host is back and clean, "
-        f"or has rebooted, or an operator runs: muster hosts fence {node.host_id}"
+        f"{where} may still run, as the host is silent; goes on when the host is back and clean, "
+        f"or has rebooted, or an operator runs: muster hosts fence {left.host_id}"
     )
-    if settings.fence_after_ms is None:
-        return sentence
-    return f"{sentence}; or at {clock(presence.last_contact_ms + settings.fence_after_ms)}"
+    return sentence if left.until_ms is None else f"{sentence}; or at {clock(left.until_ms)}"
 
 
 def explain(state: ClusterState, settings: Settings, job: Job) -> Explanation:

@@ -21,8 +21,8 @@ from coordinator.core.ending import (
 from coordinator.core.ids import HostId, NodeKey
 from coordinator.core.inputs import Observation
 from coordinator.core.placement import shortfall
-from coordinator.core.reservation import refuse
-from coordinator.core.state import Attempt, Job, NodeRun
+from coordinator.core.reservation import refuse, retry_after_ms
+from coordinator.core.state import Attempt, Job, NodeRun, Ran
 from coordinator.core.states import NodeState, Progress
 from coordinator.core.turn import Turn
 
@@ -55,8 +55,13 @@ def observe(turn: Turn, host_id: HostId, seen: Observation) -> None:
     was_up = seen.was_up or seen.progress is Progress.UP or seen.exit_code is not None
     if node.state is NodeState.STARTING and was_up:
         _node_is_up(turn, job, attempt, node, seen)
+    _measure(turn, job, attempt, node, seen)
     ended = seen.progress >= Progress.EXITED or seen.progress is Progress.REFUSED
     if ended and node.state in (NodeState.STARTING, NodeState.RUNNING):
+        if _may_start_elsewhere(job, attempt, node, seen):
+            if seen.progress is Progress.RELEASED:
+                _start_elsewhere(turn, job, attempt, node, seen)
+            return
         _node_has_ended(turn, job, attempt, node, seen)
     if seen.unclean_reason and seen.unclean_reason != node.unclean_reason:
         turn.emit(
@@ -70,6 +75,70 @@ def observe(turn: Turn, host_id: HostId, seen: Observation) -> None:
         turn.touch_host(host_id)
     if seen.progress is Progress.RELEASED:
         release(turn, job, attempt, node, VERIFIED)
+
+
+def _measure(turn: Turn, job: Job, attempt: Attempt, node: NodeRun, seen: Observation) -> None:
+    """How long a job runs is what main's agent measures: its clock is that of the container."""
+    if seen.ran_ms is None or node.state is not NodeState.RUNNING:
+        return
+    if node.node_index == job.spec.main_node and not attempt.over:
+        turn.presence(node.host_id).ran = Ran(key=seen.key, ms=seen.ran_ms, at_ms=turn.now)
+        check_timeout(turn, job)
+
+
+def _may_start_elsewhere(job: Job, attempt: Attempt, node: NodeRun, seen: Observation) -> bool:
+    """The main has certainly not run, so another host may take it, once this one is clean."""
+    return (
+        seen.not_started
+        and not seen.unclean_reason
+        and node.node_index == job.spec.main_node
+        and not attempt.over
+        and attempt.stop_cause is None
+    )
+
+
+def _start_elsewhere(
+    turn: Turn, job: Job, attempt: Attempt, node: NodeRun, seen: Observation
+) -> None:
+    """A host on which nothing starts must not use up the attempts of a job: the gang votes again
+    without it. AWS Batch uses up an attempt. Refusals are counted as in the vote; one that another
+    try could mend uses up an attempt only when nobody else can be asked."""
+    turn.touch_gang(job)
+    turn.emit(
+        e.MainNotStarted(
+            job_id=job.job_id,
+            attempt=attempt.number,
+            node_index=node.node_index,
+            host_id=node.host_id,
+            reason=seen.reason,
+            permanent=seen.permanent,
+            retry_after_ms=retry_after_ms(turn, job, node.host_id),
+        )
+    )
+    turn.touch_job(job.job_id)
+    turn.reschedule = True
+    if seen.permanent:
+        _believe_refusals(turn, job, node, seen.reason)
+    elif not _somebody_else(turn, job, node):
+        fail_vote(turn, job, seen.reason, FAILED_TO_START)
+
+
+def _blame(turn: Turn, job: Job) -> None:
+    """The main runs: hosts where it failed to start were at fault. A host with which that happened
+    to several jobs is drained, with the evidence."""
+    for host_id, refusal in job.refusals.items():
+        if not refusal.not_started:
+            continue
+        blamed = turn.presence(host_id).blamed
+        blamed[job.job_id] = refusal.reason
+        enough = len(blamed) >= turn.settings.failed_starts_to_drain
+        if enough and not turn.state.hosts[host_id].draining:
+            reason = (
+                f"the main nodes of jobs {', '.join(blamed)} could not be started here and then "
+                f"ran on other hosts: {refusal.reason}"
+            )
+            turn.emit(e.HostDrained(host_id=host_id, reason=reason))
+            blamed.clear()
 
 
 def _observe_stray(turn: Turn, host_id: HostId, seen: Observation) -> None:
@@ -149,6 +218,9 @@ def _somebody_else(turn: Turn, job: Job, node: NodeRun) -> bool:
 
 def _node_is_up(turn: Turn, job: Job, attempt: Attempt, node: NodeRun, seen: Observation) -> None:
     is_main = node.node_index == job.spec.main_node
+    turn.presence(node.host_id).blamed.clear()
+    if is_main:
+        _blame(turn, job)
     turn.emit(
         e.NodeRunning(
             job_id=job.job_id,
@@ -185,7 +257,8 @@ def _miss_children(turn: Turn, job: Job, attempt: Attempt) -> None:
                 )
             )
         elif turn.presence(node.host_id).lost:
-            lose(turn, job, attempt, node)
+            # It waits for the verdict, which may be due.
+            turn.timers.arm("host", node.host_id, turn.now)
 
 
 def _end_reason(attempt: Attempt, node: NodeRun) -> str:
@@ -202,14 +275,15 @@ def _end_reason(attempt: Attempt, node: NodeRun) -> str:
 def _node_has_ended(
     turn: Turn, job: Job, attempt: Attempt, node: NodeRun, seen: Observation
 ) -> None:
-    # A host that came back from a reboot reports an end whose code nobody can know.
-    gone = seen.exit_code is None and node.started_at_ms and not seen.reason
+    # A host that came back from a reboot reports an end whose code nobody can know; and the code of
+    # a container that its own agent stopped, for want of contact, says nothing of the job.
+    gone = seen.lease_ended or (seen.exit_code is None and node.started_at_ms and not seen.reason)
     turn.emit(
         e.NodeExited(
             job_id=job.job_id,
             attempt=attempt.number,
             node_index=node.node_index,
-            exit_code=seen.exit_code,
+            exit_code=None if seen.lease_ended else seen.exit_code,
             reason=seen.reason,
             status_reason=(host_gone(node.host_id) if gone else _end_reason(attempt, node)),
         )
@@ -222,8 +296,9 @@ def _node_has_ended(
 
 
 def lose(turn: Turn, job: Job, attempt: Attempt, node: NodeRun) -> None:
-    """The node's host is gone. A lost main ends the attempt; a lost child only itself, and one
-    that is not launched yet has nothing to lose before it is."""
+    """The verdict on a node of a silent host, or its host is gone. A lost main ends the attempt, a
+    lost child only itself. A host leaves a vote; a child that is not launched yet has nothing to
+    lose before it is."""
     if not attempt.started:
         refuse(turn, job, node, host_gone(node.host_id))
         return
@@ -234,7 +309,7 @@ def lose(turn: Turn, job: Job, attempt: Attempt, node: NodeRun) -> None:
             job_id=job.job_id,
             attempt=attempt.number,
             node_index=node.node_index,
-            status_reason=host_gone(node.host_id),
+            status_reason=attempt.stop_cause or host_gone(node.host_id),
         )
     )
     turn.touch_job(job.job_id, node.node_index)

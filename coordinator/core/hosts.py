@@ -1,8 +1,8 @@
-"""Policy for hosts: who they are, whether they are there, and what proves that they are clean.
+"""Policy for hosts: who they are, what they say, and what operators say of them.
 
-Silence makes a host lost, a closed stream never does. A lost host's nodes fail at once, but are
-released only by proof: the agent says so, the machine has rebooted, an operator fences it, or
-everything on it has stopped by itself because its lease ran out. No I/O.
+What silence means is in `silence.py`. A node is released by proof only: its agent says that
+nothing is left, the machine has rebooted, an operator fences the host, or everything there has
+stopped by itself because its lease ran out. No I/O.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from coordinator.core.effects import (
 from coordinator.core.errors import Conflict, DuplicateAgent, NotFound
 from coordinator.core.gang import held_node, lose, observe, release
 from coordinator.core.ids import HostId
-from coordinator.core.reservation import remember_stray
+from coordinator.core.silence import contact, give_up, release_all
 from coordinator.core.state import Host, Presence
 from coordinator.core.states import NodeState
 from coordinator.core.turn import Turn
 
 REBOOTED = "the host has rebooted"
 FENCED = "an operator fenced the host"
-LEASE_OVER = "its lease ran out, so it has stopped by itself"
 
 
 def hello(turn: Turn, hello: i.HostHello) -> None:
@@ -51,12 +50,14 @@ def hello(turn: Turn, hello: i.HostHello) -> None:
     turn.state.sessions[hello.session_id] = hello.host_id
     presence.session_id = hello.session_id
     presence.incarnation = hello.incarnation
+    if bool(hello.unusable_reason) != bool(presence.unusable_reason):
+        presence.unusable_since_ms = turn.now
     presence.unusable_reason = hello.unusable_reason
     presence.strays = {}
-    _contact(turn, hello.host_id, presence)
+    contact(turn, hello.host_id, presence)
     turn.effect(SendWelcome(session_id=hello.session_id, heartbeat_ms=turn.settings.heartbeat_ms))
     if rebooted:
-        _release_all(turn, hello.host_id, REBOOTED)
+        release_all(turn, hello.host_id, REBOOTED)
     _compare(turn, hello)
     turn.touch_host(hello.host_id)
     turn.reschedule = True
@@ -129,7 +130,10 @@ def _compare(turn: Turn, hello: i.HostHello) -> None:
 def heartbeat(turn: Turn, beat: i.HostHeartbeat) -> None:
     host_id = turn.host_of(beat.session_id)
     if host_id is not None:
-        _contact(turn, host_id, turn.presence(host_id))
+        presence = turn.presence(host_id)
+        contact(turn, host_id, presence)
+        if beat.wall_ms:
+            presence.clock_ahead_ms = beat.wall_ms - turn.wall
         turn.effect(SendHeartbeatAck(session_id=beat.session_id, seq=beat.seq))
 
 
@@ -138,7 +142,7 @@ def report(turn: Turn, report: i.HostReport) -> None:
     host_id = turn.host_of(report.session_id)
     if host_id is None:
         return
-    _contact(turn, host_id, turn.presence(host_id))
+    contact(turn, host_id, turn.presence(host_id))
     for seen in report.observations:
         observe(turn, host_id, seen)
     turn.effect(SendAck(session_id=report.session_id, report_seq=report.seq))
@@ -148,62 +152,6 @@ def session_ended(turn: Turn, ended: i.SessionEnded) -> None:
     host_id = turn.state.sessions.pop(ended.session_id, None)
     if host_id is not None:
         turn.presence(host_id).session_id = None
-
-
-def _contact(turn: Turn, host_id: HostId, presence: Presence) -> None:
-    presence.last_contact_ms = turn.now
-    if presence.lost or not presence.seen:
-        presence.lost = False
-        presence.seen = True
-        turn.touch_host(host_id)
-        turn.reschedule = True
-    turn.timers.arm("host", host_id, turn.now + turn.settings.lost_after_ms)
-
-
-def check_host(turn: Turn, host_id: HostId) -> None:
-    """Silence: first the host is lost, and later what it may still run has stopped by itself."""
-    presence = turn.presence(host_id)
-    lost_at = presence.last_contact_ms + turn.settings.lost_after_ms
-    if turn.now < lost_at:
-        turn.timers.arm("host", host_id, lost_at)
-        return
-    if not presence.lost:
-        presence.lost = True
-        turn.touch_host(host_id)
-        turn.reschedule = True
-        for key in list(turn.state.hosts[host_id].holds):
-            held = held_node(turn, host_id, key)
-            if held is not None:
-                lose(turn, *held)
-    fence_after_ms = turn.settings.fence_after_ms
-    if fence_after_ms is None or not turn.state.hosts[host_id].holds:
-        return
-    fenced_at = presence.last_contact_ms + fence_after_ms
-    if turn.now < fenced_at:
-        turn.timers.arm("host", host_id, fenced_at)
-    else:
-        _give_up(turn, host_id, LEASE_OVER)
-
-
-def _release_all(turn: Turn, host_id: HostId, proof: str) -> None:
-    """Nothing that was on the host before runs any more."""
-    for key in list(turn.state.hosts[host_id].holds):
-        held = held_node(turn, host_id, key)
-        if held is None:
-            continue
-        job, attempt, node = held
-        lose(turn, job, attempt, node)
-        if held_node(turn, host_id, key) is not None:
-            release(turn, job, attempt, node, proof)
-
-
-def _give_up(turn: Turn, host_id: HostId, proof: str) -> None:
-    """The jobs need not wait for the host any more. The host itself must still let go, should it
-    speak again on the session that it has: a container that ended may have left something."""
-    given_up = list(turn.state.hosts[host_id].holds)
-    _release_all(turn, host_id, proof)
-    for key in given_up:
-        remember_stray(turn, host_id, key)
 
 
 def drain(turn: Turn, request: i.DrainHost) -> None:
@@ -229,7 +177,7 @@ def fence(turn: Turn, request: i.FenceHost) -> None:
             f"host {request.host_id} is not LOST; only a lost host can be fenced. "
             f"To give it no new work: muster hosts drain {request.host_id}"
         )
-    _give_up(turn, request.host_id, FENCED)
+    give_up(turn, request.host_id, FENCED)
     turn.touch_host(request.host_id)
 
 

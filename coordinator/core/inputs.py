@@ -111,6 +111,13 @@ class Observation:
     unclean_reason: str = ""
     was_up: bool = False
     """The container ran at some time, also when it has ended since."""
+    ran_ms: int | None = None
+    """How long the container has run, by the host's clock since boot; None when it does not run,
+    or its agent does not say."""
+    not_started: bool = False
+    """It has certainly failed to start: nothing of it ran."""
+    lease_ended: bool = False
+    """It was stopped because its lease ran out."""
     log_tail: bytes | None = None
     log_tail_offset: int = 0
 
@@ -139,6 +146,8 @@ class HostHello:
 class HostHeartbeat:
     session_id: SessionId
     seq: int
+    wall_ms: int = 0
+    """The host's wall clock when it was sent; 0 when its agent does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from coordinator.core import admission, barrier, ending, hosts, reservation
+from coordinator.core import admission, barrier, ending, hosts, reservation, silence
 from coordinator.core import inputs as i
 from coordinator.core.derive import assignments
 from coordinator.core.effects import Assignment, Reply, SendAssignments, Stamped, Step
@@ -18,6 +18,7 @@ from coordinator.core.events import CoordinatorStarted, QueueCreated
 from coordinator.core.evolve import evolve
 from coordinator.core.ids import HostId, JobId, SessionId
 from coordinator.core.invariants import check
+from coordinator.core.listening import Listening
 from coordinator.core.scheduler import schedule
 from coordinator.core.settings import DEFAULT_QUEUE, Settings
 from coordinator.core.state import ClusterState, Ended, Presence
@@ -35,6 +36,7 @@ class Machine:
         self.settings = settings
         self.state = ClusterState()
         self.timers = Timers()
+        self._listening = Listening(0, settings.pulse_ms)
         self._generation = 0
         self._told: dict[HostId, tuple[SessionId, tuple[Assignment, ...]]] = {}
         """The list that each host was sent last, and in which session."""
@@ -48,9 +50,14 @@ class Machine:
         for stamped in history:
             evolve(self.state, stamped.event, stamped.at_ms)
 
-    def start(self, now: int) -> Step:
-        """Begin a new life: a larger epoch, a fresh lease for every host, the default queue."""
-        turn = Turn(self.state, self.settings, self.timers, now)
+    def start(self, now: int, *, wall_ms: int | None = None, boot_id: str = "") -> Step:
+        """Begin a new life: a larger epoch, a fresh lease for every host, the default queue.
+
+        `boot_id` names the boot that `now` counts on from; `wall_ms` is as for `step`.
+        """
+        self._listening = Listening(now, self.settings.pulse_ms)
+        turn = self._turn(now, wall_ms)
+        self.state.boot_id = boot_id
         first = self.state.epoch == 0
         turn.emit(CoordinatorStarted(epoch=self.state.epoch + 1))
         if first and DEFAULT_QUEUE not in self.state.queues:
@@ -58,20 +65,30 @@ class Machine:
         self._generation = self.state.epoch << 40
         for host_id in self.state.hosts:
             # Nobody was listening, so silence until now says nothing about a host.
-            self.state.presence[host_id] = Presence(last_contact_ms=now)
+            self.state.presence[host_id] = Presence(last_contact_ms=now, asked_ms=now)
             self.timers.arm("host", host_id, now + self.settings.lost_after_ms)
         for job_id in self.state.jobs:
             self.timers.arm("job", job_id, now)
         self.timers.arm("definitions", "", now)
         return turn.step
 
-    def step(self, inputs: Sequence[i.Input], now: int) -> Step:
+    def step(
+        self,
+        inputs: Sequence[i.Input],
+        now: int,
+        *,
+        wall_ms: int | None = None,
+        heard_until_ms: int | None = None,
+    ) -> Step:
         """Take inputs in order, then place jobs and recompute what hosts should run.
 
         `replies[k]` of the result answers `inputs[k]`: a value, or the Rejected that refused it;
-        a refused input has changed nothing. `now` is milliseconds and never decreases.
+        a refused input has changed nothing. `now` is milliseconds and never decreases. `wall_ms` is
+        what people call now, and may be stepped (default: `now`). All that had arrived until
+        `heard_until_ms` is among the inputs of this step or of earlier ones (default: until `now`).
         """
-        turn = Turn(self.state, self.settings, self.timers, now)
+        self._listening.mark(now if heard_until_ms is None else heard_until_ms)
+        turn = self._turn(now, wall_ms)
         for given in inputs:
             facts = len(turn.step.events)
             try:
@@ -83,9 +100,19 @@ class Machine:
         self._settle(turn)
         return turn.step
 
+    def _turn(self, now: int, wall_ms: int | None) -> Turn:
+        wall = now if wall_ms is None else wall_ms
+        self.state.now_ms, self.state.wall_ms = now, wall
+        return Turn(self.state, self.settings, self.timers, self._listening, now=now, wall=wall)
+
     def next_deadline(self) -> int | None:
-        """When to call `step` with a Tick at the latest; None when nothing is waited for."""
-        return self.timers.next_ms
+        """When to call `step` with a Tick at the latest; None when nothing is waited for. Where
+        there are hosts that is soon: to know whether it listens, the shell must come round."""
+        deadline = self.timers.next_ms
+        if not self.state.presence:
+            return deadline
+        pulse = self._listening.next_mark_ms
+        return pulse if deadline is None else min(deadline, pulse)
 
     def check(self, *, replayed: bool = False) -> None:
         """Raise InvariantViolation when the state is impossible. `replayed`: the events may be an
@@ -150,7 +177,7 @@ def _tick(turn: Turn, given: i.Tick) -> None:
     for kind, name in turn.timers.due(turn.now):
         match kind:
             case "host":
-                hosts.check_host(turn, HostId(name))
+                silence.check_host(turn, HostId(name))
             case "job" if name in turn.state.jobs:
                 job = turn.state.jobs[JobId(name)]
                 ending.check_timeout(turn, job)

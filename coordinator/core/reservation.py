@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from coordinator.core import events as e
 from coordinator.core.ids import HostId, NodeKey
+from coordinator.core.lease import new_lease_seconds
 from coordinator.core.state import Attempt, Job, NodeRun
 from coordinator.core.states import NodeState
 from coordinator.core.turn import Turn
@@ -15,11 +16,18 @@ from coordinator.core.turn import Turn
 
 def reserve(turn: Turn, job: Job, placements: tuple[e.Placement, ...]) -> None:
     """Take a host for every node and ask each for its vote."""
+    number = len(job.attempts) + 1
     turn.emit(
-        e.GangReserved(job_id=job.job_id, attempt=len(job.attempts) + 1, placements=placements)
+        e.GangReserved(
+            job_id=job.job_id,
+            attempt=number,
+            placements=placements,
+            lease_seconds=new_lease_seconds(turn.settings, job, number),
+            stop_grace_seconds=turn.settings.stop_grace_seconds,
+        )
     )
     turn.touch_gang(job)
-    _arm_vote(turn, job)
+    _ask(turn, job, placements)
 
 
 def replace(turn: Turn, job: Job, placements: tuple[e.Placement, ...]) -> None:
@@ -36,20 +44,39 @@ def replace(turn: Turn, job: Job, placements: tuple[e.Placement, ...]) -> None:
         )
         turn.touch_host(placement.host_id)
         turn.touch_job(job.job_id, placement.node_index)
-    _arm_vote(turn, job)
+    _ask(turn, job, placements)
 
 
-def _arm_vote(turn: Turn, job: Job) -> None:
+def _ask(turn: Turn, job: Job, placements: tuple[e.Placement, ...]) -> None:
+    for placement in placements:
+        turn.presence(placement.host_id).asked_ms = turn.now
     turn.timers.arm("job", job.job_id, turn.now + turn.settings.vote_timeout_ms)
+
+
+def retry_after_ms(turn: Turn, job: Job, host_id: HostId) -> int:
+    """When a host that refuses now may be asked again; on the wall clock, as it is journaled."""
+    before = job.refusals.get(host_id)
+    settings = turn.settings
+    doubled = min(before.count if before else 0, 10)
+    backoff_ms = settings.refusal_backoff_ms << doubled
+    return turn.wall + min(backoff_ms, settings.refusal_backoff_max_ms)
+
+
+def refusing(turn: Turn, job: Job) -> dict[HostId, int]:
+    """Hosts that have refused the job a short while ago, and how long they are left out yet. A
+    pause that is longer than any pause can be was written while the wall clock was wrong."""
+    found = {}
+    for host_id, refusal in job.refusals.items():
+        left_ms = refusal.retry_after_ms - turn.wall
+        if 0 < left_ms <= turn.settings.refusal_backoff_max_ms:
+            found[host_id] = left_ms
+            turn.timers.arm("schedule", "", turn.now + left_ms)
+    return found
 
 
 def refuse(turn: Turn, job: Job, node: NodeRun, reason: str, *, permanent: bool = False) -> None:
     """A host voted no, or did not answer: hand it back and leave it out for a while."""
     attempt = job.attempts[-1]
-    before = job.refusals.get(node.host_id)
-    settings = turn.settings
-    backoff_ms = settings.refusal_backoff_ms * 2 ** min(before.count if before else 0, 10)
-    backoff_ms = min(backoff_ms, settings.refusal_backoff_max_ms)
     remember_stray(turn, node.host_id, NodeKey(job.job_id, attempt.number, node.node_index))
     turn.emit(
         e.NodeRefused(
@@ -59,7 +86,7 @@ def refuse(turn: Turn, job: Job, node: NodeRun, reason: str, *, permanent: bool 
             host_id=node.host_id,
             reason=reason,
             permanent=permanent,
-            retry_after_ms=turn.now + backoff_ms,
+            retry_after_ms=retry_after_ms(turn, job, node.host_id),
         )
     )
     turn.touch_host(node.host_id)
@@ -106,11 +133,12 @@ def check_votes(turn: Turn, job: Job) -> None:
     if attempt is None or attempt.started:
         return
     for node in list(attempt.nodes.values()):
-        deadline_ms = node.since_ms + turn.settings.vote_timeout_ms
         if node.state is not NodeState.PREPARING:
             continue
-        if turn.now >= deadline_ms:
+        asked_ms = turn.presence(node.host_id).asked_ms
+        left_ms = turn.settings.vote_timeout_ms - turn.listening.since(asked_ms)
+        if left_ms <= 0:
             seconds = turn.settings.vote_timeout_ms // 1000
             refuse(turn, job, node, f"did not answer within {seconds} s")
         else:
-            turn.timers.arm("job", job.job_id, deadline_ms)
+            turn.timers.arm("job", job.job_id, turn.now + left_ms)

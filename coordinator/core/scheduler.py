@@ -1,19 +1,22 @@
 """Policy for who is next: queues by priority, jobs in order, gangs all or none.
 
 The head of a queue holds up the jobs behind it (aws-batch-spec section 13), and keeps the hosts it
-could use from queues of lower priority. A job that only waits for an old attempt of its own to be
-gone, or to ask hosts again that refused it, does neither, since no capacity would help it. No I/O.
+could use from queues of lower priority. A job that no capacity would help is passed over and does
+neither: it waits for an attempt to be gone, its own or that of a job it depends on; or the hosts,
+were they all free, could not run it; or too many of them refuse it for now. No I/O.
 """
 
 from __future__ import annotations
 
 from coordinator.core import events as e
+from coordinator.core.capacity import Capacity
 from coordinator.core.ending import end_dependents_of, fail_job
 from coordinator.core.explain import waiting_code
 from coordinator.core.ids import HostId
+from coordinator.core.leftovers import unsettled_dependency
 from coordinator.core.placement import place, shortfall
-from coordinator.core.reservation import abandon, missing_nodes, replace, reserve
-from coordinator.core.state import ClusterState, HeadSince, Job, Queue
+from coordinator.core.reservation import abandon, missing_nodes, refusing, replace, reserve
+from coordinator.core.state import ClusterState, Job, Queue
 from coordinator.core.turn import Turn
 
 
@@ -42,6 +45,7 @@ def free_hosts(state: ClusterState) -> dict[HostId, e.HostRegistered]:
 def schedule(turn: Turn) -> None:
     """One pass: first complete the gangs that vote, then place jobs."""
     queues = sorted(turn.state.queues.values(), key=lambda queue: (-queue.priority, queue.name))
+    turn.state.passed_over.clear()
     waiting = any(queue.runnable for queue in queues)
     voting = [
         job
@@ -49,25 +53,21 @@ def schedule(turn: Turn) -> None:
         for job in map(turn.state.jobs.__getitem__, queue.live)
         if job.current is not None and missing_nodes(job, job.current)
     ]
-    # Looking at every host is what a pass costs; when nobody waits, nobody need be looked at.
-    free = free_hosts(turn.state) if waiting or voting else {}
+    if not (waiting or voting):
+        return  # looking at every host is what a pass costs
+    free = free_hosts(turn.state)
     for job in voting:
         _complete_vote(turn, job, free)
-    for queue in queues:
-        _place_in_order(turn, queue, free)
+    if waiting:
+        capacity = Capacity(turn.state, turn.settings)
+        for queue in queues:
+            _place_in_order(turn, queue, free, capacity)
 
 
-def _askable(
-    turn: Turn, job: Job, free: dict[HostId, e.HostRegistered]
+def _without(
+    free: dict[HostId, e.HostRegistered], refusing: dict[HostId, int]
 ) -> dict[HostId, e.HostRegistered]:
-    """Free hosts that have not refused this job a short while ago; the others' turn comes again
-    when their pause is over."""
-    askable = dict(free)
-    for host_id, refusal in job.refusals.items():
-        if host_id in free and refusal.retry_after_ms > turn.now:
-            del askable[host_id]
-            turn.timers.arm("schedule", "", refusal.retry_after_ms)
-    return askable
+    return {host_id: facts for host_id, facts in free.items() if host_id not in refusing}
 
 
 def _complete_vote(turn: Turn, job: Job, free: dict[HostId, e.HostRegistered]) -> None:
@@ -77,7 +77,8 @@ def _complete_vote(turn: Turn, job: Job, free: dict[HostId, e.HostRegistered]) -
     missing = missing_nodes(job, attempt)
     kept = next(iter(attempt.nodes.values()), None)
     instance_type = turn.state.hosts[kept.host_id].facts.instance_type if kept else None
-    placements = place(job.spec, missing, _askable(turn, job, free), instance_type)
+    askable = _without(free, refusing(turn, job))
+    placements = place(job.spec, missing, askable, instance_type)
     if placements is None:
         # Holding a part of a gang while waiting for the rest is how two gangs lock each other out.
         abandon(turn, job, "no free host to replace one that refused")
@@ -87,38 +88,32 @@ def _complete_vote(turn: Turn, job: Job, free: dict[HostId, e.HostRegistered]) -
         del free[placement.host_id]
 
 
-def _place_in_order(turn: Turn, queue: Queue, free: dict[HostId, e.HostRegistered]) -> None:
-    head: Job | None = None
+def _place_in_order(
+    turn: Turn, queue: Queue, free: dict[HostId, e.HostRegistered], capacity: Capacity
+) -> None:
     for _, job_id in list(queue.runnable):
         job = turn.state.jobs[job_id]
-        if job.unsettled:
+        if job.unsettled or unsettled_dependency(turn.state, job) is not None:
+            turn.state.passed_over[job_id] = None
             continue
-        everyone = range(job.spec.num_nodes)
-        placements = place(job.spec, everyone, _askable(turn, job, free))
-        if placements is None and job.refusals and place(job.spec, everyone, free):
-            continue  # it waits to ask hosts again that refused it; no capacity would help it
+        left_out = refusing(turn, job)
+        if not capacity.could_run(job, left_out):
+            turn.state.passed_over[job_id] = None
+            _check_time_limits(turn, queue, job)
+            continue
+        placements = place(job.spec, range(job.spec.num_nodes), _without(free, left_out))
         if placements is None:
-            head = job
-            break
+            _keep_for(job, free)
+            _check_time_limits(turn, queue, job)
+            return
         reserve(turn, job, placements)
         for placement in placements:
             free.pop(placement.host_id)
-    if head is not None:
-        _keep_for(turn, head, free)
-    _watch_head(turn, queue, head)
 
 
-def _keep_for(turn: Turn, head: Job, free: dict[HostId, e.HostRegistered]) -> None:
+def _keep_for(head: Job, free: dict[HostId, e.HostRegistered]) -> None:
     """Take out of `free` what a waiting head could use, or a stream of small jobs in queues of
-    lower priority would keep a large one waiting for ever. A head that the hosts which are there
-    could not run, were they all free, keeps nothing."""
-    present = {
-        host_id: turn.state.hosts[host_id].facts
-        for host_id, presence in turn.state.presence.items()
-        if presence.session_id is not None and not presence.lost and not presence.unusable_reason
-    }
-    if place(head.spec, range(head.spec.num_nodes), present) is None:
-        return
+    lower priority would keep a large one waiting for ever."""
     for host_id, facts in list(free.items()):
         if head.spec.instance_type in (None, facts.instance_type) and any(
             not shortfall(group, facts) for group in head.spec.groups if group.nodes
@@ -126,19 +121,21 @@ def _keep_for(turn: Turn, head: Job, free: dict[HostId, e.HostRegistered]) -> No
             del free[host_id]
 
 
-def _watch_head(turn: Turn, queue: Queue, head: Job | None) -> None:
-    """jobStateTimeLimitActions: cancel what stays at the head for the same reason too long."""
-    if head is None:
-        turn.state.heads.pop(queue.name, None)
+def _check_time_limits(turn: Turn, queue: Queue, job: Job) -> None:
+    """jobStateTimeLimitActions: cancel what cannot be placed for the same reason for too long, at
+    the head or passed over."""
+    turn.touch_job(job.job_id)
+    if not queue.time_limits:
         return
-    turn.touch_job(head.job_id)
-    code = waiting_code(turn.state, head)
-    since = turn.state.heads.get(queue.name)
-    if since is None or since.job_id != head.job_id or since.code != code:
-        since = HeadSince(job_id=head.job_id, code=code, since_ms=turn.now)
-        turn.state.heads[queue.name] = since
+    code = waiting_code(turn.state, job)
+    if job.blocked is None or job.blocked.code != code:
+        turn.emit(
+            e.PlacementBlocked(
+                job_id=job.job_id, code=code, boot_id=turn.state.boot_id, boot_ms=turn.now
+            )
+        )
     for limit in queue.time_limits:
-        deadline_ms = since.since_ms + 1000 * limit.max_time_seconds
+        deadline_ms = _blocked_since_ms(turn, job) + 1000 * limit.max_time_seconds
         if limit.reason != code:
             continue
         if turn.now < deadline_ms:
@@ -146,11 +143,18 @@ def _watch_head(turn: Turn, queue: Queue, head: Job | None) -> None:
             continue
         fail_job(
             turn,
-            head,
+            job,
             f"Canceled by JobStateTimeLimit action due to reason: {code}",
             cancelled=True,
         )
-        end_dependents_of(turn, head.job_id)
-        del turn.state.heads[queue.name]
-        turn.reschedule = True
+        end_dependents_of(turn, job.job_id)
         return
+
+
+def _blocked_since_ms(turn: Turn, job: Job) -> int:
+    """On the coordinator's clock. Nobody can say how long its machine was off, so what began
+    before the last boot counts from the coordinator's start."""
+    blocked = job.blocked
+    if blocked is None or blocked.boot_id != turn.state.boot_id:
+        return turn.listening.start_ms
+    return blocked.boot_ms

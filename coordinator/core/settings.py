@@ -12,8 +12,14 @@ COMPUTE_ENVIRONMENT = "default"
 class Settings:
     heartbeat_ms: int = 5_000
     lost_after_ms: int = 30_000
+    verdict_after_seconds: int | None = None
+    """How long a host may be silent before what runs there counts as failed. None: 300 s, or half
+    of the lease if that is less. `lease.py` keeps it between lost and the lease of each attempt."""
     lease_seconds: int = 600
     """0: a container never stops by itself, so only proof or an operator frees a lost one."""
+    last_attempt_lease_seconds: int = 86_400
+    """Nothing is started beside the last attempt that a job may have, so it may run on for longer;
+    the larger of the two leases counts. 0: it never stops by itself."""
     stop_grace_seconds: int = 30
     fence_margin_seconds: int = 30
     vote_timeout_ms: int = 1_800_000
@@ -22,12 +28,16 @@ class Settings:
     permanent_refusals_to_fail: int = 3
     """So often must hosts, or one host that is asked again, say that the job is wrong wherever it
     runs before it is believed; once is enough when there is nobody else to ask."""
+    failed_starts_to_drain: int = 3
+    """So many jobs must have failed to start on a host, and then run elsewhere, before the host is
+    drained."""
     definition_retention_ms: int = 180 * 86_400_000
     """INACTIVE definitions stay describable for so long (aws-batch-spec section 3)."""
+    clock_tolerance_ms: int = 300_000
+    """How far the coordinator's wall clock and those of its agents may differ and still agree."""
 
     @property
-    def fence_after_ms(self) -> int | None:
-        """How long after the last contact a lost host's container has stopped by itself."""
-        if self.lease_seconds == 0:
-            return None
-        return 1000 * (self.lease_seconds + self.stop_grace_seconds + self.fence_margin_seconds)
+    def pulse_ms(self) -> int:
+        """How often the shell must mark that it listens. A stretch of two pulses is the most that
+        one mark holds against a host, so that a host which beats in time is never lost by it."""
+        return max(min(1_000, (self.lost_after_ms - self.heartbeat_ms) // 4), 50)

@@ -55,6 +55,9 @@ class Attempt:
 
     number: int
     reserved_at_ms: int
+    lease_seconds: int | None = None
+    stop_grace_seconds: int | None = None
+    """What its hosts were told; None in journals of older releases. Read `lease.py`."""
     nodes: dict[int, NodeRun] = field(default_factory=dict)
     prepared: int = 0
     """How many nodes are PREPARED; kept so that a vote costs the same for 2 and 1000 nodes."""
@@ -83,7 +86,19 @@ class Refusal:
     reason: str
     permanent: bool
     retry_after_ms: int
+    """On the wall clock."""
     count: int = 1
+    not_started: bool = False
+    """It voted yes, and then the main could not be started there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocked:
+    """Since when a job cannot be placed for one reason: on the clock since the boot `boot_id`."""
+
+    code: str
+    boot_id: str
+    boot_ms: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,6 +117,8 @@ class Job:
     refusals: dict[HostId, Refusal] = field(default_factory=dict)
     permanent_refusals: int = 0
     """How often hosts have said since the last attempt that the job can start nowhere."""
+    blocked: Blocked | None = None
+    """Since when it cannot be placed; kept only in queues with time limits."""
     started_at_ms: int = 0
     stopped_at_ms: int = 0
     status_reason: str = ""
@@ -165,18 +182,40 @@ class Host:
     holds: dict[NodeKey, None] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """How long a node had run at a moment of the coordinator's clock."""
+
+    key: NodeKey
+    ms: int
+    at_ms: int
+
+
 @dataclass(slots=True, kw_only=True)
 class Presence:
     """What is known of a host only while this process lives; never journaled."""
 
     last_contact_ms: int
-    """When the newest heartbeat was handled; at a start, the start itself (a fresh lease)."""
+    """When the newest heartbeat was handled; at a start, the start itself (a fresh lease). Times
+    here are on the coordinator's clock."""
     session_id: SessionId | None = None
     incarnation: int = 0
     """Of the newest Hello; an older one can only be late."""
     seen: bool = False
     lost: bool = False
+    away: bool = False
+    """Silent for longer than the cluster's verdict: nobody waits for its capacity."""
+    verdict_at_ms: int | None = None
+    """When what runs on a lost host counts as failed, as long as the coordinator listens on."""
     unusable_reason: str = ""
+    unusable_since_ms: int = 0
+    clock_ahead_ms: int | None = None
+    """How far its wall clock is ahead of ours; None when its agent has not said."""
+    asked_ms: int = 0
+    """When the host was last asked for a vote."""
+    ran: Ran | None = None
+    blamed: dict[JobId, str] = field(default_factory=dict)
+    """Jobs whose main failed to start here, for this reason, and then ran on another host."""
     strays: dict[NodeKey, None] = field(default_factory=dict)
     """What the agent holds although nothing places it there: it must let go first."""
 
@@ -188,15 +227,6 @@ class Ended:
     state: JobState
     client_token: str | None
     stopped_at_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeadSince:
-    """Since when a queue's head has been stuck for the same reason code."""
-
-    job_id: JobId
-    code: str
-    since_ms: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -213,4 +243,16 @@ class ClusterState:
     dependents: dict[JobId, dict[JobId, None]] = field(default_factory=dict)
     presence: dict[HostId, Presence] = field(default_factory=dict)
     sessions: dict[SessionId, HostId] = field(default_factory=dict)
-    heads: dict[str, HeadSince] = field(default_factory=dict)
+    leaving: dict[str, dict[JobId, None]] = field(default_factory=dict)
+    """Ended jobs of which something may still be on a host, by job name."""
+    passed_over: dict[JobId, None] = field(default_factory=dict)
+    """Jobs that stand in line and hold up nobody, as no capacity would help them now."""
+    boot_id: str = ""
+    now_ms: int = 0
+    wall_ms: int = 0
+    """The coordinator's clock and the wall clock at the last step. These two and the two members
+    before them are of this process alone."""
+
+    def wall_of(self, at_ms: int) -> int:
+        """What people call the moment that the coordinator's clock calls `at_ms`."""
+        return at_ms + self.wall_ms - self.now_ms

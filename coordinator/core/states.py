@@ -71,6 +71,7 @@ JOB_TRANSITIONS: dict[tuple[JobState | None, str], JobState] = {
     (JobState.SUBMITTED, "JobQueued"): JobState.RUNNABLE,
     (JobState.PENDING, "JobQueued"): JobState.RUNNABLE,
     (JobState.RUNNABLE, "AttemptStarted"): JobState.STARTING,
+    (JobState.STARTING, "MainNotStarted"): JobState.RUNNABLE,
     (JobState.STARTING, "MainRunning"): JobState.RUNNING,
     (JobState.STARTING, "JobRetried"): JobState.RUNNABLE,
     (JobState.RUNNING, "JobRetried"): JobState.RUNNABLE,
@@ -95,4 +96,5 @@ NODE_TRANSITIONS: dict[tuple[NodeState | None, str], tuple[NodeState, ...]] = {
 }
 """(state before, fact) -> possible states after. `NodeReserved` stands for GangReserved and
 NodeReplaced, `NodeLaunched` for AttemptStarted (main) and ChildrenLaunched. A node that has not
-been launched leaves by NodeRefused or GangAbandoned, which take it away."""
+been launched leaves by NodeRefused or GangAbandoned, which take it away; a main that could not be
+started leaves by MainNotStarted."""

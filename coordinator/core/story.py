@@ -30,6 +30,8 @@ def _sentence(event: e.JobEvent) -> str:
             return f"job {event.dependency} has SUCCEEDED"
         case e.JobQueued():
             return "stands in line for a host for every node"
+        case e.PlacementBlocked():
+            return f"cannot be placed: {event.code}"
         case e.GangReserved():
             return f"attempt {event.attempt}: reserved, and asked to prepare: {_hosts(event)}"
         case e.NodePrepared():
@@ -44,6 +46,11 @@ def _sentence(event: e.JobEvent) -> str:
             return f"attempt {event.attempt} ended: {_end(None, event.reason, event.status_reason)}"
         case e.AttemptStarted():
             return f"attempt {event.attempt}: every host is ready, so the main node starts"
+        case e.MainNotStarted():
+            return (
+                f"attempt {event.attempt}: could not be started on host {event.host_id}, which is "
+                f"handed back: {event.reason}"
+            )
         case e.ChildrenLaunched():
             return "the main node runs, so its children start"
         case e.NodeRunning():

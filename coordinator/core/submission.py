@@ -38,6 +38,7 @@ from coordinator.core.validation import (
     validate_start_barrier,
     validate_tags,
     validate_timeout,
+    validate_verdict,
 )
 
 _SUBMISSION_KIB = 30
@@ -61,6 +62,7 @@ def resolve(submission: Submission, definition: JobDefinition, size_bytes: int) 
     strategy = submission.retry_strategy or definition.retry_strategy
     timeout = submission.timeout or definition.timeout
     barrier = submission.start_barrier or definition.start_barrier
+    verdict = submission.verdict_after_seconds
     propagate_tags = submission.propagate_tags
     return JobSpec(
         job_name=submission.job_name,
@@ -81,6 +83,7 @@ def resolve(submission: Submission, definition: JobDefinition, size_bytes: int) 
         scheduling_priority=definition.scheduling_priority,
         depends_on=depends_on,
         start_barrier_seconds=barrier.timeout_seconds if barrier is not None else None,
+        verdict_after_seconds=definition.verdict_after_seconds if verdict is None else verdict,
     )
 
 
@@ -124,6 +127,8 @@ def _check_request(submission: Submission, size_bytes: int) -> None:
         validate_timeout(submission.timeout)
     if submission.start_barrier is not None:
         validate_start_barrier(submission.start_barrier)
+    if submission.verdict_after_seconds is not None:
+        validate_verdict(submission.verdict_after_seconds)
     validate_tags(submission.tags)
 
 

@@ -10,19 +10,36 @@ from coordinator.core import events as e
 from coordinator.core.effects import Effect, Stamped, Step
 from coordinator.core.evolve import evolve
 from coordinator.core.ids import HostId, JobId, SessionId
+from coordinator.core.listening import Listening
 from coordinator.core.settings import Settings
 from coordinator.core.state import ClusterState, Job, Presence
 from coordinator.core.timers import Timers
 
 
 class Turn:
-    """The state, the time and the outputs of one step."""
+    """The state, the time and the outputs of one step.
 
-    def __init__(self, state: ClusterState, settings: Settings, timers: Timers, now: int) -> None:
+    `now` decides: it never goes back, counts suspend, and goes on over a restart on the same boot.
+    `wall` is what people call now: facts are stamped with it, and nothing that cannot be undone
+    follows from it alone.
+    """
+
+    def __init__(
+        self,
+        state: ClusterState,
+        settings: Settings,
+        timers: Timers,
+        listening: Listening,
+        *,
+        now: int,
+        wall: int,
+    ) -> None:
         self.state = state
         self.settings = settings
         self.timers = timers
+        self.listening = listening
         self.now = now
+        self.wall = wall
         self.step = Step()
         self.dirty_hosts: dict[HostId, bool] = {}
         """Hosts whose assignments may have changed; True: send them even when they have not."""
@@ -30,8 +47,8 @@ class Turn:
 
     def emit(self, event: e.Event) -> None:
         """Make a fact: apply it and keep it for the journal."""
-        evolve(self.state, event, self.now)
-        self.step.events.append(Stamped(at_ms=self.now, event=event))
+        evolve(self.state, event, self.wall)
+        self.step.events.append(Stamped(at_ms=self.wall, event=event))
 
     def effect(self, effect: Effect) -> None:
         self.step.effects.append(effect)

@@ -30,6 +30,7 @@ _ATTEMPTS = range(1, 11)
 _MOST_RULES = 5
 _PATTERN_CHARS = 512
 _LEAST_TIMEOUT_SECONDS = 60
+_MOST_VERDICT_SECONDS = 2_592_000
 _MOST_BARRIER_SECONDS = 86_400
 _REASON_CHARS = 1024
 _MOST_TAGS = 50
@@ -60,6 +61,8 @@ def validate_definition(definition: JobDefinition, size_bytes: int) -> JobDefini
         validate_timeout(definition.timeout)
     if definition.start_barrier is not None:
         validate_start_barrier(definition.start_barrier)
+    if definition.verdict_after_seconds is not None:
+        validate_verdict(definition.verdict_after_seconds)
     validate_tags(definition.tags)
     return definition
 
@@ -195,6 +198,13 @@ def validate_start_barrier(barrier: StartBarrier) -> None:
         raise InvalidArgument(
             f"startBarrier.timeoutSeconds is {'missing' if seconds is None else seconds}; "
             f"it must be 1 to {_MOST_BARRIER_SECONDS} seconds"
+        )
+
+
+def validate_verdict(seconds: int) -> None:
+    if not 1 <= seconds <= _MOST_VERDICT_SECONDS:
+        raise InvalidArgument(
+            f"verdictAfterSeconds is {seconds}; it must be 1 to {_MOST_VERDICT_SECONDS} seconds"
         )
 
 

@@ -85,6 +85,9 @@ def observation(node: pb.NodeReport) -> i.Observation:
         permanent=node.permanent,
         unclean_reason=node.unclean_reason,
         was_up=node.started_at_ms > 0,
+        ran_ms=node.running_ms if node.HasField("running_ms") else None,
+        not_started=node.not_started,
+        lease_ended=node.lease_ended,
         log_tail=tail,
         log_tail_offset=node.log_tail_offset,
     )

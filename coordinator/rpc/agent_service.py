@@ -114,8 +114,9 @@ class AgentService(pb_grpc.AgentServiceServicer):
             async for message in requests:
                 body = message.WhichOneof("body")
                 if body == "heartbeat":
+                    beat = message.heartbeat
                     self._sessions.tell(
-                        HostHeartbeat(session_id=session_id, seq=message.heartbeat.seq)
+                        HostHeartbeat(session_id=session_id, seq=beat.seq, wall_ms=beat.wall_ms)
                     )
                 elif body == "report":
                     self._sessions.tell(agent_convert.report(session_id, message.report))

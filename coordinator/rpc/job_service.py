@@ -19,6 +19,7 @@ from coordinator.core.errors import InvalidArgument
 from coordinator.core.events import TimeLimitAction
 from coordinator.core.explain import explain, status_reason
 from coordinator.core.ids import JobId
+from coordinator.core.leftovers import leftovers, namesakes
 from coordinator.core.names import quote
 from coordinator.core.settings import COMPUTE_ENVIRONMENT
 from coordinator.core.state import ClusterState, Job
@@ -95,8 +96,14 @@ class JobService(JobServiceServicer):
             new_job_id=JobId(str(uuid.uuid4())),
         )
         job_id = cast("JobId", await self._cluster.ask(asked))
+        warning = await self._cluster.read(
+            lambda state: namesakes(state, self._cluster.settings, request.job_name)
+        )
         return pb.SubmitJobResponse(
-            job_arn=self._arns.job(job_id), job_name=request.job_name, job_id=job_id
+            job_arn=self._arns.job(job_id),
+            job_name=request.job_name,
+            job_id=job_id,
+            warning=warning or None,
         )
 
     async def DescribeJobs(
@@ -114,8 +121,9 @@ class JobService(JobServiceServicer):
 
         def render(state: ClusterState, job: Job) -> dict[int | None, job_pb2.JobDetail | None]:
             waiting = status_reason(state, self._cluster.settings, job)
+            left = leftovers(state, self._cluster.settings, job)
             return {
-                index: self._renderer.job(job, waiting)
+                index: self._renderer.job(job, waiting, left)
                 if index is None
                 else self._renderer.node(job, index)
                 for index in wanted[job.job_id]

@@ -7,7 +7,7 @@ between two steps stays as it is. Must not import a service.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -19,6 +19,7 @@ from coordinator.core.ending import STOPPED_WITH_MAIN
 from coordinator.core.events import JobEvent
 from coordinator.core.explain import clock, quarantine_reason
 from coordinator.core.ids import HostId
+from coordinator.core.leftovers import Leftover
 from coordinator.core.settings import COMPUTE_ENVIRONMENT
 from coordinator.core.state import Attempt, ClusterState, Job, NodeRun, Queue, Revision
 from coordinator.core.states import Desired, NodeState
@@ -47,8 +48,11 @@ class Renderer:
 
     arns: Arns
 
-    def job(self, job: Job, waiting: str | None) -> job_pb2.JobDetail:
-        """The job itself: of a multi-node job the parent, which has no container."""
+    def job(
+        self, job: Job, waiting: str | None, left: Sequence[Leftover] = ()
+    ) -> job_pb2.JobDetail:
+        """The job itself: of a multi-node job the parent, which has no container. `left` is what
+        `leftovers` found of it."""
         detail = self._detail(job)
         spec = job.spec
         detail.status = job_pb2.JobStatus.Value(job.state)
@@ -64,6 +68,14 @@ class Renderer:
             detail.stopped_at = job.stopped_at_ms
         if job.terminated:
             detail.is_terminated = True
+        for each in left:
+            if each.is_silent:
+                detail.may_still_run.add(
+                    host_id=each.host_id,
+                    node_index=each.node_index,
+                    attempt=each.attempt,
+                    until=each.until_ms,
+                )
         if spec.is_multinode:
             properties = to_proto(merged_node_properties(spec), job_pb2.NodeProperties)
             detail.node_properties.CopyFrom(properties)
@@ -193,6 +205,7 @@ class Renderer:
                 if spec.start_barrier_seconds is not None
                 else None
             ),
+            verdict_after_seconds=spec.verdict_after_seconds,
             timeout=(
                 job_pb2.JobTimeout(attempt_duration_seconds=spec.timeout_seconds)
                 if spec.timeout_seconds is not None
@@ -382,7 +395,7 @@ def host(state: ClusterState, host_id: HostId) -> host_service_pb2.Host:
         engine=facts.engine,
         agent_version=facts.version,
         labels=facts.labels,
-        last_contact_at=presence.last_contact_ms if presence.seen else 0,
+        last_contact_at=state.wall_of(presence.last_contact_ms) if presence.seen else 0,
         boot_id=facts.boot_id,
     )
 
@@ -394,7 +407,7 @@ def _host_state(
     QUARANTINED: as long as the host is away, only a fence helps."""
     known, presence = state.hosts[host_id], state.presence[host_id]
     if presence.lost:
-        reasons = [f"silent since {clock(presence.last_contact_ms)}"]
+        reasons = [f"silent since {clock(state.wall_of(presence.last_contact_ms))}"]
         if known.holds:
             held = ", ".join(map(str, known.holds))
             reasons.append(f"may still run {held}; if it is off: muster hosts fence {host_id}")

@@ -157,7 +157,7 @@ class Cluster:
                 beat_at += self.settings.heartbeat_ms
                 for host, session in self._sessions.items():
                     if host not in silent:
-                        self.do(i.HostHeartbeat(session_id=session, seq=1))
+                        self.do(i.HostHeartbeat(session_id=session, seq=1, wall_ms=self.now))
             self.do(i.Tick())
             if at == end:
                 return

@@ -7,7 +7,7 @@ import pytest
 from coordinator.core.definition import StartBarrier
 from coordinator.core.errors import InvalidArgument
 from coordinator.core.ids import HostId, JobId
-from coordinator.core.inputs import Observation
+from coordinator.core.inputs import FenceHost, Observation
 from coordinator.core.state import Gang
 from coordinator.core.states import Desired, JobState, Progress
 from tests.core.harness import Cluster, container, ranges
@@ -80,7 +80,9 @@ def test_a_node_that_cannot_come_any_more_ends_the_wait_at_once(cluster: Cluster
 
 def test_a_lost_child_ends_the_wait(cluster: Cluster) -> None:
     job, hosts = main_runs(cluster)
-    cluster.wait(31, silent=(hosts[2],))
+    cluster.wait(59, silent=(hosts[2],))
+    assert cluster.attempt(job).stop_cause is None, "it may come back"
+    cluster.do(FenceHost(host_id=hosts[2]))
     cause = cluster.attempt(job).stop_cause or ""
     assert cause.startswith(f"Start barrier: cannot be reached any more: node 2 on host {hosts[2]}")
 
@@ -121,7 +123,8 @@ def test_a_restart_does_not_stretch_the_wait(cluster: Cluster) -> None:
     cluster.restart()
     main, *children = hosts
     cluster.hello(
-        main, Observation(key=cluster.node_key(job, 0), progress=Progress.UP, was_up=True)
+        main,
+        Observation(key=cluster.node_key(job, 0), progress=Progress.UP, was_up=True, ran_ms=40_000),
     )
     for index, child in enumerate(children, 1):
         key = cluster.node_key(job, index)

@@ -93,11 +93,11 @@ def test_a_bare_name_means_the_newest_active_revision(cluster: Cluster) -> None:
 
 
 def test_a_revision_is_never_used_again(cluster: Cluster) -> None:
+    cluster.hosts(1)
     cluster.define(name="d")
     cluster.do(i.DeregisterDefinition(name="d", revision=1))
-    cluster.wait(1)
     cluster.now += cluster.settings.definition_retention_ms
-    cluster.do(i.Tick())
+    cluster.wait(1)
     assert cluster.state.definitions["d"] == {}
     cluster.define(name="d")
     assert list(cluster.state.definitions["d"]) == [2]
@@ -106,15 +106,15 @@ def test_a_revision_is_never_used_again(cluster: Cluster) -> None:
 
 
 def test_an_inactive_revision_is_kept_for_its_retention_alone(cluster: Cluster) -> None:
+    cluster.hosts(1)
     cluster.define(name="d")
     cluster.do(i.DeregisterDefinition(name="d", revision=1))
     cluster.do(i.DeregisterDefinition(name="d", revision=1))
-    cluster.now += cluster.settings.definition_retention_ms - 1
-    cluster.do(i.Tick())
+    cluster.now += cluster.settings.definition_retention_ms - 2000
+    cluster.wait(1)
     assert list(cluster.state.definitions["d"]) == [1]
-    cluster.now += 1
-    cluster.do(i.Tick())
-    assert cluster.facts() == ["DefinitionForgotten"]
+    cluster.wait(3601)
+    assert list(cluster.state.definitions["d"]) == []
 
 
 # cancel and terminate
@@ -306,8 +306,7 @@ def test_a_restart_does_not_stretch_the_timeout(cluster: Cluster) -> None:
     key = cluster.key("h1")
     cluster.now += 61_000
     cluster.restart()
-    cluster.hello("h1", i.Observation(key=key, progress=Progress.UP, was_up=True))
-    cluster.do(i.Tick())
+    cluster.hello("h1", i.Observation(key=key, progress=Progress.UP, was_up=True, ran_ms=61_000))
     assert cluster.wants("h1") is Desired.STOP
 
 

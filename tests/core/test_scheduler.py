@@ -48,7 +48,8 @@ def test_jobs_start_in_the_order_of_their_submission(cluster: Cluster) -> None:
 
 
 def test_the_head_of_a_queue_holds_up_the_jobs_behind_it(cluster: Cluster) -> None:
-    cluster.hosts(2)
+    cluster.hosts(3)
+    cluster.run(cluster.submit(1))
     big, small = cluster.submit(3), cluster.submit(1)
     assert placed(cluster, big, small) == [False, False]
 
@@ -62,8 +63,9 @@ def test_the_line_moves_up_when_its_head_ends(cluster: Cluster, end: str) -> Non
 
 
 def test_the_line_moves_up_when_its_head_fails_with_a_dependency(cluster: Cluster) -> None:
-    cluster.hosts(1)
-    cluster.queue("other")
+    cluster.hosts(2)
+    cluster.queue("other", priority=9)
+    cluster.run(cluster.submit(1, queue="other"))
     blocker = cluster.submit(2, queue="other")
     big, small = cluster.submit(2), cluster.submit(1)
     cluster.terminate(blocker)
@@ -213,7 +215,8 @@ def test_a_head_that_is_stuck_too_long_is_cancelled(cluster: Cluster) -> None:
 
 def test_only_the_head_has_a_limit_and_its_time_begins_as_head(cluster: Cluster) -> None:
     limited(cluster)
-    cluster.hosts(1)
+    cluster.hosts(2)
+    cluster.run(cluster.submit(1))
     first, second = cluster.submit(2), cluster.submit(2)
     cluster.wait(601)
     assert [cluster.is_(first), cluster.is_(second)] == [JobState.FAILED, JobState.RUNNABLE]

@@ -32,12 +32,17 @@ VALUES: dict[str, Any] = {
     "proof": "seen",
     "cause": "enough",
     "by_user": True,
+    "code": "CAPACITY",
+    "boot_id": "boot",
+    "boot_ms": 1,
 }
 SENTENCES = {
     "JobSubmitted": "submitted to job queue default: gang:3, 7 nodes",
     "JobPended": "waits for the jobs it depends on",
     "DependencyEnded": "job earlier has SUCCEEDED",
     "JobQueued": "stands in line for a host for every node",
+    "PlacementBlocked": "cannot be placed: CAPACITY",
+    "MainNotStarted": "attempt 2: could not be started on host h-3, which is handed back: why",
     "GangReserved": (
         "attempt 2: reserved, and asked to prepare: h-0, h-1, h-2, h-3, h-4 and 2 more"
     ),

@@ -62,9 +62,10 @@ class FakeCluster:
         return step.replies[0]
 
     def tick(self, seconds: int) -> None:
-        """Let so much time pass."""
-        self.now_ms += 1_000 * seconds
-        self.feed(i.Tick())
+        """Let so much time pass, in which the coordinator listens."""
+        for _ in range(seconds):
+            self.now_ms += 1_000
+            self.feed(i.Tick())
 
     def _commit(self, step: Step) -> None:
         entries = []

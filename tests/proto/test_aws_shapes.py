@@ -38,6 +38,12 @@ ABSENT = {
 }
 OURS = {
     "SubmitJobRequest.clientToken": "AWS Batch has no idempotency token",
+    "JobDefinition.verdictAfterSeconds": "how long a silent host is waited for",
+    "JobDetail.verdictAfterSeconds": "how long a silent host is waited for",
+    "JobDetail.mayStillRun": "AWS Batch ends instances, so that nothing runs on",
+    "RegisterJobDefinitionRequest.verdictAfterSeconds": "how long a silent host is waited for",
+    "SubmitJobRequest.verdictAfterSeconds": "how long a silent host is waited for",
+    "SubmitJobResponse.warning": "AWS Batch ends instances, so that nothing runs on",
     "JobDefinition.startBarrier": "AWS Batch starts children without a barrier",
     "JobDetail.startBarrier": "AWS Batch starts children without a barrier",
     "RegisterJobDefinitionRequest.startBarrier": "AWS Batch starts children without a barrier",

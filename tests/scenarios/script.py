@@ -137,6 +137,12 @@ class Script:
     def nostart(self, words: list[str], options: dict[str, str]) -> None:
         self.cluster.says(words[0], Progress.EXITED, reason=" ".join(words[1:]))
 
+    def broken(self, words: list[str], options: dict[str, str]) -> None:
+        host, *reason = words
+        for progress in (Progress.EXITED, Progress.RELEASED):
+            key, why = self._keys[host], " ".join(reason)
+            self.cluster.says(host, progress, key, reason=why, not_started=True)
+
     def unclean(self, words: list[str], options: dict[str, str]) -> None:
         self._says(words[0], Progress.EXITED, unclean_reason=" ".join(words[1:]))
 
@@ -232,7 +238,7 @@ def _sentence(event: e.Event) -> str:
 _COMMANDS: dict[str, Callable[[Script, list[str], dict[str, str]], list[str] | None]] = {
     name: getattr(Script, name)
     for name in (
-        *("hosts", "submit", "vote", "up", "exit", "nostart", "unclean", "released"),
+        *("hosts", "submit", "vote", "up", "exit", "nostart", "broken", "unclean", "released"),
         *("back", "reboot", "hangup", "restart", "wait", "cancel", "terminate", "queue"),
         *("drain", "resume", "fence", "explain", "describe"),
     )

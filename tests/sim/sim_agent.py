@@ -217,7 +217,7 @@ class SimAgent:
                 engine="sim",
             ),
             private_ipv4_address=self.host.address,
-            observed=[node_report(slot, self.host.address) for slot in slots],
+            observed=[node_report(slot, self.host.address, self.host.clock()) for slot in slots],
             unusable_reason=self._unusable_reason,
         )
 
@@ -257,7 +257,7 @@ class SimAgent:
             self.session.send_up(pb.AgentMessage(report=report))
 
     def _node(self, slot: Slot) -> pb.NodeReport:
-        node = node_report(slot, self.host.address)
+        node = node_report(slot, self.host.address, self.host.clock())
         ended = slot.progress >= Progress.EXITED and slot.started_at_ms
         if ended and slot.key not in self._tails_told:
             self._tails_told[slot.key] = None

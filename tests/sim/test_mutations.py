@@ -18,7 +18,7 @@ from agent.core import effects as f
 from agent.core import inputs as i
 from agent.core import machine as agent_machine
 from agent.core.assignment import Progress
-from coordinator.core import derive, ending, evolve, gang, hosts, machine, scheduler
+from coordinator.core import derive, ending, evolve, gang, hosts, machine, scheduler, silence
 from coordinator.core import events as e
 from coordinator.core.effects import Stamped, Step
 from coordinator.core.settings import Settings
@@ -74,7 +74,7 @@ def a_lost_host_is_free_of_its_nodes(patch: Patch) -> None:
         if attempt.started:
             gang.release(turn, job, attempt, node, "it is lost")  # type: ignore[arg-type]
 
-    patch.setattr(hosts, "lose", lose)
+    patch.setattr(silence, "lose", lose)
 
 
 def hosts_are_released_on_intent(patch: Patch) -> None:
@@ -93,8 +93,10 @@ def the_agent_ignores_its_lease(patch: Patch) -> None:
 
 
 def the_fence_does_not_wait_for_the_grace(patch: Patch) -> None:
-    soon = property(lambda self: 1000 * self.lease_seconds - 20_000)
-    patch.setattr(Settings, "fence_after_ms", soon)
+    def soon(settings: Settings, job: Job, attempt: Attempt) -> int:
+        return 1000 * (attempt.lease_seconds or 0) - 20_000
+
+    patch.setattr(silence, "fence_after_ms", soon)
 
 
 def the_agents_lease_is_longer_than_the_coordinators(patch: Patch) -> None:

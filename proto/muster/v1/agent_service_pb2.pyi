@@ -324,14 +324,20 @@ class Heartbeat(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     SEQ_FIELD_NUMBER: builtins.int
+    WALL_MS_FIELD_NUMBER: builtins.int
     seq: builtins.int
     """Grows by one each; the answer carries it back."""
+    wall_ms: builtins.int
+    """The host's wall clock, milliseconds since 1970; 0 when the agent does not say. The coordinator
+    believes its own wall clock only as long as its agents' agree with it.
+    """
     def __init__(
         self,
         *,
         seq: builtins.int = ...,
+        wall_ms: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["seq", b"seq"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["seq", b"seq", "wall_ms", b"wall_ms"]) -> None: ...
 
 global___Heartbeat = Heartbeat
 
@@ -407,7 +413,9 @@ class Assignment(google.protobuf.message.Message):
     stop_grace_seconds: builtins.int
     """How long between SIGTERM and SIGKILL, seconds."""
     lease_seconds: builtins.int
-    """How long the container may run without an acknowledged contact, seconds; 0 means for ever."""
+    """How long the container may run without an acknowledged contact, seconds; 0 means for ever. The
+    same for the whole attempt, as is stop_grace_seconds. Without a meaning for STOP.
+    """
     hold: builtins.bool
     """True lets the container run and its command wait in it, until an assignment comes without."""
     @property
@@ -642,6 +650,9 @@ class NodeReport(google.protobuf.message.Message):
     LOG_TAIL_FIELD_NUMBER: builtins.int
     LOG_TAIL_OFFSET_FIELD_NUMBER: builtins.int
     UNCLEAN_REASON_FIELD_NUMBER: builtins.int
+    RUNNING_MS_FIELD_NUMBER: builtins.int
+    NOT_STARTED_FIELD_NUMBER: builtins.int
+    LEASE_ENDED_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """Job id."""
     attempt: builtins.int
@@ -661,7 +672,7 @@ class NodeReport(google.protobuf.message.Message):
     reason: builtins.str
     """Why it was refused, did not start or ended abnormally; empty after a normal end."""
     permanent: builtins.bool
-    """With REFUSED: true when no other host would do better (no such image)."""
+    """With REFUSED and not_started: true when no other host would do better (no such image)."""
     stopped_at_ms: builtins.int
     """When the container ended, milliseconds since 1970 on the host's clock; 0 when it has not."""
     log_tail: builtins.bytes
@@ -670,6 +681,16 @@ class NodeReport(google.protobuf.message.Message):
     """Position of the first byte of log_tail."""
     unclean_reason: builtins.str
     """Why the host cannot be cleaned up: the evidence. Empty when it can."""
+    running_ms: builtins.int
+    """With UP: how long the container has run, by the host's clock since its boot. Absent when the
+    agent does not know.
+    """
+    not_started: builtins.bool
+    """With EXITED and RELEASED: true when the container has certainly failed to start, so that nothing
+    of it ran.
+    """
+    lease_ended: builtins.bool
+    """With EXITED and RELEASED: true when the agent stopped it because its lease had run out."""
     def __init__(
         self,
         *,
@@ -686,13 +707,18 @@ class NodeReport(google.protobuf.message.Message):
         log_tail: builtins.bytes | None = ...,
         log_tail_offset: builtins.int = ...,
         unclean_reason: builtins.str = ...,
+        running_ms: builtins.int | None = ...,
+        not_started: builtins.bool = ...,
+        lease_ended: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "_log_tail", b"_log_tail", "exit_code", b"exit_code", "log_tail", b"log_tail"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "_log_tail", b"_log_tail", "attempt", b"attempt", "exit_code", b"exit_code", "job_id", b"job_id", "log_tail", b"log_tail", "log_tail_offset", b"log_tail_offset", "node_index", b"node_index", "permanent", b"permanent", "private_ipv4_address", b"private_ipv4_address", "progress", b"progress", "reason", b"reason", "started_at_ms", b"started_at_ms", "stopped_at_ms", b"stopped_at_ms", "unclean_reason", b"unclean_reason"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "_log_tail", b"_log_tail", "_running_ms", b"_running_ms", "exit_code", b"exit_code", "log_tail", b"log_tail", "running_ms", b"running_ms"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "_log_tail", b"_log_tail", "_running_ms", b"_running_ms", "attempt", b"attempt", "exit_code", b"exit_code", "job_id", b"job_id", "lease_ended", b"lease_ended", "log_tail", b"log_tail", "log_tail_offset", b"log_tail_offset", "node_index", b"node_index", "not_started", b"not_started", "permanent", b"permanent", "private_ipv4_address", b"private_ipv4_address", "progress", b"progress", "reason", b"reason", "running_ms", b"running_ms", "started_at_ms", b"started_at_ms", "stopped_at_ms", b"stopped_at_ms", "unclean_reason", b"unclean_reason"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_log_tail", b"_log_tail"]) -> typing.Literal["log_tail"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_running_ms", b"_running_ms"]) -> typing.Literal["running_ms"] | None: ...
 
 global___NodeReport = NodeReport
 

@@ -434,6 +434,7 @@ class JobDefinition(google.protobuf.message.Message):
     PLATFORM_CAPABILITIES_FIELD_NUMBER: builtins.int
     CONTAINER_ORCHESTRATION_TYPE_FIELD_NUMBER: builtins.int
     START_BARRIER_FIELD_NUMBER: builtins.int
+    VERDICT_AFTER_SECONDS_FIELD_NUMBER: builtins.int
     job_definition_name: builtins.str
     """Name, shared by all revisions."""
     job_definition_arn: builtins.str
@@ -450,6 +451,8 @@ class JobDefinition(google.protobuf.message.Message):
     """Kept and shown. Absence means it was not given."""
     container_orchestration_type: builtins.str
     """Always ECS."""
+    verdict_after_seconds: builtins.int
+    """How long a silent host is waited for. Absence means the cluster's setting."""
     @property
     def parameters(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """Defaults for `Ref::name`."""
@@ -501,9 +504,10 @@ class JobDefinition(google.protobuf.message.Message):
         platform_capabilities: collections.abc.Iterable[builtins.str] | None = ...,
         container_orchestration_type: builtins.str = ...,
         start_barrier: global___StartBarrier | None = ...,
+        verdict_after_seconds: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_container_properties", b"_container_properties", "_node_properties", b"_node_properties", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority", b"_scheduling_priority", "_start_barrier", b"_start_barrier", "_timeout", b"_timeout", "container_properties", b"container_properties", "node_properties", b"node_properties", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority", b"scheduling_priority", "start_barrier", b"start_barrier", "timeout", b"timeout"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_container_properties", b"_container_properties", "_node_properties", b"_node_properties", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority", b"_scheduling_priority", "_start_barrier", b"_start_barrier", "_timeout", b"_timeout", "container_orchestration_type", b"container_orchestration_type", "container_properties", b"container_properties", "job_definition_arn", b"job_definition_arn", "job_definition_name", b"job_definition_name", "node_properties", b"node_properties", "parameters", b"parameters", "platform_capabilities", b"platform_capabilities", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "revision", b"revision", "scheduling_priority", b"scheduling_priority", "start_barrier", b"start_barrier", "status", b"status", "tags", b"tags", "timeout", b"timeout", "type", b"type"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_container_properties", b"_container_properties", "_node_properties", b"_node_properties", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority", b"_scheduling_priority", "_start_barrier", b"_start_barrier", "_timeout", b"_timeout", "_verdict_after_seconds", b"_verdict_after_seconds", "container_properties", b"container_properties", "node_properties", b"node_properties", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority", b"scheduling_priority", "start_barrier", b"start_barrier", "timeout", b"timeout", "verdict_after_seconds", b"verdict_after_seconds"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_container_properties", b"_container_properties", "_node_properties", b"_node_properties", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority", b"_scheduling_priority", "_start_barrier", b"_start_barrier", "_timeout", b"_timeout", "_verdict_after_seconds", b"_verdict_after_seconds", "container_orchestration_type", b"container_orchestration_type", "container_properties", b"container_properties", "job_definition_arn", b"job_definition_arn", "job_definition_name", b"job_definition_name", "node_properties", b"node_properties", "parameters", b"parameters", "platform_capabilities", b"platform_capabilities", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "revision", b"revision", "scheduling_priority", b"scheduling_priority", "start_barrier", b"start_barrier", "status", b"status", "tags", b"tags", "timeout", b"timeout", "type", b"type", "verdict_after_seconds", b"verdict_after_seconds"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_container_properties", b"_container_properties"]) -> typing.Literal["container_properties"] | None: ...
     @typing.overload
@@ -518,6 +522,8 @@ class JobDefinition(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_start_barrier", b"_start_barrier"]) -> typing.Literal["start_barrier"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_timeout", b"_timeout"]) -> typing.Literal["timeout"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_verdict_after_seconds", b"_verdict_after_seconds"]) -> typing.Literal["verdict_after_seconds"] | None: ...
 
 global___JobDefinition = JobDefinition
 
@@ -911,6 +917,8 @@ class JobDetail(google.protobuf.message.Message):
     IS_CANCELLED_FIELD_NUMBER: builtins.int
     IS_TERMINATED_FIELD_NUMBER: builtins.int
     START_BARRIER_FIELD_NUMBER: builtins.int
+    VERDICT_AFTER_SECONDS_FIELD_NUMBER: builtins.int
+    MAY_STILL_RUN_FIELD_NUMBER: builtins.int
     job_arn: builtins.str
     """ARN; of a node with `#N` at its end."""
     job_name: builtins.str
@@ -943,6 +951,8 @@ class JobDetail(google.protobuf.message.Message):
     """True once CancelJob has taken effect. Absence means false."""
     is_terminated: builtins.bool
     """True once TerminateJob was accepted, also while the nodes still stop. Absence means false."""
+    verdict_after_seconds: builtins.int
+    """How long a silent host is waited for. Absence means the cluster's setting."""
     @property
     def attempts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AttemptDetail]:
         """Finished attempts, oldest first. A node's attempt k belongs to the job's attempt k."""
@@ -987,6 +997,12 @@ class JobDetail(google.protobuf.message.Message):
     def start_barrier(self) -> global___StartBarrier:
         """The start barrier. Absence means none."""
 
+    @property
+    def may_still_run(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Leftover]:
+        """Where something of attempts that are over may still run, until there is proof that it does not.
+        On the job itself only.
+        """
+
     def __init__(
         self,
         *,
@@ -1016,9 +1032,11 @@ class JobDetail(google.protobuf.message.Message):
         is_cancelled: builtins.bool | None = ...,
         is_terminated: builtins.bool | None = ...,
         start_barrier: global___StartBarrier | None = ...,
+        verdict_after_seconds: builtins.int | None = ...,
+        may_still_run: collections.abc.Iterable[global___Leftover] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_container", b"_container", "_created_at", b"_created_at", "_is_cancelled", b"_is_cancelled", "_is_terminated", b"_is_terminated", "_node_details", b"_node_details", "_node_properties", b"_node_properties", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority", b"_scheduling_priority", "_share_identifier", b"_share_identifier", "_start_barrier", b"_start_barrier", "_status_reason", b"_status_reason", "_stopped_at", b"_stopped_at", "_timeout", b"_timeout", "container", b"container", "created_at", b"created_at", "is_cancelled", b"is_cancelled", "is_terminated", b"is_terminated", "node_details", b"node_details", "node_properties", b"node_properties", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority", b"scheduling_priority", "share_identifier", b"share_identifier", "start_barrier", b"start_barrier", "status_reason", b"status_reason", "stopped_at", b"stopped_at", "timeout", b"timeout"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_container", b"_container", "_created_at", b"_created_at", "_is_cancelled", b"_is_cancelled", "_is_terminated", b"_is_terminated", "_node_details", b"_node_details", "_node_properties", b"_node_properties", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority", b"_scheduling_priority", "_share_identifier", b"_share_identifier", "_start_barrier", b"_start_barrier", "_status_reason", b"_status_reason", "_stopped_at", b"_stopped_at", "_timeout", b"_timeout", "attempts", b"attempts", "container", b"container", "created_at", b"created_at", "depends_on", b"depends_on", "is_cancelled", b"is_cancelled", "is_terminated", b"is_terminated", "job_arn", b"job_arn", "job_definition", b"job_definition", "job_id", b"job_id", "job_name", b"job_name", "job_queue", b"job_queue", "node_details", b"node_details", "node_properties", b"node_properties", "parameters", b"parameters", "platform_capabilities", b"platform_capabilities", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority", b"scheduling_priority", "share_identifier", b"share_identifier", "start_barrier", b"start_barrier", "started_at", b"started_at", "status", b"status", "status_reason", b"status_reason", "stopped_at", b"stopped_at", "tags", b"tags", "timeout", b"timeout"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_container", b"_container", "_created_at", b"_created_at", "_is_cancelled", b"_is_cancelled", "_is_terminated", b"_is_terminated", "_node_details", b"_node_details", "_node_properties", b"_node_properties", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority", b"_scheduling_priority", "_share_identifier", b"_share_identifier", "_start_barrier", b"_start_barrier", "_status_reason", b"_status_reason", "_stopped_at", b"_stopped_at", "_timeout", b"_timeout", "_verdict_after_seconds", b"_verdict_after_seconds", "container", b"container", "created_at", b"created_at", "is_cancelled", b"is_cancelled", "is_terminated", b"is_terminated", "node_details", b"node_details", "node_properties", b"node_properties", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority", b"scheduling_priority", "share_identifier", b"share_identifier", "start_barrier", b"start_barrier", "status_reason", b"status_reason", "stopped_at", b"stopped_at", "timeout", b"timeout", "verdict_after_seconds", b"verdict_after_seconds"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_container", b"_container", "_created_at", b"_created_at", "_is_cancelled", b"_is_cancelled", "_is_terminated", b"_is_terminated", "_node_details", b"_node_details", "_node_properties", b"_node_properties", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority", b"_scheduling_priority", "_share_identifier", b"_share_identifier", "_start_barrier", b"_start_barrier", "_status_reason", b"_status_reason", "_stopped_at", b"_stopped_at", "_timeout", b"_timeout", "_verdict_after_seconds", b"_verdict_after_seconds", "attempts", b"attempts", "container", b"container", "created_at", b"created_at", "depends_on", b"depends_on", "is_cancelled", b"is_cancelled", "is_terminated", b"is_terminated", "job_arn", b"job_arn", "job_definition", b"job_definition", "job_id", b"job_id", "job_name", b"job_name", "job_queue", b"job_queue", "may_still_run", b"may_still_run", "node_details", b"node_details", "node_properties", b"node_properties", "parameters", b"parameters", "platform_capabilities", b"platform_capabilities", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority", b"scheduling_priority", "share_identifier", b"share_identifier", "start_barrier", b"start_barrier", "started_at", b"started_at", "status", b"status", "status_reason", b"status_reason", "stopped_at", b"stopped_at", "tags", b"tags", "timeout", b"timeout", "verdict_after_seconds", b"verdict_after_seconds"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_container", b"_container"]) -> typing.Literal["container"] | None: ...
     @typing.overload
@@ -1047,8 +1065,44 @@ class JobDetail(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_stopped_at", b"_stopped_at"]) -> typing.Literal["stopped_at"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_timeout", b"_timeout"]) -> typing.Literal["timeout"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_verdict_after_seconds", b"_verdict_after_seconds"]) -> typing.Literal["verdict_after_seconds"] | None: ...
 
 global___JobDetail = JobDetail
+
+@typing.final
+class Leftover(google.protobuf.message.Message):
+    """A node whose attempt is over and whose host is silent. Set by the coordinator."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HOST_ID_FIELD_NUMBER: builtins.int
+    NODE_INDEX_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    UNTIL_FIELD_NUMBER: builtins.int
+    host_id: builtins.str
+    """The host."""
+    node_index: builtins.int
+    """Index of the node."""
+    attempt: builtins.int
+    """The attempt."""
+    until: builtins.float
+    """When it has stopped by itself at the latest, milliseconds since 1970. Absence means that only
+    the host or an operator ends it.
+    """
+    def __init__(
+        self,
+        *,
+        host_id: builtins.str = ...,
+        node_index: builtins.int = ...,
+        attempt: builtins.int = ...,
+        until: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_until", b"_until", "until", b"until"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_until", b"_until", "attempt", b"attempt", "host_id", b"host_id", "node_index", b"node_index", "until", b"until"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_until", b"_until"]) -> typing.Literal["until"] | None: ...
+
+global___Leftover = Leftover
 
 @typing.final
 class ContainerSummary(google.protobuf.message.Message):

@@ -80,6 +80,7 @@ class RegisterJobDefinitionRequest(google.protobuf.message.Message):
     ECS_PROPERTIES_FIELD_NUMBER: builtins.int
     CONSUMABLE_RESOURCE_PROPERTIES_FIELD_NUMBER: builtins.int
     START_BARRIER_FIELD_NUMBER: builtins.int
+    VERDICT_AFTER_SECONDS_FIELD_NUMBER: builtins.int
     job_definition_name: builtins.str
     """Name, `[A-Za-z0-9][A-Za-z0-9_-]{0,127}`. Required."""
     type: muster.v1.job_pb2.JobDefinitionType.ValueType
@@ -88,6 +89,11 @@ class RegisterJobDefinitionRequest(google.protobuf.message.Message):
     """0 to 9999; kept and shown."""
     propagate_tags: builtins.bool
     """Kept and shown."""
+    verdict_after_seconds: builtins.int
+    """Ours; AWS Batch has none. How long a silent host is waited for before what runs there counts as
+    failed, 1 to 2592000 seconds; never sooner than the host is lost, never later than the lease.
+    Absence means the cluster's setting.
+    """
     @property
     def parameters(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """Defaults for `Ref::name`."""
@@ -150,9 +156,10 @@ class RegisterJobDefinitionRequest(google.protobuf.message.Message):
         ecs_properties: google.protobuf.struct_pb2.Struct | None = ...,
         consumable_resource_properties: google.protobuf.struct_pb2.Struct | None = ...,
         start_barrier: muster.v1.job_pb2.StartBarrier | None = ...,
+        verdict_after_seconds: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_consumable_resource_properties", b"_consumable_resource_properties", "_container_properties", b"_container_properties", "_ecs_properties", b"_ecs_properties", "_eks_properties", b"_eks_properties", "_node_properties", b"_node_properties", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority", b"_scheduling_priority", "_start_barrier", b"_start_barrier", "_timeout", b"_timeout", "consumable_resource_properties", b"consumable_resource_properties", "container_properties", b"container_properties", "ecs_properties", b"ecs_properties", "eks_properties", b"eks_properties", "node_properties", b"node_properties", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority", b"scheduling_priority", "start_barrier", b"start_barrier", "timeout", b"timeout"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_consumable_resource_properties", b"_consumable_resource_properties", "_container_properties", b"_container_properties", "_ecs_properties", b"_ecs_properties", "_eks_properties", b"_eks_properties", "_node_properties", b"_node_properties", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority", b"_scheduling_priority", "_start_barrier", b"_start_barrier", "_timeout", b"_timeout", "consumable_resource_properties", b"consumable_resource_properties", "container_properties", b"container_properties", "ecs_properties", b"ecs_properties", "eks_properties", b"eks_properties", "job_definition_name", b"job_definition_name", "node_properties", b"node_properties", "parameters", b"parameters", "platform_capabilities", b"platform_capabilities", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority", b"scheduling_priority", "start_barrier", b"start_barrier", "tags", b"tags", "timeout", b"timeout", "type", b"type"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_consumable_resource_properties", b"_consumable_resource_properties", "_container_properties", b"_container_properties", "_ecs_properties", b"_ecs_properties", "_eks_properties", b"_eks_properties", "_node_properties", b"_node_properties", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority", b"_scheduling_priority", "_start_barrier", b"_start_barrier", "_timeout", b"_timeout", "_verdict_after_seconds", b"_verdict_after_seconds", "consumable_resource_properties", b"consumable_resource_properties", "container_properties", b"container_properties", "ecs_properties", b"ecs_properties", "eks_properties", b"eks_properties", "node_properties", b"node_properties", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority", b"scheduling_priority", "start_barrier", b"start_barrier", "timeout", b"timeout", "verdict_after_seconds", b"verdict_after_seconds"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_consumable_resource_properties", b"_consumable_resource_properties", "_container_properties", b"_container_properties", "_ecs_properties", b"_ecs_properties", "_eks_properties", b"_eks_properties", "_node_properties", b"_node_properties", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority", b"_scheduling_priority", "_start_barrier", b"_start_barrier", "_timeout", b"_timeout", "_verdict_after_seconds", b"_verdict_after_seconds", "consumable_resource_properties", b"consumable_resource_properties", "container_properties", b"container_properties", "ecs_properties", b"ecs_properties", "eks_properties", b"eks_properties", "job_definition_name", b"job_definition_name", "node_properties", b"node_properties", "parameters", b"parameters", "platform_capabilities", b"platform_capabilities", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority", b"scheduling_priority", "start_barrier", b"start_barrier", "tags", b"tags", "timeout", b"timeout", "type", b"type", "verdict_after_seconds", b"verdict_after_seconds"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_consumable_resource_properties", b"_consumable_resource_properties"]) -> typing.Literal["consumable_resource_properties"] | None: ...
     @typing.overload
@@ -173,6 +180,8 @@ class RegisterJobDefinitionRequest(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_start_barrier", b"_start_barrier"]) -> typing.Literal["start_barrier"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_timeout", b"_timeout"]) -> typing.Literal["timeout"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_verdict_after_seconds", b"_verdict_after_seconds"]) -> typing.Literal["verdict_after_seconds"] | None: ...
 
 global___RegisterJobDefinitionRequest = RegisterJobDefinitionRequest
 
@@ -360,6 +369,7 @@ class SubmitJobRequest(google.protobuf.message.Message):
     CONSUMABLE_RESOURCE_PROPERTIES_OVERRIDE_FIELD_NUMBER: builtins.int
     CLIENT_TOKEN_FIELD_NUMBER: builtins.int
     START_BARRIER_FIELD_NUMBER: builtins.int
+    VERDICT_AFTER_SECONDS_FIELD_NUMBER: builtins.int
     job_name: builtins.str
     """Name, `[A-Za-z0-9][A-Za-z0-9_-]{0,127}`; need not be unique. Required."""
     job_queue: builtins.str
@@ -377,6 +387,8 @@ class SubmitJobRequest(google.protobuf.message.Message):
     the token, while the job is kept, returns the same job and makes none. Absence means that
     every call makes a job.
     """
+    verdict_after_seconds: builtins.int
+    """Ours; AWS Batch has none. Replaces the definition's."""
     @property
     def array_properties(self) -> google.protobuf.struct_pb2.Struct:
         """Not offered: refused with INVALID_ARGUMENT."""
@@ -447,9 +459,10 @@ class SubmitJobRequest(google.protobuf.message.Message):
         consumable_resource_properties_override: google.protobuf.struct_pb2.Struct | None = ...,
         client_token: builtins.str | None = ...,
         start_barrier: muster.v1.job_pb2.StartBarrier | None = ...,
+        verdict_after_seconds: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_array_properties", b"_array_properties", "_client_token", b"_client_token", "_consumable_resource_properties_override", b"_consumable_resource_properties_override", "_container_overrides", b"_container_overrides", "_ecs_properties_override", b"_ecs_properties_override", "_eks_properties_override", b"_eks_properties_override", "_node_overrides", b"_node_overrides", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority_override", b"_scheduling_priority_override", "_share_identifier", b"_share_identifier", "_start_barrier", b"_start_barrier", "_timeout", b"_timeout", "array_properties", b"array_properties", "client_token", b"client_token", "consumable_resource_properties_override", b"consumable_resource_properties_override", "container_overrides", b"container_overrides", "ecs_properties_override", b"ecs_properties_override", "eks_properties_override", b"eks_properties_override", "node_overrides", b"node_overrides", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority_override", b"scheduling_priority_override", "share_identifier", b"share_identifier", "start_barrier", b"start_barrier", "timeout", b"timeout"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_array_properties", b"_array_properties", "_client_token", b"_client_token", "_consumable_resource_properties_override", b"_consumable_resource_properties_override", "_container_overrides", b"_container_overrides", "_ecs_properties_override", b"_ecs_properties_override", "_eks_properties_override", b"_eks_properties_override", "_node_overrides", b"_node_overrides", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority_override", b"_scheduling_priority_override", "_share_identifier", b"_share_identifier", "_start_barrier", b"_start_barrier", "_timeout", b"_timeout", "array_properties", b"array_properties", "client_token", b"client_token", "consumable_resource_properties_override", b"consumable_resource_properties_override", "container_overrides", b"container_overrides", "depends_on", b"depends_on", "ecs_properties_override", b"ecs_properties_override", "eks_properties_override", b"eks_properties_override", "job_definition", b"job_definition", "job_name", b"job_name", "job_queue", b"job_queue", "node_overrides", b"node_overrides", "parameters", b"parameters", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority_override", b"scheduling_priority_override", "share_identifier", b"share_identifier", "start_barrier", b"start_barrier", "tags", b"tags", "timeout", b"timeout"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_array_properties", b"_array_properties", "_client_token", b"_client_token", "_consumable_resource_properties_override", b"_consumable_resource_properties_override", "_container_overrides", b"_container_overrides", "_ecs_properties_override", b"_ecs_properties_override", "_eks_properties_override", b"_eks_properties_override", "_node_overrides", b"_node_overrides", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority_override", b"_scheduling_priority_override", "_share_identifier", b"_share_identifier", "_start_barrier", b"_start_barrier", "_timeout", b"_timeout", "_verdict_after_seconds", b"_verdict_after_seconds", "array_properties", b"array_properties", "client_token", b"client_token", "consumable_resource_properties_override", b"consumable_resource_properties_override", "container_overrides", b"container_overrides", "ecs_properties_override", b"ecs_properties_override", "eks_properties_override", b"eks_properties_override", "node_overrides", b"node_overrides", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority_override", b"scheduling_priority_override", "share_identifier", b"share_identifier", "start_barrier", b"start_barrier", "timeout", b"timeout", "verdict_after_seconds", b"verdict_after_seconds"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_array_properties", b"_array_properties", "_client_token", b"_client_token", "_consumable_resource_properties_override", b"_consumable_resource_properties_override", "_container_overrides", b"_container_overrides", "_ecs_properties_override", b"_ecs_properties_override", "_eks_properties_override", b"_eks_properties_override", "_node_overrides", b"_node_overrides", "_propagate_tags", b"_propagate_tags", "_retry_strategy", b"_retry_strategy", "_scheduling_priority_override", b"_scheduling_priority_override", "_share_identifier", b"_share_identifier", "_start_barrier", b"_start_barrier", "_timeout", b"_timeout", "_verdict_after_seconds", b"_verdict_after_seconds", "array_properties", b"array_properties", "client_token", b"client_token", "consumable_resource_properties_override", b"consumable_resource_properties_override", "container_overrides", b"container_overrides", "depends_on", b"depends_on", "ecs_properties_override", b"ecs_properties_override", "eks_properties_override", b"eks_properties_override", "job_definition", b"job_definition", "job_name", b"job_name", "job_queue", b"job_queue", "node_overrides", b"node_overrides", "parameters", b"parameters", "propagate_tags", b"propagate_tags", "retry_strategy", b"retry_strategy", "scheduling_priority_override", b"scheduling_priority_override", "share_identifier", b"share_identifier", "start_barrier", b"start_barrier", "tags", b"tags", "timeout", b"timeout", "verdict_after_seconds", b"verdict_after_seconds"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_array_properties", b"_array_properties"]) -> typing.Literal["array_properties"] | None: ...
     @typing.overload
@@ -476,6 +489,8 @@ class SubmitJobRequest(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_start_barrier", b"_start_barrier"]) -> typing.Literal["start_barrier"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_timeout", b"_timeout"]) -> typing.Literal["timeout"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_verdict_after_seconds", b"_verdict_after_seconds"]) -> typing.Literal["verdict_after_seconds"] | None: ...
 
 global___SubmitJobRequest = SubmitJobRequest
 
@@ -571,20 +586,28 @@ class SubmitJobResponse(google.protobuf.message.Message):
     JOB_ARN_FIELD_NUMBER: builtins.int
     JOB_NAME_FIELD_NUMBER: builtins.int
     JOB_ID_FIELD_NUMBER: builtins.int
+    WARNING_FIELD_NUMBER: builtins.int
     job_arn: builtins.str
     """ARN."""
     job_name: builtins.str
     """Name."""
     job_id: builtins.str
     """Lower-case UUID."""
+    warning: builtins.str
+    """Ours; AWS Batch has none. Something the caller should know although the job was taken: an ended
+    job of the same name may still run on a host that is silent. Absence means nothing.
+    """
     def __init__(
         self,
         *,
         job_arn: builtins.str = ...,
         job_name: builtins.str = ...,
         job_id: builtins.str = ...,
+        warning: builtins.str | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["job_arn", b"job_arn", "job_id", b"job_id", "job_name", b"job_name"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_warning", b"_warning", "warning", b"warning"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_warning", b"_warning", "job_arn", b"job_arn", "job_id", b"job_id", "job_name", b"job_name", "warning", b"warning"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_warning", b"_warning"]) -> typing.Literal["warning"] | None: ...
 
 global___SubmitJobResponse = SubmitJobResponse
 

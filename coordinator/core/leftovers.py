@@ -1,0 +1,85 @@
+"""Where something of a job may still run after its attempt is over, and until when.
+
+An attempt is over when its main has ended or counts as failed; a host that is silent may still run
+a part of it, until there is proof that it does not. No I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coordinator.core.ids import HostId, JobId
+from coordinator.core.lease import fence_after_ms
+from coordinator.core.settings import Settings
+from coordinator.core.state import Attempt, ClusterState, Job, NodeRun
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftover:
+    """A node that is not proven gone. `until_ms` is when it will have stopped by itself, on the
+    wall clock; None: never, or its host is connected and is stopping it now."""
+
+    attempt: int
+    node_index: int
+    host_id: HostId
+    is_silent: bool
+    until_ms: int | None
+
+
+def leftovers(state: ClusterState, settings: Settings, job: Job) -> tuple[Leftover, ...]:
+    """Every node of attempts that are over and whose host has not let go of it."""
+    return tuple(
+        _leftover(state, settings, job, attempt, node)
+        for attempt in job.attempts
+        if attempt.over and attempt.unreleased
+        for node in attempt.nodes.values()
+        if not node.released
+    )
+
+
+def _leftover(
+    state: ClusterState, settings: Settings, job: Job, attempt: Attempt, node: NodeRun
+) -> Leftover:
+    presence = state.presence[node.host_id]
+    is_silent = presence.lost or presence.session_id is None
+    after_ms = fence_after_ms(settings, job, attempt)
+    until_ms = None
+    if is_silent and after_ms is not None:
+        until_ms = state.wall_of(presence.last_contact_ms + after_ms)
+    return Leftover(
+        attempt=attempt.number,
+        node_index=node.node_index,
+        host_id=node.host_id,
+        is_silent=is_silent,
+        until_ms=until_ms,
+    )
+
+
+def unsettled_dependency(state: ClusterState, job: Job) -> Job | None:
+    """A job that this one depends on and that may still write somewhere, although it has ended."""
+    for dependency in job.spec.depends_on:
+        other = state.jobs.get(JobId(dependency.job_id or ""))
+        if other is not None and other.unsettled:
+            return other
+    return None
+
+
+def namesakes(state: ClusterState, settings: Settings, job_name: str) -> str:
+    """A warning for who submits a job of this name while an ended job of the same name may still
+    run on a silent host; empty when there is none. Muster keeps attempts of one job apart, not
+    jobs of one name."""
+    found = [
+        f"job {job_id} on host {left.host_id}"
+        for job_id in state.leaving.get(job_name, ())
+        for left in leftovers(state, settings, state.jobs[job_id])
+        if left.is_silent
+    ]
+    if not found:
+        return ""
+    more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+    return (
+        f"an ended job of the name {job_name} may still run: {', '.join(found[:_MOST_NAMED])}{more}"
+    )
+
+
+_MOST_NAMED = 3

@@ -1,0 +1,55 @@
+"""How long the coordinator has really listened: the only time in which silence means something.
+
+A host's heartbeats wait in sockets and in the inbox while the coordinator is paused, suspended,
+moved to another machine, short of memory, or busy with a slow commit. Whoever compares two
+readings of a clock then blames the host. So the shell marks, at least once a pulse, up to which
+moment it has taken in all that had arrived; a stretch between two marks that is longer than two
+pulses is counted as two pulses, since nobody can know what came in during the rest. No I/O.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+_GAPS_MAX = 1_000
+"""Gaps that are remembered one by one; older gaps are taken together."""
+
+
+class Listening:
+    """Counts milliseconds of listening. Times are on the coordinator's clock and never decrease."""
+
+    def __init__(self, start_ms: int, pulse_ms: int) -> None:
+        self.start_ms = start_ms
+        self.pulse_ms = pulse_ms
+        self._heard_until_ms = start_ms
+        self._ends = [start_ms]
+        self._missed = [0]
+        """`_missed[k]` is all that was missed up to `_ends[k]`."""
+
+    @property
+    def next_mark_ms(self) -> int:
+        """When to mark again at the latest."""
+        return self._heard_until_ms + self.pulse_ms
+
+    def mark(self, heard_until_ms: int) -> None:
+        """All that had arrived until then has been taken in. Repeats and older marks do nothing."""
+        stretch_ms = heard_until_ms - self._heard_until_ms
+        if stretch_ms <= 0:
+            return
+        self._heard_until_ms = heard_until_ms
+        missed_ms = stretch_ms - 2 * self.pulse_ms
+        if missed_ms <= 0:
+            return
+        self._ends.append(heard_until_ms)
+        self._missed.append(self._missed[-1] + missed_ms)
+        if len(self._ends) > _GAPS_MAX:
+            # The oldest gaps become a part of the next: what began between them is held against
+            # its host for a shorter time than it could be, never for a longer one.
+            del self._ends[1], self._missed[1]
+
+    def since(self, at_ms: int) -> int:
+        """Milliseconds of listening from `at_ms` to the newest mark. Time before the start of this
+        process counts as none: nobody listened."""
+        at_ms = max(at_ms, self.start_ms)
+        before = self._missed[bisect_right(self._ends, at_ms) - 1]
+        return max(self._heard_until_ms - at_ms - (self._missed[-1] - before), 0)

@@ -1,0 +1,131 @@
+"""Policy for hosts that are silent: lost first, the verdict later, the fence last.
+
+*Lost*: the host gets no new work and leaves every vote; what it runs stays what it was. The
+*verdict*: a node that runs there has failed. The *fence*: all of it has stopped by itself, since
+its lease ran out, so that its job need not wait for the host any more. Silence is time in which
+the coordinator listened and heard nothing (`listening.py`); the fence counts all time, as the lease
+on the host does. A stream that closes means nothing. No I/O.
+"""
+
+from __future__ import annotations
+
+from coordinator.core.gang import held_node, lose, release
+from coordinator.core.ids import HostId
+from coordinator.core.lease import default_verdict_seconds, fence_after_ms, verdict_after_ms
+from coordinator.core.reservation import remember_stray
+from coordinator.core.state import Attempt, Job, NodeRun, Presence
+from coordinator.core.states import NodeState
+from coordinator.core.turn import Turn
+
+LEASE_OVER = "its lease ran out, so it has stopped by itself"
+
+
+def contact(turn: Turn, host_id: HostId, presence: Presence) -> None:
+    """The host was heard this moment."""
+    presence.last_contact_ms = turn.now
+    if presence.lost or presence.away or not presence.seen:
+        if presence.lost:
+            _show(turn, host_id)
+        presence.lost = presence.away = False
+        presence.seen = True
+        presence.verdict_at_ms = None
+        turn.touch_host(host_id)
+        turn.reschedule = True
+    turn.timers.arm("host", host_id, turn.now + turn.settings.lost_after_ms)
+
+
+def check_host(turn: Turn, host_id: HostId) -> None:
+    """Look at how long the host has been silent, and when to look again."""
+    presence = turn.presence(host_id)
+    silent_ms = turn.listening.since(presence.last_contact_ms)
+    if silent_ms < turn.settings.lost_after_ms:
+        _look_again(turn, host_id, turn.settings.lost_after_ms - silent_ms)
+        return
+    if not presence.lost:
+        presence.lost = True
+        turn.touch_host(host_id)
+        turn.reschedule = True
+        _leave_votes(turn, host_id)
+        _show(turn, host_id)
+    _count_upon(turn, host_id, presence, silent_ms)
+    _judge(turn, host_id, presence, silent_ms)
+    _fence_by_lease(turn, host_id, presence)
+
+
+def _look_again(turn: Turn, host_id: HostId, after_ms: int) -> None:
+    turn.timers.arm("host", host_id, turn.now + after_ms)
+
+
+def _held(turn: Turn, host_id: HostId) -> list[tuple[Job, Attempt, NodeRun]]:
+    keys = list(turn.state.hosts[host_id].holds)
+    return [held for held in (held_node(turn, host_id, key) for key in keys) if held is not None]
+
+
+def _leave_votes(turn: Turn, host_id: HostId) -> None:
+    for job, attempt, node in _held(turn, host_id):
+        if not attempt.started:
+            lose(turn, job, attempt, node)
+
+
+def _show(turn: Turn, host_id: HostId) -> None:
+    """Who watches a job of this host sees something else now."""
+    for job, _, node in _held(turn, host_id):
+        turn.touch_job(job.job_id, node.node_index)
+
+
+def _count_upon(turn: Turn, host_id: HostId, presence: Presence, silent_ms: int) -> None:
+    """A host that is silent for longer than the cluster's verdict is no host that the head of a
+    queue may wait for."""
+    away_after_ms = 1000 * default_verdict_seconds(turn.settings)
+    if presence.away:
+        return
+    if silent_ms < away_after_ms:
+        _look_again(turn, host_id, away_after_ms - silent_ms)
+        return
+    presence.away = True
+    turn.reschedule = True
+
+
+def _judge(turn: Turn, host_id: HostId, presence: Presence, silent_ms: int) -> None:
+    """A main whose attempt must end anyway is not waited for: users ask for ends to get them."""
+    presence.verdict_at_ms = None
+    for job, attempt, node in _held(turn, host_id):
+        if not attempt.started or node.state not in (NodeState.STARTING, NodeState.RUNNING):
+            continue
+        is_main = node.node_index == job.spec.main_node
+        left_ms = verdict_after_ms(turn.settings, job, attempt) - silent_ms
+        if left_ms <= 0 or (is_main and attempt.stop_cause is not None):
+            lose(turn, job, attempt, node)
+        else:
+            presence.verdict_at_ms = turn.now + left_ms
+            _look_again(turn, host_id, left_ms)
+
+
+def _fence_by_lease(turn: Turn, host_id: HostId, presence: Presence) -> None:
+    for job, attempt, node in _held(turn, host_id):
+        after_ms = fence_after_ms(turn.settings, job, attempt)
+        if after_ms is None or node.released:
+            continue
+        left_ms = presence.last_contact_ms + after_ms - turn.now
+        if left_ms <= 0:
+            give_up(turn, host_id, LEASE_OVER)
+        else:
+            _look_again(turn, host_id, left_ms)
+
+
+def release_all(turn: Turn, host_id: HostId, proof: str) -> None:
+    """Nothing that was on the host before runs any more."""
+    for job, attempt, node in _held(turn, host_id):
+        key = (job.job_id, attempt.number, node.node_index)
+        lose(turn, job, attempt, node)
+        if key in turn.state.hosts[host_id].holds:
+            release(turn, job, attempt, node, proof)
+
+
+def give_up(turn: Turn, host_id: HostId, proof: str) -> None:
+    """The jobs need not wait for the host any more. The host itself must still let go, should it
+    speak again on the session that it has: a container that ended may have left something."""
+    given_up = list(turn.state.hosts[host_id].holds)
+    release_all(turn, host_id, proof)
+    for key in given_up:
+        remember_stray(turn, host_id, key)

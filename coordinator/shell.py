@@ -1,0 +1,139 @@
+"""What the coordinator's shell does between its inbox and its journal, without a loop or a disk.
+
+`daemon.py` runs it on asyncio and sqlite, `tests/sim` on a heap and a list: both call the same, so
+that the simulator sees what the daemon does. Must not import asyncio, `rpc` or an adapter of the
+journal.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Generic, TypeVar, cast
+
+from coordinator.core import inputs as i
+from coordinator.core.effects import Stamped, Step
+from coordinator.core.events import ALL_EVENTS, Event, stream_of
+from coordinator.core.ids import JobId
+from coordinator.core.machine import Machine
+from coordinator.core.settings import Settings
+from coordinator.core.state import Ended, Job
+from coordinator.core.states import JobState
+from coordinator.journal.codec import EventCodec, encode
+from coordinator.journal.port import Batch, EndedJob, Entry, LogTail, Record, Replay
+
+T = TypeVar("T")
+
+INBOX_MAX = 20_000
+"""Room for every host of a large cluster to report a few times while one commit is slow."""
+BATCH_MAX = 1_000
+"""Inputs in one step: enough to share a commit, few enough to answer in time."""
+
+# The union of the event classes is a type to mypy and no class to ask for at run time.
+CODEC: EventCodec[Event] = EventCodec(cast("Sequence[type[Event]]", ALL_EVENTS))
+
+
+class Inbox(Generic[T]):
+    """What waits for the machine, in the order in which it came, with the time of each arrival."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[int, T]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._waiting) >= INBOX_MAX
+
+    def put(self, item: T, now_ms: int) -> None:
+        """Queue without a bound: who may be refused asks `is_full` before."""
+        self._waiting.append((now_ms, item))
+
+    def take(self, now_ms: int) -> tuple[list[T], int]:
+        """The next batch, and until when all that had arrived has been taken with it."""
+        waiting = self._waiting
+        batch = [waiting.popleft()[1] for _ in range(min(len(waiting), BATCH_MAX))]
+        return batch, waiting[0][0] if waiting else now_ms
+
+    def clear(self) -> list[T]:
+        """Take out everything."""
+        found = [item for _, item in self._waiting]
+        self._waiting.clear()
+        return found
+
+
+def step(
+    machine: Machine, inputs: Sequence[i.Input], now_ms: int, wall_ms: int, heard_until_ms: int
+) -> Step:
+    """One step of the machine. A deadline that has come is looked at last, after what came in."""
+    deadline_ms = machine.next_deadline()
+    if deadline_ms is not None and deadline_ms <= now_ms:
+        inputs = [*inputs, i.Tick()]
+    return machine.step(inputs, now_ms, wall_ms=wall_ms, heard_until_ms=heard_until_ms)
+
+
+def replayed(settings: Settings, replay: Replay) -> Machine:
+    """The machine that a journal makes. CodecError for an entry that cannot be read."""
+    machine = Machine(settings)
+    machine.replay(
+        stamped(replay.entries), [(JobId(job.job_id), _ended(job)) for job in replay.ended]
+    )
+    return machine
+
+
+def stamped(entries: Iterable[Entry]) -> list[Stamped]:
+    return [
+        Stamped(at_ms=entry.at_ms, event=CODEC.decode(entry.kind, entry.body)) for entry in entries
+    ]
+
+
+def _ended(job: EndedJob) -> Ended:
+    return Ended(
+        state=JobState(job.status),
+        client_token=job.client_token,
+        stopped_at_ms=job.stopped_at_ms,
+    )
+
+
+def batch_of(step: Step) -> Batch | None:
+    """What one step makes durable, all in one commit; None when it changed nothing durable."""
+    if not (step.events or step.tails or step.archived):
+        return None
+    entries = []
+    for stamped in step.events:
+        kind, body = CODEC.encode(stamped.event)
+        entries.append(
+            Entry(stream=stream_of(stamped.event), at_ms=stamped.at_ms, kind=kind, body=body)
+        )
+    return Batch(
+        entries=entries,
+        tails=[
+            LogTail(
+                job_id=tail.key.job_id,
+                node_index=tail.key.node_index,
+                attempt=tail.key.attempt,
+                offset=tail.offset,
+                data=tail.data,
+            )
+            for tail in step.tails
+        ],
+        records=[_record(job) for job in step.archived],
+        closed=[f"job/{job.job_id}" for job in step.archived]
+        + [entry.stream for entry in entries if entry.kind == "QueueDeleted"],
+    )
+
+
+def _record(job: Job) -> Record:
+    return Record(
+        job_id=job.job_id,
+        job_queue=job.job_queue,
+        job_name=job.spec.job_name,
+        definition_name=job.spec.definition_name,
+        definition_revision=job.spec.definition_revision,
+        status=job.state.value,
+        created_at_ms=job.created_at_ms,
+        stopped_at_ms=job.stopped_at_ms,
+        client_token=job.client_token,
+        body=encode(job),
+    )
