@@ -75,6 +75,10 @@ def _facts(job: JobDetail) -> Iterator[tuple[str, object]]:
     yield "name", job.job_name
     yield "status", JobStatus.Name(job.status)
     yield "reason", job.status_reason
+    for left in job.may_still_run:
+        until = f", until {date(left.until)} at most" if left.HasField("until") else ""
+        node = f"node {left.node_index} of attempt {left.attempt}"
+        yield "may still run", f"{node} on {left.host_id}{until}"
     yield "queue", job.job_queue.rpartition("/")[2]
     yield "definition", job.job_definition.rpartition("/")[2]
     if job.HasField("node_properties"):
@@ -100,6 +104,8 @@ def _facts(job: JobDetail) -> Iterator[tuple[str, object]]:
     yield "parameters", ", ".join(f"{key}={job.parameters[key]}" for key in sorted(job.parameters))
     if job.HasField("start_barrier"):
         yield "start barrier", f"{job.start_barrier.timeout_seconds}s"
+    if job.HasField("verdict_after_seconds"):
+        yield "verdict", f"{job.verdict_after_seconds}s after a host is silent"
     if job.HasField("timeout"):
         yield "timeout", f"{job.timeout.attempt_duration_seconds}s"
     if job.retry_strategy.attempts:

@@ -58,6 +58,12 @@ def arguments(parser: Parser) -> None:
         metavar="SECONDS",
         help="children's commands wait until every node runs, for this long",
     )
+    add(
+        "--verdict-after",
+        type=whole(1),
+        metavar="SECONDS",
+        help="of silence of a host, until what it runs counts as failed",
+    )
     add("--client-token", metavar="T", help="a repeat of T gives the same job (default: random)")
     add("--wait", action="store_true", help="until the job has ended; exit as its main node did")
     add(
@@ -116,6 +122,8 @@ def _request(args: argparse.Namespace) -> SubmitJobRequest:
         request.retry_strategy.attempts = args.attempts
     if args.timeout is not None:
         request.timeout.attempt_duration_seconds = args.timeout
+    if args.verdict_after is not None:
+        request.verdict_after_seconds = args.verdict_after
     if args.barrier is not None:
         request.start_barrier.timeout_seconds = args.barrier
     request.client_token = args.client_token or request.client_token or str(uuid.uuid4())

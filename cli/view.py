@@ -21,6 +21,7 @@ class Change:
     events: list[JobEvent]
     nodes: list[NodeView]
     status: bool
+    """The job has another status, or there is another reason why it is held up as it runs."""
     reset: bool
 
 
@@ -41,10 +42,11 @@ class View:
             if _shown(self.nodes.get(node.node_index)) != _shown(node)
         ]
         self.nodes = dict(sorted({**before, **{n.node_index: n for n in response.nodes}}.items()))
-        status = self.job.status != response.job.status
+        held_up, status = self.held_up, self.job.status
         self.job = response.job
         events = [event for event in response.events if self._is_new(event)]
-        return Change(events, changed, status, response.reset)
+        told = status != self.job.status or held_up != self.held_up
+        return Change(events, changed, told, response.reset)
 
     def _is_new(self, event: JobEvent) -> bool:
         # An event has no number of its own, and all that are known come again after a reconnect.
@@ -57,6 +59,11 @@ class View:
     @property
     def status(self) -> str:
         return JobStatus.Name(self.job.status)
+
+    @property
+    def held_up(self) -> str:
+        """Why a job that runs may have to be waited for, such as a host that is silent."""
+        return self.job.status_reason if self.status in ("STARTING", "RUNNING") else ""
 
     @property
     def attempt(self) -> int:

@@ -144,7 +144,7 @@ def frame(view: View, event: str, style: Style, height: int) -> list[str]:
         rest = [f"... {len(nodes) - room} more of {len(nodes)} nodes: {counts}"[: style.width]]
     shown = sorted(nodes[:room], key=lambda node: node.node_index)
     table = rows(_HEADERS, map(_cells, shown), style) if shown else []
-    last = plain(job.status_reason) if view.ended or not event else event
+    last = plain(job.status_reason) if view.ended or view.held_up or not event else event
     return [head, *table, *rest, last[: style.width]]
 
 

@@ -93,7 +93,7 @@ class JobWatch:
 def _has_reason(job: Job) -> bool:
     """`explain.status_reason` has something to say of it."""
     waits = job.state is JobState.PENDING or (job.state is JobState.RUNNABLE and not job.current)
-    return waits or job.is_being_stopped
+    return waits or job.state in (JobState.STARTING, JobState.RUNNING)
 
 
 def _nodes(job: Job, indices: Iterable[int]) -> list[NodeView]:

@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -306,7 +306,7 @@ async def cluster(
 
 
 def definition(
-    name: str, groups: dict[str, Sequence[str]], *, num_nodes: int, main_node: int = 0,
+    name: str, groups: Mapping[str, Sequence[str]], *, num_nodes: int, main_node: int = 0,
     image: str = "none", environment: dict[str, str] | None = None, **members: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """A multi-node definition in AWS's JSON: targetNodes -> command."""

@@ -16,7 +16,8 @@ from tests.wait import eventually
 
 pytestmark = pytest.mark.limit(120)
 
-QUICK = ("--lost-after-seconds", "2", "--stop-grace-seconds", "1", "--fence-margin-seconds", "1")
+QUICK = ("--lost-after-seconds", "2", "--verdict-after-seconds", "3", "--stop-grace-seconds", "1",
+         "--fence-margin-seconds", "1")  # fmt: skip
 
 
 async def test_coordinator_killed_at_once_after_each_answer(tmp_path: Path) -> None:
@@ -197,7 +198,7 @@ async def test_fence_lets_the_next_attempt_start(tmp_path: Path) -> None:
 
 async def test_lease_stops_a_container_that_nobody_can_reach(tmp_path: Path) -> None:
     lease = ("--lost-after-seconds", "2", "--lease-seconds", "4", "--stop-grace-seconds", "1",
-             "--fence-margin-seconds", "1")  # fmt: skip
+             "--fence-margin-seconds", "1", "--last-attempt-lease-seconds", "4")  # fmt: skip
     async with cluster(tmp_path, agents=2, coordinator_args=lease) as c:
         name = await c.register(definition("lease", {"0:": node("hang")}, num_nodes=2))
         job_id = await c.submit(name)

@@ -105,6 +105,7 @@ async def test_an_agent_that_comes_back_to_a_dead_engine_still_stops_what_must_n
     """It cannot know what else is there, but what its ledger has is found by its marks."""
     engine, daemon = own_docker
     quick = ["--stop-grace-seconds", "1", "--lost-after-seconds", "3", "--lease-seconds", "5"]
+    quick += ["--last-attempt-lease-seconds", "5"]
     async with cluster(tmp_path, coordinator_args=quick) as c:
         agent = c.agent("h1", "127.0.0.11", *engine.agent_flags, engine="docker")
         await agent.start()
