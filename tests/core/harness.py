@@ -300,6 +300,7 @@ class Cluster:
         after: tuple[JobId, ...] = (),
         token: str | None = None,
         barrier: int | None = None,
+        verdict: int | None = None,
         job_id: str | None = None,
         **definition: Any,
     ) -> JobId:
@@ -317,6 +318,7 @@ class Cluster:
             timeout=JobTimeout(attempt_duration_seconds=timeout) if timeout else None,
             client_token=token,
             start_barrier=StartBarrier(timeout_seconds=barrier) if barrier is not None else None,
+            verdict_after_seconds=verdict,
         )
         new_job_id = JobId(job_id or f"j{self._count}")
         given = i.Submit(submission=submission, size_bytes=100, new_job_id=new_job_id)
