@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 _ORDINARY = (NodePrepared, NodeRunning, NodeExited, NodeReleased)
 RETENTION_PERIOD_MS = 3_600_000
-CLOCK_PERIOD_MS = 60_000
+CLOCK_PERIOD_MS = 10_000
 """How soon the wall clock is looked at again after the agents' clocks did not confirm it."""
 FORGET_AT_ONCE = 200
 
@@ -85,6 +85,7 @@ class Daemon:
         self._machine = Machine(settings)
         self._retention_ms = retention_days * 86_400_000
         self._next_retention_ms = 0
+        self._clock_doubted = False
         self._inbox: shell.Inbox[_Waiting] = shell.Inbox()
         self._wake = asyncio.Event()
         self._outboxes: dict[SessionId, Outbox] = {}
@@ -204,6 +205,7 @@ class Daemon:
             self._next_retention_ms = now + CLOCK_PERIOD_MS
             self._tell_of_clock()
             return
+        self._clock_doubted = False
         gone = await self._journal.forget(wall_ms() - self._retention_ms, FORGET_AT_ONCE)
         self._machine.forget([JobId(job_id) for job_id in gone])
         if len(gone) < FORGET_AT_ONCE:
@@ -211,7 +213,8 @@ class Daemon:
 
     def _tell_of_clock(self) -> None:
         ahead_ms = clocks.clock_ahead_ms(self._machine.state)
-        if ahead_ms is not None:
+        if ahead_ms is not None and not self._clock_doubted:
+            self._clock_doubted = True
             logger.warning(
                 "no old job is deleted: the clock of this machine and its agents' clocks differ by "
                 "%d s or more; set them right, for example with chrony or systemd-timesyncd",

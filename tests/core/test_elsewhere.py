@@ -57,7 +57,7 @@ def test_nothing_happens_before_the_host_has_let_go(cluster: Cluster) -> None:
 def test_the_host_is_left_out_for_a_while(cluster: Cluster) -> None:
     cluster.hosts(2)
     job = cluster.submit(1)
-    fails_to_start(cluster, *cluster.start_main(job))
+    fails_to_start(cluster, cluster.start_main(job)[0])
     refusal = cluster.job(job).refusals[HostId("h1")]
     assert refusal.not_started
     assert refusal.reason == BUSY
@@ -96,8 +96,8 @@ def test_transient_failures_use_up_one_attempt_when_nobody_else_can_be_asked(
 ) -> None:
     cluster.hosts(2)
     job = cluster.submit(1, attempts=2)
-    fails_to_start(cluster, *cluster.start_main(job))
-    fails_to_start(cluster, *cluster.start_main(job))
+    fails_to_start(cluster, cluster.start_main(job)[0])
+    fails_to_start(cluster, cluster.start_main(job)[0])
     assert [attempt.over for attempt in cluster.job(job).attempts] == [True]
     assert cluster.job(job).attempts[0].status_reason == "Task failed to start"
     assert cluster.job(job).attempts[0].reason == BUSY
@@ -105,7 +105,7 @@ def test_transient_failures_use_up_one_attempt_when_nobody_else_can_be_asked(
     assert len(cluster.job(job).attempts) == 1, "at most one attempt in a pause"
     cluster.wait(2)
     assert len(cluster.job(job).attempts) == 2
-    fails_to_start(cluster, *cluster.start_main(job))
+    fails_to_start(cluster, cluster.start_main(job)[0])
     assert cluster.is_(job) is JobState.FAILED
     assert cluster.job(job).status_reason == "Task failed to start"
 
@@ -119,7 +119,8 @@ def test_permanent_failures_are_believed_as_in_the_vote(
     why = 'CannotStartContainerError: exec: "nothing": executable file not found in $PATH'
     for number in range(1, enough + 1):
         assert cluster.is_(job) is JobState.RUNNABLE
-        fails_to_start(cluster, *cluster.start_main(job), why, permanent=True)
+        (main,) = cluster.start_main(job)
+        fails_to_start(cluster, main, why, permanent=True)
         assert cluster.is_(job).is_terminal is (number == enough)
     assert cluster.job(job).attempts[0].reason == why
     assert cluster.job(job).status_reason == "Task failed to start"
@@ -130,7 +131,7 @@ def test_no_free_host_means_waiting_and_not_a_failure(cluster: Cluster) -> None:
     other = cluster.submit(1)
     cluster.run(other)
     job = cluster.submit(1)
-    fails_to_start(cluster, *cluster.start_main(job))
+    fails_to_start(cluster, cluster.start_main(job)[0])
     assert cluster.is_(job) is JobState.RUNNABLE
     assert cluster.job(job).attempts == []
     cluster.finish(other)
@@ -144,7 +145,7 @@ def jobs_that_start_elsewhere(cluster: Cluster, count: int) -> list[JobId]:
     jobs = []
     for _ in range(count):
         jobs.append(cluster.submit(1))
-        fails_to_start(cluster, *cluster.start_main(jobs[-1]))
+        fails_to_start(cluster, cluster.start_main(jobs[-1])[0])
         cluster.run(jobs[-1])
         cluster.finish(jobs[-1])
     return jobs
@@ -164,8 +165,8 @@ def test_jobs_that_start_nowhere_are_no_evidence(cluster: Cluster) -> None:
     cluster.hosts(2)
     for _ in range(5):
         job = cluster.submit(1)
-        fails_to_start(cluster, *cluster.start_main(job))
-        fails_to_start(cluster, *cluster.start_main(job))
+        fails_to_start(cluster, cluster.start_main(job)[0])
+        fails_to_start(cluster, cluster.start_main(job)[0])
         assert cluster.is_(job) is JobState.FAILED
     assert cluster.all_facts(e.HostDrained) == []
 

@@ -115,7 +115,9 @@ def test_a_pause_is_not_held_against_votes_and_the_start_barrier(cluster: Cluste
     cluster.wait(61)
     assert cluster.attempt(held).stop_cause is not None
     cluster.wait(1_800)
-    assert "did not answer within 1800 s" in cluster.state.jobs[voting].refusals["h2"].reason
+    assert (
+        "did not answer within 1800 s" in cluster.state.jobs[voting].refusals[HostId("h2")].reason
+    )
 
 
 def test_heartbeats_in_a_long_inbox_count_from_when_they_came(cluster: Cluster) -> None:
