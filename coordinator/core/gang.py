@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from coordinator.core import events as e
 from coordinator.core.barrier import check_barrier, pass_barrier
+from coordinator.core.capacity import Capacity
 from coordinator.core.effects import Tail
 from coordinator.core.ending import (
     EXITED,
@@ -101,8 +102,8 @@ def _start_elsewhere(
     turn: Turn, job: Job, attempt: Attempt, node: NodeRun, seen: Observation
 ) -> None:
     """A host on which nothing starts must not use up the attempts of a job: the gang votes again
-    without it. AWS Batch uses up an attempt. Refusals are counted as in the vote; one that another
-    try could mend uses up an attempt only when nobody else can be asked."""
+    without it. AWS Batch uses up an attempt; here that is done only when the hosts that have not
+    refused the job could not run it, or enough hosts say that it is wrong wherever it runs."""
     turn.touch_gang(job)
     turn.emit(
         e.MainNotStarted(
@@ -117,9 +118,11 @@ def _start_elsewhere(
     )
     turn.touch_job(job.job_id)
     turn.reschedule = True
-    if seen.permanent:
-        _believe_refusals(turn, job, node, seen.reason)
-    elif not _somebody_else(turn, job, node):
+    believed = seen.permanent and (
+        job.permanent_refusals >= turn.settings.permanent_refusals_to_fail
+    )
+    others = Capacity(turn.state, turn.settings)
+    if believed or not others.could_run(job, refusing=job.refusals):
         fail_vote(turn, job, seen.reason, FAILED_TO_START)
 
 

@@ -126,6 +126,16 @@ def test_permanent_failures_are_believed_as_in_the_vote(
     assert cluster.job(job).status_reason == "Task failed to start"
 
 
+def test_a_gang_that_needs_every_host_is_not_kept_waiting(cluster: Cluster) -> None:
+    """A mistyped command on a small cluster: its other hosts could not run the job without this."""
+    cluster.hosts(3)
+    job = cluster.submit(3)
+    why = 'CannotStartContainerError: exec: "trian.py": executable file not found in $PATH'
+    fails_to_start(cluster, cluster.start_main(job)[0], why, permanent=True)
+    assert cluster.is_(job) is JobState.FAILED
+    assert cluster.job(job).status_reason == "Task failed to start"
+
+
 def test_no_free_host_means_waiting_and_not_a_failure(cluster: Cluster) -> None:
     cluster.hosts(2)
     other = cluster.submit(1)

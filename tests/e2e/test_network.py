@@ -73,7 +73,8 @@ async def test_cut_cable_loses_the_host_and_healing_brings_it_back(
     tmp_path: Path, namespaces: list[str]
 ) -> None:
     """A job whose main is cut off is tried again only when the old main is proven gone."""
-    quick = ("--insecure", "--lost-after-seconds", "3", "--stop-grace-seconds", "1")
+    quick = ("--insecure", "--lost-after-seconds", "3", "--stop-grace-seconds", "1",
+             "--verdict-after-seconds", "4")  # fmt: skip
     async with cluster(tmp_path, coordinator_args=quick, listen=f"{NETWORK}.1:7400") as c:
         for n, name in zip((2, 3), namespaces, strict=True):
             await c.agent(f"h{n}", None, prefix=inside(name)).start()
