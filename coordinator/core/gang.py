@@ -141,6 +141,7 @@ def _blame(turn: Turn, job: Job) -> None:
                 f"ran on other hosts: {refusal.reason}"
             )
             turn.emit(e.HostDrained(host_id=host_id, reason=reason))
+            turn.reschedule = True
             blamed.clear()
 
 

@@ -18,6 +18,7 @@ from coordinator.core.effects import (
 from coordinator.core.errors import Conflict, DuplicateAgent, NotFound
 from coordinator.core.gang import held_node, lose, observe, release
 from coordinator.core.ids import HostId
+from coordinator.core.lease import default_verdict_seconds
 from coordinator.core.silence import contact, give_up, release_all
 from coordinator.core.state import Host, Presence
 from coordinator.core.states import NodeState
@@ -52,6 +53,9 @@ def hello(turn: Turn, hello: i.HostHello) -> None:
     presence.incarnation = hello.incarnation
     if bool(hello.unusable_reason) != bool(presence.unusable_reason):
         presence.unusable_since_ms = turn.now
+        # Nobody waits for its capacity from then on.
+        verdict_ms = 1000 * default_verdict_seconds(turn.settings)
+        turn.timers.arm("schedule", "", turn.now + verdict_ms)
     presence.unusable_reason = hello.unusable_reason
     presence.strays = {}
     contact(turn, hello.host_id, presence)
@@ -158,6 +162,7 @@ def drain(turn: Turn, request: i.DrainHost) -> None:
     host = _known(turn, request.host_id)
     if not host.draining or host.drain_reason != request.reason:
         turn.emit(e.HostDrained(host_id=request.host_id, reason=request.reason))
+        turn.reschedule = True  # who waited for it is passed over
 
 
 def resume(turn: Turn, request: i.ResumeHost) -> None:

@@ -408,6 +408,8 @@ def _host_state(
     known, presence = state.hosts[host_id], state.presence[host_id]
     if presence.lost:
         reasons = [f"silent since {clock(state.wall_of(presence.last_contact_ms))}"]
+        if presence.verdict_at_ms is not None:
+            reasons.append(f"what it runs fails at {clock(state.wall_of(presence.verdict_at_ms))}")
         if known.holds:
             held = ", ".join(map(str, known.holds))
             reasons.append(f"may still run {held}; if it is off: muster hosts fence {host_id}")

@@ -33,7 +33,8 @@ async def test_flags_become_the_request(fake: FakeCoordinator, muster: Muster) -
     fake.answer("SubmitJob", _MADE)
     argv = (
         "submit a --definition d --num-nodes 4 --parameter x=1=2 --parameter y= --attempts 3 "
-        "--timeout 60 --tag k=v --depends-on one --depends-on two --client-token t"
+        "--timeout 60 --tag k=v --depends-on one --depends-on two --client-token t "
+        "--verdict-after 90"
     )
     ended = await muster(*argv.split())
     assert (ended.code, ended.text) == (0, f"{JOB}\n")
@@ -48,9 +49,18 @@ async def test_flags_become_the_request(fake: FakeCoordinator, muster: Muster) -
     expected.node_overrides.num_nodes = 4
     expected.retry_strategy.attempts = 3
     expected.timeout.attempt_duration_seconds = 60
+    expected.verdict_after_seconds = 90
     expected.depends_on.add(job_id="one")
     expected.depends_on.add(job_id="two")
     assert _sent(fake) == expected
+
+
+async def test_a_warning_is_told_beside_the_id(fake: FakeCoordinator, muster: Muster) -> None:
+    warned = SubmitJobResponse(job_id=JOB, job_name="a", warning="it may still run")
+    fake.answer("SubmitJob", warned)
+    ended = await muster("submit", "a", "--definition", "d")
+    assert (ended.code, ended.text) == (0, f"{JOB}\n")
+    assert "warning: it may still run" in ended.err
 
 
 async def test_flags_go_over_json(fake: FakeCoordinator, muster: Muster, tmp_path: Path) -> None:

@@ -52,6 +52,19 @@ async def test_plain_lines_tell_each_change_once(fake: FakeCoordinator, muster: 
     ]
 
 
+async def test_a_silent_host_is_told_once_and_so_is_its_return(
+    fake: FakeCoordinator, muster: Muster
+) -> None:
+    silent = told(summary("RUNNING", reason="The main node's host h1 is silent"))
+    fake.answer("WatchJob", [_BEGIN, _MAIN_RUNS, silent, silent, told(summary("RUNNING")), _ENDED])
+    ended = await muster("watch", JOB)
+    assert [line for line in ended.text.splitlines() if "RUNNING" in line][1:] == [
+        f"job {JOB} RUNNING",
+        f"job {JOB} RUNNING: The main node's host h1 is silent",
+        f"job {JOB} RUNNING",
+    ]
+
+
 async def test_a_reconnect_is_told_and_repeats_nothing(
     fake: FakeCoordinator, muster: Muster
 ) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from coordinator.core import events as e
 from coordinator.core import inputs as i
+from coordinator.core.explain import waiting_code
 from coordinator.core.ids import JobId
 from coordinator.core.states import JobState, Progress
 from tests.core.harness import Cluster, container, ranges
@@ -249,3 +250,89 @@ def test_another_reason_begins_the_time_anew(cluster: Cluster) -> None:
     assert cluster.is_(job) is JobState.RUNNABLE
     cluster.wait(101)
     assert cluster.is_(job) is JobState.FAILED
+
+
+# jobs that no capacity would help
+
+
+def test_a_job_that_the_hosts_could_never_run_holds_up_nobody(cluster: Cluster) -> None:
+    cluster.hosts(4)
+    huge, small = cluster.submit(6), cluster.submit(4)
+    assert placed(cluster, huge, small) == [False, True]
+    cluster.hosts(2)
+    cluster.run(small)
+    cluster.finish(small)
+    assert placed(cluster, huge) == [True], "it has kept its place"
+
+
+def test_hosts_that_are_briefly_away_are_waited_for(cluster: Cluster) -> None:
+    cluster.hosts(2)
+    cluster.wait(40, silent=("h1",))
+    big, small = cluster.submit(2), cluster.submit(1)
+    assert placed(cluster, big, small) == [False, False]
+    cluster.wait(200, silent=("h1",))
+    assert placed(cluster, big, small) == [False, False]
+    cluster.wait(61, silent=("h1",))
+    assert placed(cluster, big, small) == [False, True], "the verdict on h1 is over"
+
+
+def test_an_engine_that_is_away_for_longer_than_the_verdict_is_not_waited_for(
+    cluster: Cluster,
+) -> None:
+    cluster.hosts(2)
+    cluster.hello("h1", unusable_reason="docker does not answer")
+    big, small = cluster.submit(2), cluster.submit(1)
+    cluster.wait(299)
+    assert placed(cluster, big, small) == [False, False]
+    cluster.wait(2)
+    assert placed(cluster, big, small) == [False, True]
+
+
+def test_a_host_that_an_operator_drains_is_not_waited_for(cluster: Cluster) -> None:
+    cluster.hosts(3)
+    cluster.run(cluster.submit(1))
+    big, small = cluster.submit(3), cluster.submit(1)
+    assert placed(cluster, big, small) == [False, False]
+    cluster.drain("h3", "for a week")
+    assert placed(cluster, big, small) == [False, True]
+
+
+def test_a_job_that_all_refuse_holds_up_nobody_and_one_that_waits_for_the_busy_does(
+    cluster: Cluster,
+) -> None:
+    cluster.hosts(2)
+    refused = cluster.submit(2)
+    keys = [cluster.node_key(refused, index) for index in range(2)]
+    cluster.refused("h1", "policy forbids the image")
+    for host, key in zip(("h1", "h2"), keys, strict=True):
+        cluster.says(host, Progress.RELEASED, key)
+    other = cluster.submit(1)
+    assert placed(cluster, refused, other) == [False, True]
+    later = cluster.submit(2)
+    last = cluster.submit(1)
+    assert placed(cluster, later, last) == [False, False], "busy hosts are waited for"
+
+
+def test_time_limits_act_on_jobs_that_are_passed_over(cluster: Cluster) -> None:
+    limited(cluster)
+    cluster.hosts(1)
+    huge = cluster.submit(2)
+    assert cluster.job(huge).blocked is not None
+    running = cluster.submit(1)
+    cluster.run(running)
+    cluster.wait(601)
+    assert cluster.is_(huge) is JobState.FAILED
+
+
+def test_the_code_is_judged_over_hosts_that_were_seen_in_the_last_day(cluster: Cluster) -> None:
+    cluster.hosts(1, vcpus=64)
+    cluster.hosts(1, vcpus=4)
+    job = cluster.submit(1, groups=ranges(n0_=container(vcpus=32)))
+    cluster.cancel(job)
+    cluster.released("h1")
+    cluster.hang_up("h1")
+    job = cluster.submit(1, groups=ranges(n0_=container(vcpus=32)))
+    assert waiting_code(cluster.state, cluster.job(job)) == CAPACITY
+    cluster.now += 86_400_000
+    cluster.wait(1)
+    assert waiting_code(cluster.state, cluster.job(job)) == REQUIREMENT
