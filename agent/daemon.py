@@ -451,7 +451,9 @@ class Daemon:
         if ended and slot.key not in self._tails_told:
             # Once a session: it is large, and the coordinator keeps it when it acknowledges.
             self._tails_told[slot.key] = None
-            node.log_tail_offset, node.log_tail = self._logs.tail(slot.key)
+            tail = self._logs.tail(slot.key)
+            if tail is not None:
+                node.log_tail_offset, node.log_tail = tail
         return node
 
 

@@ -201,7 +201,8 @@ class Link:
             self._outgoing.end()
 
     async def deliver_log(self, pieces: AsyncGenerator[pb.DeliverLogRequest]) -> None:
-        """Deliver one log in a stream of its own; ends early when its reader has gone."""
+        """Deliver one log in a stream of its own; ends early when its reader has gone. What
+        `pieces` raises ends the stream, so that nobody waits for more, and is raised here."""
         if self._channel is None:
             return
         requests: _Requests[pb.DeliverLogRequest] = _Requests(_PIECES_AHEAD)
@@ -214,12 +215,16 @@ class Link:
             feeder.cancel()
             await asyncio.wait((feeder,))
             requests.end()
+        if not feeder.cancelled():
+            feeder.result()
 
 
 async def _feed(
     requests: _Requests[pb.DeliverLogRequest], pieces: AsyncGenerator[pb.DeliverLogRequest]
 ) -> None:
-    async with contextlib.aclosing(pieces):
-        async for piece in pieces:
-            await requests.put(piece)
-    requests.end()
+    try:
+        async with contextlib.aclosing(pieces):
+            async for piece in pieces:
+                await requests.put(piece)
+    finally:
+        requests.end()

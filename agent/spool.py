@@ -134,6 +134,13 @@ def finish(directory: Path | str) -> None:
     os.close(os.open(os.path.join(directory, _FINISHED), os.O_WRONLY | os.O_CREAT, 0o644))
 
 
+def unfinish(directory: Path | str) -> None:
+    """Take the mark away. Comes before the spool is deleted: whoever reads meanwhile would take
+    half a spool for a complete one. Idempotent."""
+    if is_finished(directory):
+        os.unlink(os.path.join(directory, _FINISHED))
+
+
 def is_finished(directory: Path | str) -> bool:
     """Whether the spool is complete."""
     return os.path.exists(os.path.join(directory, _FINISHED))
@@ -150,7 +157,7 @@ def bounds(directory: Path | str) -> tuple[int, int]:
 def read(directory: Path | str, offset: int, max_bytes: int) -> tuple[int, bytes]:
     """(actual offset, bytes): the actual one is larger when what was asked for is dropped.
 
-    No bytes means that there are none at `offset` yet.
+    No bytes means that there are none at `offset` yet. OSError when the spool cannot be read.
     """
     while True:
         starts = _starts(directory)
@@ -179,6 +186,11 @@ def _read(
     for start, following in zip(starts, [*starts[1:], None], strict=True):
         if wanted == 0 or (following is not None and following <= position):
             continue
+        if position < start:
+            # What the segment before should hold is not there: as if it had been dropped.
+            if position > offset:
+                break
+            offset = position = start
         fd = os.open(_path(directory, start), os.O_RDONLY | os.O_CLOEXEC)
         try:
             part = os.pread(fd, wanted, position - start)
@@ -191,12 +203,14 @@ def _read(
 
 
 def _starts(directory: Path | str) -> list[int]:
-    """Start offsets of the segments, ascending; none when the directory is not there."""
+    """Start offsets of the segments, ascending; none when the directory is not there. A file of
+    another name is nobody's: it must not keep a node's output from being written or read."""
     try:
         names = os.listdir(directory)
     except FileNotFoundError:
         return []
-    return sorted(int(name[: -len(_SUFFIX)]) for name in names if name.endswith(_SUFFIX))
+    numbers = (name[: -len(_SUFFIX)] for name in names if name.endswith(_SUFFIX))
+    return sorted(int(number) for number in numbers if len(number) == 20 and number.isdecimal())
 
 
 def _path(directory: Path | str, start: int) -> str:

@@ -35,7 +35,7 @@ from coordinator.core.state import ClusterState, Job
 from coordinator.core.story import tell
 from coordinator.journal.codec import decode
 from coordinator.journal.port import Journal, LogTail, Record, RecordQuery
-from coordinator.rpc.log_relay import LogRelay
+from coordinator.rpc.log_relay import LogRelay, why_away
 from coordinator.rpc.outbox import Outbox
 from coordinator.rpc.ports import Overloaded, Unreachable, WatchUpdate
 from coordinator.watch import Watches
@@ -282,10 +282,18 @@ class Daemon:
     ) -> AsyncIterator[tuple[int, bytes]]:
         host_id = await self._host_of(key)
         session_id = await self.read(lambda state: _session(state, host_id))
+
+        async def away() -> str:
+            return await self.read(lambda state: why_away(state, host_id, session_id))
+
+        why = await away()
         outbox = self._outboxes.get(session_id) if session_id is not None else None
-        if outbox is None:
-            raise Unreachable(f"host {host_id} is not connected")
-        async for piece in self.log_relay.read(outbox, key, offset=offset, follow=follow):
+        if why or outbox is None:
+            raise Unreachable(why or f"host {host_id} is not connected")
+        pieces = self.log_relay.read(
+            outbox, host_id, key, offset=offset, follow=follow, why_away=away
+        )
+        async for piece in pieces:
             yield piece
 
     async def _host_of(self, key: NodeKey) -> HostId:

@@ -76,6 +76,7 @@ SLEEPS = {"asyncio.sleep", "sleep", "time.sleep"}
 
 # Nothing waits for time to pass but a back-off, a heartbeat and what has nobody to wake it.
 MAY_SLEEP = {
+    "agent/host/inotify.py": "while others have used up inotify nobody tells of a change",
     "agent/daemon.py": "heartbeats, and back-off before an engine that does not answer",
     "agent/link.py": "back-off before the next dial",
     "cli/cluster.py": "the demo's hosts: the API has no stream of hosts",

@@ -1,12 +1,17 @@
 """A directory that wakes a task when something in it changes, through Linux' inotify.
 
-Exists so that nothing that waits for a file has to poll. Must not import anything of `agent`.
+Exists so that nothing that waits for a file has to poll. The kernel gives each user a limited
+number of instances and watches, which others can use up: then, and only then, the directory is
+looked at in intervals, so that what waits is late and never misses anything. Must not import
+anything of `agent`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
+import logging
 import os
 from pathlib import Path
 from types import TracebackType
@@ -16,32 +21,53 @@ IN_MOVED_TO = 0x80
 IN_CREATE = 0x100
 IN_DELETE_SELF = 0x400
 
+LOOK_SECONDS = 0.5
+"""How late a change is seen while inotify is used up."""
+_USED_UP = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOMEM)
+
 _libc = ctypes.CDLL(None, use_errno=True)
+logger = logging.getLogger(__name__)
 
 
 class DirectoryWatch:
     """Watches one directory: files made, written, or moved in, and its own removal.
 
-    Raises FileNotFoundError when the directory is not there. Use as a context manager inside a
-    running event loop. What changed is not told: look at the directory before every `wait`.
+    Raises FileNotFoundError when the directory is not there, and OSError when it may not be read.
+    Use as a context manager inside a running event loop. What changed is not told: look at the
+    directory before every `wait`.
     """
 
     def __init__(self, directory: Path) -> None:
-        self._fd = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), directory)
-        try:
-            mask = IN_MODIFY | IN_MOVED_TO | IN_CREATE | IN_DELETE_SELF
-            _checked(_libc.inotify_add_watch(self._fd, os.fsencode(directory), mask), directory)
-        except OSError:
-            os.close(self._fd)
-            raise
+        self._directory = directory
         self._changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._fd, self._drain)
+        self._fd = -1
+        try:
+            self._open()
+        except OSError as error:
+            if error.errno not in _USED_UP:
+                raise
+            logger.warning(
+                "inotify is used up, so output is looked for every %.1f s: %s; more may be had "
+                "with the sysctls fs.inotify.max_user_instances and max_user_watches",
+                LOOK_SECONDS,
+                error,
+            )
 
     async def wait(self) -> None:
-        """Return when something changed since the last `wait`, or since the start."""
-        await self._changed.wait()
-        self._changed.clear()
+        """Return when something changed since the last `wait`, or since the start; without
+        inotify after a while, whether something changed or not."""
+        if self._fd >= 0:
+            await self._changed.wait()
+            self._changed.clear()
+            return
+        await asyncio.sleep(LOOK_SECONDS)
+        try:
+            # What changed before is seen by the look that comes after this wait.
+            self._open()
+        except OSError as error:
+            if error.errno not in (*_USED_UP, errno.ENOENT):
+                raise
 
     def __enter__(self) -> DirectoryWatch:
         return self
@@ -52,8 +78,22 @@ class DirectoryWatch:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._loop.remove_reader(self._fd)
-        os.close(self._fd)
+        if self._fd >= 0:
+            self._loop.remove_reader(self._fd)
+            os.close(self._fd)
+
+    def _open(self) -> None:
+        fd = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), self._directory)
+        mask = IN_MODIFY | IN_MOVED_TO | IN_CREATE | IN_DELETE_SELF
+        try:
+            _checked(
+                _libc.inotify_add_watch(fd, os.fsencode(self._directory), mask), self._directory
+            )
+        except OSError:
+            os.close(fd)
+            raise
+        self._fd = fd
+        self._loop.add_reader(fd, self._drain)
 
     def _drain(self) -> None:
         # One read of this size takes all events of one pass; what is left wakes the loop again.
@@ -63,6 +103,6 @@ class DirectoryWatch:
 
 def _checked(result: int, directory: Path) -> int:
     if result < 0:
-        errno = ctypes.get_errno()
-        raise OSError(errno, os.strerror(errno), str(directory))
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(directory))
     return result

@@ -69,6 +69,7 @@ class AgentService(pb_grpc.AgentServiceServicer):
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the coordinator stops")
         finally:
             self._sessions.detach(session_id)
+            self._sessions.log_relay.end(outbox)
             if reader is not None:
                 reader.cancel()
                 await asyncio.wait((reader,))

@@ -59,7 +59,8 @@ async def node_log(
     except Unreachable as unreachable:
         tail = await cluster.log_tail(key)
         if tail is None:
-            raise
+            again = f"from offset {position} on" if position >= 0 else "with the same offset"
+            raise Unreachable(f"{unreachable}; ask again {again}") from unreachable
         for response in _from_tail(tail, position, str(unreachable)):
             yield response
 

@@ -838,7 +838,7 @@ class DeliverLogRequest(google.protobuf.message.Message):
     data: builtins.bytes
     """The bytes."""
     error: builtins.str
-    """Set on the only message when there is no such output here: why."""
+    """Set on the last message when no more of the output can be had here, or none at all: why."""
     complete: builtins.bool
     """True on the last message, when all that was asked for has been delivered; a delivery that ends
     without it was broken off.
