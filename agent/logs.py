@@ -91,6 +91,9 @@ class LogDesk:
         if offset < 0:
             first, end = spool.bounds(directory)
             offset = max(first, end + offset)
+        # Before the first message, so that a spool which cannot be read does not look like one that
+        # is quiet: a reader would think that the host is back, again and again.
+        spool.read(directory, offset, 1)
         # The first message names the request, also when there is no output (yet).
         yield pb.DeliverLogRequest(request_id=request.request_id, offset=offset)
         if request.follow:

@@ -35,7 +35,11 @@ async def follow(directory: Path, offset: int) -> AsyncGenerator[tuple[int, byte
                 # Still finished after the read: whoever deletes a spool takes its mark away first,
                 # so nothing was missing when it was read.
                 return
-            elif not directory.is_dir():
+            elif _is_gone(directory):
                 raise FileNotFoundError(errno.ENOENT, "the output was deleted", str(directory))
             else:
                 await watch.wait()
+
+
+def _is_gone(directory: Path) -> bool:
+    return not directory.is_dir()

@@ -13,20 +13,16 @@ import grpc
 from grpc.aio import AioRpcError
 
 from cli.arguments import INT64_MAX, Parser, whole
-from cli.connect import ANSWER_SECONDS, Coordinator, coordinator
+from cli.connect import ANSWER_SECONDS, RETRYABLE, Coordinator, coordinator
 from cli.failure import ExitCode, Failure
 from cli.stream import node_log, tell, watch_job
 from cli.view import View
+from muster.v1.job_pb2 import JobStatus
 from muster.v1.job_service_pb2 import (
     DescribeJobsRequest,
     GetNodeLogRequest,
     GetNodeLogResponse,
 )
-
-_PATIENCE_SECONDS = 300
-"""How long to wait for output that has become unavailable while its job still runs."""
-_PATIENCE_AT_END_SECONDS = 10
-"""The same after the job has ended, when a host that has gone will hardly come back."""
 
 _LAUNCHED = ("STARTING", "RUNNING", "STOPPING", "SUCCEEDED", "FAILED")
 
@@ -69,7 +65,14 @@ async def run(args: argparse.Namespace) -> int:
         nodes = await _count_nodes(there, args.job.partition("#")[0])
         if nodes and "#" not in args.job:
             return await merged(there, request, nodes, as_json=args.output == "json")
-        await _read(there, request, sink, lambda: _PATIENCE_SECONDS if args.follow else 0)
+        try:
+            await _read(there, request, sink)
+        except AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+            # The coordinator has just answered: it is the host that is out of reach.
+            what = f"the output of {args.job} is not complete: {error.details()}"
+            raise Failure(what, ExitCode.UNREACHABLE) from error
         return ExitCode.OK
 
 
@@ -84,9 +87,7 @@ async def merged(
 
     if request.follow:
         return await _Following(there, request, sink_of).run()
-    missing = [
-        await _read_node(there, request, index, sink_of(index), lambda: 0) for index in range(nodes)
-    ]
+    missing = [await _read_node(there, request, index, sink_of(index)) for index in range(nodes)]
     return ExitCode.FAILED if any(missing) else ExitCode.OK
 
 
@@ -101,13 +102,11 @@ class _Following:
     ) -> None:
         self._there, self._request, self._sink_of = there, request, sink_of
         self._seen: set[tuple[int, int]] = set()
-        self._ended = False
 
     async def run(self) -> int:
         try:
             async with asyncio.TaskGroup() as group:
                 readers = await self._discover(group)
-                self._ended = True
         except ExceptionGroup as failed:
             # The first failure ends all readers; it is what the user has to know.
             raise failed.exceptions[0] from failed
@@ -129,12 +128,7 @@ class _Following:
         request = GetNodeLogRequest()
         request.CopyFrom(self._request)
         request.attempt = attempt
-        return await _read_node(
-            self._there, request, index, self._sink_of(index), self._patience_seconds
-        )
-
-    def _patience_seconds(self) -> float:
-        return _PATIENCE_AT_END_SECONDS if self._ended else _PATIENCE_SECONDS
+        return await _read_node(self._there, request, index, self._sink_of(index))
 
 
 async def _read_node(
@@ -142,14 +136,13 @@ async def _read_node(
     request: GetNodeLogRequest,
     index: int,
     sink: Sink,
-    patience_seconds: Callable[[], float],
 ) -> bool:
     """Read one node among others: what is missing of it is told, and does not stop the others.
     Whether something is missing."""
     job_id, request = request.job_id, GetNodeLogRequest.FromString(request.SerializeToString())
     request.job_id = f"{job_id}#{index}"
     try:
-        await _read(there, request, sink, patience_seconds)
+        await _read(there, request, sink)
     except AioRpcError as error:
         # A node that was never launched, in this attempt, has no output to miss.
         if error.code() is grpc.StatusCode.NOT_FOUND:
@@ -161,14 +154,12 @@ async def _read_node(
     return False
 
 
-async def _read(
-    there: Coordinator,
-    request: GetNodeLogRequest,
-    sink: Sink,
-    patience_seconds: Callable[[], float],
-) -> None:
+async def _read(there: Coordinator, request: GetNodeLogRequest, sink: Sink) -> None:
+    async def has_ended() -> bool:
+        return await _has_ended(there, request.job_id.partition("#")[0])
+
     try:
-        async with aclosing(node_log(there, request, patience_seconds)) as chunks:
+        async with aclosing(node_log(there, request, has_ended)) as chunks:
             async for chunk in chunks:
                 if chunk.HasField("notice"):
                     tell(f"{request.job_id}: {chunk.notice}")
@@ -247,3 +238,15 @@ async def _count_nodes(there: Coordinator, job_id: str) -> int:
     if not found:
         raise Failure(f"there is no job {job_id}; `muster list` shows all", ExitCode.NOT_FOUND)
     return found[0].node_properties.num_nodes
+
+
+async def _has_ended(there: Coordinator, job_id: str) -> bool:
+    """Whether a job has ended; not so while the coordinator is away, since nobody knows."""
+    try:
+        request = DescribeJobsRequest(jobs=[job_id])
+        found = (await there.jobs.DescribeJobs(request, timeout=ANSWER_SECONDS)).jobs
+    except AioRpcError as error:
+        if error.code() in (*RETRYABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            return False
+        raise
+    return not found or found[0].status in (JobStatus.SUCCEEDED, JobStatus.FAILED)

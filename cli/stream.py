@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from grpc.aio import AioRpcError
 
@@ -20,6 +20,12 @@ from muster.v1.job_service_pb2 import (
     WatchJobRequest,
     WatchJobResponse,
 )
+
+HasEnded = Callable[[], Awaitable[bool]]
+"""Whether a job has ended, so that a host which has gone will hardly come back."""
+
+_PATIENCE_AT_END_SECONDS = 10
+"""How long to wait at least for output that is out of reach, though its job has ended."""
 
 
 def tell(text: str) -> None:
@@ -59,29 +65,38 @@ async def watch_job(
 
 
 async def node_log(
-    coordinator: Coordinator, request: GetNodeLogRequest, patience_seconds: Callable[[], float]
+    coordinator: Coordinator, request: GetNodeLogRequest, has_ended: HasEnded
 ) -> AsyncGenerator[GetNodeLogResponse, None]:
     """One node's output from `request.offset` on, each byte once.
 
-    Raises AioRpcError(UNAVAILABLE) when it has been out of reach for `patience_seconds`.
+    Following, what is out of reach is asked for again: as long as the job goes on, since its host
+    may come back at any time, and for a while after it has ended. Then, and without `follow` at
+    once, AioRpcError(UNAVAILABLE).
     """
     request = GetNodeLogRequest.FromString(request.SerializeToString())
     clock = asyncio.get_running_loop().time
-    backoff, reached_at = Backoff(), clock()
+    backoff, lost_at, is_last_try = Backoff(), 0.0, not request.follow
     while True:
         call = coordinator.jobs.GetNodeLog(request)
         try:
             async for chunk in call:
-                backoff.reset()
-                reached_at = clock()
+                if backoff.waited:
+                    tell(f"the output of {request.job_id} goes on")
+                    backoff.reset()
+                    is_last_try = not request.follow
                 request.offset = chunk.offset + len(chunk.data)
                 yield chunk
             return
         except AioRpcError as error:
-            if error.code() not in RETRYABLE or clock() - reached_at >= patience_seconds():
+            if error.code() not in RETRYABLE or is_last_try:
                 raise
             if not backoff.waited:
+                # Counted from here: a node may have been silent for long before it was lost.
+                lost_at = clock()
                 tell(f"lost the output of {request.job_id} ({error.details()}); trying again")
         finally:
             call.cancel()
+        # Asked before the try that is the last: a host that comes back with the news that its node
+        # has ended has the rest of the output too.
+        is_last_try = clock() - lost_at >= _PATIENCE_AT_END_SECONDS and await has_ended()
         await backoff.wait()

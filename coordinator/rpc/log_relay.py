@@ -55,7 +55,7 @@ class _Delivery:
         await self._pieces.put(piece)
 
     def end(self, error: str = "") -> None:
-        """No more comes; what waits here is still taken. The first reason is the one that counts."""
+        """No more comes; what waits here is still taken. The first reason counts."""
         if self.has_ended:
             return
         self.has_ended, self.error = True, error

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from agent import spool
 from agent.engine.output import OutputCopy
 from agent.engine.parse import json_file_output
+from agent.host import inotify
 from tests.wait import eventually
 
 LIMIT = 1 << 20
@@ -78,6 +82,26 @@ async def test_every_line_once_through_rotations_and_restarts(tmp_path: Path, ke
         # While no agent reads: as much as the log that is there holds.
         engine.write(f"{life} unseen\n")
     copy = engine.copy()
+    await copy.drained()
+    assert engine.read() == engine.written
+
+
+async def test_every_line_once_while_inotify_is_used_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: object) -> int:
+        ctypes.set_errno(errno.EMFILE)
+        return -1
+
+    monkeypatch.setattr(inotify, "_libc", SimpleNamespace(inotify_init1=refused))
+    monkeypatch.setattr(inotify, "LOOK_SECONDS", 0.001)
+    engine = Engine(tmp_path)
+    copy = engine.copy()
+    for turn in range(3):
+        engine.write(f"{turn}\n")
+        await engine.copied()
+        engine.rotate(2)
+    engine.write("last\n")
     await copy.drained()
     assert engine.read() == engine.written
 

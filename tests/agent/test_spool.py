@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -167,14 +168,53 @@ async def test_follow_tells_what_was_dropped(tmp_path: Path) -> None:
     assert await collect(tmp_path) == [(first, b"x" * (500 - first))]
 
 
-async def test_follow_ends_when_the_spool_is_removed(tmp_path: Path) -> None:
+async def test_a_spool_that_is_removed_is_not_complete(tmp_path: Path) -> None:
     directory = tmp_path / "spool"
     SpoolWriter(directory, 80).close()
     following = asyncio.ensure_future(collect(directory))
     await asyncio.wait([following], timeout=0)
     directory.rmdir()
-    async with asyncio.timeout(10):
-        assert await following == []
+    with pytest.raises(FileNotFoundError, match="deleted"):
+        async with asyncio.timeout(10):
+            await following
+
+
+async def test_a_spool_that_is_half_deleted_is_not_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two looks of a reader, the whole of it."""
+    directory = tmp_path / "spool"
+    writer = SpoolWriter(directory, 80)
+    writer.write(b"0123")
+    writer.finish()
+    read = spool.read
+
+    def too_late(*args: Any) -> tuple[int, bytes]:
+        spool.unfinish(directory)
+        shutil.rmtree(directory)
+        return read(*args)
+
+    monkeypatch.setattr(spool, "read", too_late)
+    with pytest.raises(FileNotFoundError, match="deleted"):
+        await collect(directory)
+
+
+def test_a_segment_that_is_missing_is_as_one_that_was_dropped(tmp_path: Path) -> None:
+    writer = SpoolWriter(tmp_path, 80)
+    writer.write(b"0123456789" * 4)
+    writer.finish()
+    (tmp_path / f"{10:020d}.log").unlink()
+    assert spool.read(tmp_path, 0, 100) == (0, b"0123456789")
+    assert spool.read(tmp_path, 10, 100) == (20, b"0123456789" * 2)
+
+
+def test_files_of_other_names_are_nobodys(tmp_path: Path) -> None:
+    (tmp_path / "core.log").touch()
+    (tmp_path / "7.log").touch()
+    writer = SpoolWriter(tmp_path, 80)
+    writer.write(b"01")
+    writer.finish()
+    assert spool.read(tmp_path, 0, 100) == (0, b"01")
 
 
 async def test_follow_of_no_spool(tmp_path: Path) -> None:

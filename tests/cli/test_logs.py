@@ -6,9 +6,10 @@ import asyncio
 import json
 
 import grpc
+import pytest
 
 from cli.logs import Prefixed
-from muster.v1.job_pb2 import JobDetail
+from muster.v1.job_pb2 import JobDetail, JobStatus
 from muster.v1.job_service_pb2 import DescribeJobsResponse, GetNodeLogRequest
 from tests.cli.conftest import Muster
 from tests.cli.fake_coordinator import AWAY, Answer, FakeCoordinator, Refusal
@@ -49,6 +50,44 @@ async def test_following_resumes_by_offset(fake: FakeCoordinator, muster: Muster
     assert f"muster: {JOB}#2: 8 bytes are gone" in ended.err
 
 
+def _job(status: str) -> DescribeJobsResponse:
+    response = multinode()
+    response.jobs[0].status = JobStatus.Value(status)
+    return response
+
+
+async def test_following_waits_for_a_host_as_long_as_the_job_goes_on(
+    fake: FakeCoordinator, muster: Muster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it was silent before: of a quiet node nothing comes for hours."""
+    monkeypatch.setattr("cli.logs._PATIENCE_SECONDS", 0, raising=False)
+    monkeypatch.setattr("cli.stream._PATIENCE_AT_END_SECONDS", 0, raising=False)
+    fake.answer("DescribeJobs", _job("RUNNING"))
+    fake.answer("GetNodeLog", [chunk(0, b"one\n"), AWAY], AWAY, AWAY, [chunk(4, b"two\n")])
+    ended = await muster("logs", f"{JOB}#2", "-f")
+    assert (ended.code, ended.out) == (0, b"one\ntwo\n")
+    assert ended.err == (
+        f"muster: lost the output of {JOB}#2 (going away); trying again\n"
+        f"muster: the output of {JOB}#2 goes on\n"
+    )
+
+
+async def test_after_the_end_of_the_job_an_absent_host_is_an_error(
+    fake: FakeCoordinator, muster: Muster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After one try more: a host that comes back tells of the end and has the output."""
+    monkeypatch.setattr("cli.stream._PATIENCE_AT_END_SECONDS", 0)
+    fake.answer("DescribeJobs", _job("RUNNING"), _job("RUNNING"), AWAY, _job("SUCCEEDED"))
+    fake.answer("GetNodeLog", [chunk(0, b"one\n"), AWAY], AWAY, AWAY, AWAY, [chunk(4, b"!")])
+    ended = await muster("logs", f"{JOB}#2", "-f")
+    assert (ended.code, ended.out) == (4, b"one\n")
+    assert len(fake.asked("GetNodeLog")) == 4
+    fake.answer("DescribeJobs", _job("RUNNING"), _job("SUCCEEDED"))
+    fake.answer("GetNodeLog", [chunk(0, b"one\n"), AWAY], [chunk(4, b"two\n")])
+    ended = await muster("logs", f"{JOB}#2", "-f")
+    assert (ended.code, ended.out) == (0, b"one\ntwo\n")
+
+
 async def test_without_follow_an_absent_host_is_an_error(
     fake: FakeCoordinator, muster: Muster
 ) -> None:
@@ -56,6 +95,7 @@ async def test_without_follow_an_absent_host_is_an_error(
     fake.answer("GetNodeLog", AWAY)
     ended = await muster("logs", f"{JOB}#2")
     assert (ended.code, len(fake.asked("GetNodeLog"))) == (4, 1)
+    assert ended.err == f"muster: the output of {JOB}#2 is not complete: going away\n"
 
 
 async def test_nodes_are_merged_in_order(fake: FakeCoordinator, muster: Muster) -> None:

@@ -1,18 +1,176 @@
-"""Output on its way through the coordinator: a reader that leaves must not strand a delivery."""
+"""Output on its way through the coordinator: a reader that leaves must not strand a delivery, nor a
+host that goes its readers."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
-from typing import cast
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, cast
 
-from coordinator.core.ids import JobId, NodeKey
-from coordinator.rpc.log_relay import LogRelay
+import pytest
+
+from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
+from coordinator.core.state import ClusterState, Presence
+from coordinator.rpc import log_relay
+from coordinator.rpc.log_relay import LogRelay, why_away
 from coordinator.rpc.outbox import Outbox
+from coordinator.rpc.ports import Unreachable
 from muster.v1 import agent_service_pb2 as pb
+from tests.wait import eventually
 
 KEY = NodeKey(JobId("5b4d50f8-0000-4000-8000-000000000000"), 1, 0)
+
+
+Output = AsyncGenerator[tuple[int, bytes]]
+HOST = HostId("h1")
+
+
+async def not_away() -> str:
+    return ""
+
+
+def reading(
+    relay: LogRelay, outbox: Outbox, why_away: Callable[[], Awaitable[str]] = not_away
+) -> aclosing[Output]:
+    output = relay.read(outbox, HOST, KEY, offset=0, follow=True, why_away=why_away)
+    return aclosing(cast("Output", output))
+
+
+class Agent:
+    """One delivery, piece by piece as a test wants it."""
+
+    def __init__(self, request_id: str) -> None:
+        self._request_id = request_id
+        self._pieces: asyncio.Queue[pb.DeliverLogRequest | None] = asyncio.Queue()
+
+    def say(self, **members: Any) -> None:
+        piece = pb.DeliverLogRequest(request_id=self._request_id, **members)
+        self._pieces.put_nowait(piece)
+
+    def break_off(self) -> None:
+        self._pieces.put_nowait(None)
+
+    async def pieces(self) -> AsyncIterator[pb.DeliverLogRequest]:
+        while (piece := await self._pieces.get()) is not None:
+            yield piece
+
+
+@asynccontextmanager
+async def delivering(relay: LogRelay, outbox: Outbox) -> AsyncIterator[Agent]:
+    """The agent that was asked last, with its stream."""
+    [asked] = await outbox.take()
+    agent = Agent(asked.log_request.request_id)
+    delivery = asyncio.create_task(relay.deliver(agent.pieces()))
+    try:
+        yield agent
+    finally:
+        delivery.cancel()
+        await asyncio.wait((delivery,))
+
+
+async def rest_of(output: Output, offsets: list[int]) -> None:
+    async with asyncio.timeout(5):
+        async for offset, _ in output:
+            offsets.append(offset)
+
+
+async def why_it_ends(output: Output, offsets: list[int] | None = None) -> str:
+    """Why the output stops, after all that came before."""
+    with pytest.raises(Unreachable) as caught:
+        await rest_of(output, [] if offsets is None else offsets)
+    return str(caught.value)
+
+
+@asynccontextmanager
+async def begun(
+    relay: LogRelay, outbox: Outbox, why_away: Callable[[], Awaitable[str]] = not_away
+) -> AsyncIterator[tuple[Output, Agent]]:
+    """A reader that has had one piece, and its agent."""
+    async with reading(relay, outbox, why_away) as output:
+        first = asyncio.ensure_future(anext(output))
+        async with delivering(relay, outbox) as agent:
+            agent.say(offset=0, data=b"x")
+            assert await first == (0, b"x")
+            yield output, agent
+
+
+async def test_a_session_that_ends_ends_its_readers_and_no_others() -> None:
+    relay, ending, other = LogRelay(), Outbox(), Outbox()
+    async with begun(relay, ending) as (output, _), begun(relay, other) as (others, agent):
+        relay.end(ending)
+        assert await why_it_ends(output) == "the session of host h1 has ended"
+        agent.say(offset=1, data=b"y")
+        assert await anext(others) == (1, b"y")
+
+
+async def test_what_has_come_is_read_before_the_end_of_the_session() -> None:
+    relay, outbox = LogRelay(), Outbox()
+    async with begun(relay, outbox) as (output, agent):
+        for offset in range(1, 20):
+            agent.say(offset=offset, data=b"x")
+        # As much as there is room for; the agent's stream waits with the rest.
+        [delivery] = relay._open.values()
+        await eventually(delivery._pieces.full, 5, lambda: delivery._pieces)
+        relay.end(outbox)
+        came: list[int] = []
+        await why_it_ends(output, came)
+        assert came[:4] == [1, 2, 3, 4]
+        assert came == list(range(1, 1 + len(came)))
+        assert len(came) < 19
+
+
+async def test_a_quiet_reader_learns_that_the_host_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The stream of a process that hangs stays open, and so does that of a cut cable for long."""
+    monkeypatch.setattr(log_relay, "QUIET_SECONDS", 0.0)
+    relay, outbox = LogRelay(), Outbox()
+    answers = iter(["", "", "host h1 is lost"])
+
+    async def why_away() -> str:
+        return next(answers)
+
+    async with begun(relay, outbox, why_away) as (output, _):
+        assert await why_it_ends(output) == "host h1 is lost"
+
+
+async def test_an_error_of_the_agent_is_told_after_what_it_has_delivered() -> None:
+    relay, outbox = LogRelay(), Outbox()
+    async with begun(relay, outbox) as (output, agent):
+        agent.say(offset=1, data=b"y")
+        agent.say(error="Too many open files")
+        assert await anext(output) == (1, b"y")
+        assert await why_it_ends(output) == "host h1 cannot deliver: Too many open files"
+
+
+async def test_a_delivery_that_is_broken_off_is_not_complete() -> None:
+    relay, outbox = LogRelay(), Outbox()
+    async with begun(relay, outbox) as (output, agent):
+        agent.break_off()
+        assert await why_it_ends(output) == "host h1 broke off the delivery"
+
+
+async def test_a_reader_that_is_never_answered_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_relay, "ANSWER_SECONDS", 0.0)
+    relay, outbox = LogRelay(), Outbox()
+    async with reading(relay, outbox) as output:
+        assert await why_it_ends(output) == "host h1 did not answer within 0 s"
+    assert not relay._open
+    assert not relay._of
+
+
+def test_why_a_host_is_away() -> None:
+    state, session = ClusterState(), SessionId("s1")
+    assert why_away(state, HOST, session) == "host h1 is not connected"
+    presence = state.presence[HOST] = Presence(last_contact_ms=0)
+    assert why_away(state, HOST, session) == "host h1 is not connected"
+    presence.session_id = SessionId("s2")
+    assert why_away(state, HOST, session) == "host h1 has connected anew"
+    presence.session_id = session
+    assert why_away(state, HOST, session) == ""
+    presence.lost = True
+    assert why_away(state, HOST, session).startswith("host h1 is lost")
 
 
 async def test_a_reader_that_leaves_frees_a_delivery_that_waits_for_it() -> None:
@@ -25,8 +183,7 @@ async def test_a_reader_that_leaves_frees_a_delivery_that_waits_for_it() -> None
                 offered.set()
             yield pb.DeliverLogRequest(request_id=request_id, offset=offset, data=b"x")
 
-    reader = relay.read(outbox, KEY, offset=0, follow=True)
-    async with aclosing(cast("AsyncGenerator[tuple[int, bytes]]", reader)) as output:
+    async with reading(relay, outbox) as output:
         first = asyncio.ensure_future(anext(output))
         [asked] = await outbox.take()
         delivery = asyncio.create_task(relay.deliver(pieces(asked.log_request.request_id)))
