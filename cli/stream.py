@@ -70,12 +70,12 @@ async def node_log(
     """One node's output from `request.offset` on, each byte once.
 
     Following, what is out of reach is asked for again: as long as the job goes on, since its host
-    may come back at any time, and for a while after it has ended. Then, and without `follow` at
-    once, AioRpcError(UNAVAILABLE).
+    may come back at any time, and for a while after it has ended. Then what is kept of it is asked
+    for, and without `follow` at once. AioRpcError(UNAVAILABLE) when there is nothing.
     """
     request = GetNodeLogRequest.FromString(request.SerializeToString())
     clock = asyncio.get_running_loop().time
-    backoff, lost_at, is_last_try = Backoff(), 0.0, not request.follow
+    follow, backoff, lost_at, is_hopeless = request.follow, Backoff(), 0.0, False
     while True:
         call = coordinator.jobs.GetNodeLog(request)
         try:
@@ -83,12 +83,12 @@ async def node_log(
                 if backoff.waited:
                     tell(f"the output of {request.job_id} goes on")
                     backoff.reset()
-                    is_last_try = not request.follow
+                    request.follow, is_hopeless = follow, False
                 request.offset = chunk.offset + len(chunk.data)
                 yield chunk
             return
         except AioRpcError as error:
-            if error.code() not in RETRYABLE or is_last_try:
+            if error.code() not in RETRYABLE or not request.follow:
                 raise
             if not backoff.waited:
                 # Counted from here: a node may have been silent for long before it was lost.
@@ -96,7 +96,8 @@ async def node_log(
                 tell(f"lost the output of {request.job_id} ({error.details()}); trying again")
         finally:
             call.cancel()
-        # Asked before the try that is the last: a host that comes back with the news that its node
-        # has ended has the rest of the output too.
-        is_last_try = clock() - lost_at >= _PATIENCE_AT_END_SECONDS and await has_ended()
+        # Hopeless only with one more try: a host that comes back with the news that its node has
+        # ended has the rest of the output too.
+        request.follow = not is_hopeless
+        is_hopeless = clock() - lost_at >= _PATIENCE_AT_END_SECONDS and await has_ended()
         await backoff.wait()

@@ -35,7 +35,7 @@ from coordinator.core.state import ClusterState, Job
 from coordinator.core.story import tell
 from coordinator.journal.codec import decode
 from coordinator.journal.port import Journal, LogTail, Record, RecordQuery
-from coordinator.rpc.log_relay import LogRelay, why_away
+from coordinator.rpc.log_relay import LogRelay, away
 from coordinator.rpc.outbox import Outbox
 from coordinator.rpc.ports import Overloaded, Unreachable, WatchUpdate
 from coordinator.watch import Watches
@@ -283,15 +283,16 @@ class Daemon:
         host_id = await self._host_of(key)
         session_id = await self.read(lambda state: _session(state, host_id))
 
-        async def away() -> str:
-            return await self.read(lambda state: why_away(state, host_id, session_id))
+        async def is_away() -> Unreachable | None:
+            return await self.read(lambda state: away(state, host_id, session_id))
 
-        why = await away()
+        if (why := await is_away()) is not None:
+            raise why
         outbox = self._outboxes.get(session_id) if session_id is not None else None
-        if why or outbox is None:
-            raise Unreachable(why or f"host {host_id} is not connected")
+        if outbox is None:
+            raise Unreachable(f"host {host_id} is not connected", is_passing=True)
         pieces = self.log_relay.read(
-            outbox, host_id, key, offset=offset, follow=follow, why_away=away
+            outbox, host_id, key, offset=offset, follow=follow, away=is_away
         )
         async for piece in pieces:
             yield piece

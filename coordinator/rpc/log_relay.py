@@ -28,16 +28,19 @@ a hundred times a second together, which is less than a thousand hosts beat."""
 _PIECES_AHEAD = 4
 
 
-def why_away(state: ClusterState, host_id: HostId, session_id: SessionId | None) -> str:
-    """Why a host cannot deliver on a session; empty when it can."""
+def away(state: ClusterState, host_id: HostId, session_id: SessionId | None) -> Unreachable | None:
+    """Why a host cannot deliver on a session; None when it can."""
     presence = state.presence.get(host_id)
     if presence is not None and presence.lost:
-        return f"host {host_id} is lost: it has been silent for too long"
+        return Unreachable(f"host {host_id} is lost: it has been silent for too long")
     if presence is None or presence.session_id is None:
-        return f"host {host_id} is not connected"
+        return Unreachable(f"host {host_id} is not connected", is_passing=True)
     if presence.session_id != session_id:
-        return f"host {host_id} has connected anew"
-    return ""
+        return Unreachable(f"host {host_id} has connected anew", is_passing=True)
+    return None
+
+
+Away = Callable[[], Awaitable[Unreachable | None]]
 
 
 class _Delivery:
@@ -47,14 +50,14 @@ class _Delivery:
         self.host_id = host_id
         self._pieces: asyncio.Queue[pb.DeliverLogRequest | None] = asyncio.Queue(_PIECES_AHEAD)
         self.has_ended = False
-        self.error = ""
+        self.error: Unreachable | None = None
         """Why it ended before all was delivered."""
 
     async def put(self, piece: pb.DeliverLogRequest) -> None:
         """Wait for room."""
         await self._pieces.put(piece)
 
-    def end(self, error: str = "") -> None:
+    def end(self, error: Unreachable | None = None) -> None:
         """No more comes; what waits here is still taken. The first reason counts."""
         if self.has_ended:
             return
@@ -92,11 +95,11 @@ class LogRelay:
         *,
         offset: int,
         follow: bool,
-        why_away: Callable[[], Awaitable[str]],
+        away: Away,
     ) -> AsyncIterator[tuple[int, bytes]]:
         """Pieces of one node's output. Raises Unreachable when the agent does not deliver, or not
-        to the end. `why_away` answers why the host cannot be reached on this session, nothing when
-        it can be; it is asked while the delivery is quiet."""
+        to the end. `away` is asked while the delivery is quiet: why the host cannot be reached on
+        this session, None when it can be."""
         request_id = f"{key.job_id}-{next(self._numbers)}"
         delivery = _Delivery(host_id)
         self._open[request_id] = delivery
@@ -111,13 +114,14 @@ class LogRelay:
         )
         try:
             if not outbox.put_log(pb.CoordinatorMessage(log_request=request)):
-                raise Unreachable(f"host {host_id} has too many log requests waiting")
+                why = f"host {host_id} has too many log requests waiting"
+                raise Unreachable(why, is_passing=True)
             piece = await _first(delivery)
             while piece is not None:
                 yield piece.offset, piece.data
-                piece = await _next(delivery, why_away)
-            if delivery.error:
-                raise Unreachable(delivery.error)
+                piece = await _next(delivery, away)
+            if delivery.error is not None:
+                raise delivery.error
         finally:
             del self._open[request_id]
             del self._of[outbox][request_id]
@@ -136,21 +140,24 @@ class LogRelay:
                 if delivery is None or delivery.has_ended:
                     return False
                 if piece.HasField("error"):
-                    delivery.end(f"host {delivery.host_id} cannot deliver: {piece.error}")
+                    why = f"host {delivery.host_id} cannot deliver: {piece.error}"
+                    delivery.end(Unreachable(why))
                 elif piece.complete:
                     delivery.end()
                 else:
                     await delivery.put(piece)
         finally:
             if delivery is not None:
-                delivery.end(f"host {delivery.host_id} broke off the delivery")
+                why = f"host {delivery.host_id} broke off the delivery"
+                delivery.end(Unreachable(why, is_passing=True))
         return True
 
     def end(self, outbox: Outbox) -> None:
         """The session is over: whoever reads through it gets what has come, and then why."""
         for request_id in self._of.get(outbox, ()):
             delivery = self._open[request_id]
-            delivery.end(f"the session of host {delivery.host_id} has ended")
+            why = f"the session of host {delivery.host_id} has ended"
+            delivery.end(Unreachable(why, is_passing=True))
 
 
 async def _first(delivery: _Delivery) -> pb.DeliverLogRequest | None:
@@ -161,12 +168,10 @@ async def _first(delivery: _Delivery) -> pb.DeliverLogRequest | None:
         raise Unreachable(why) from None
 
 
-async def _next(
-    delivery: _Delivery, why_away: Callable[[], Awaitable[str]]
-) -> pb.DeliverLogRequest | None:
+async def _next(delivery: _Delivery, away: Away) -> pb.DeliverLogRequest | None:
     while True:
         try:
             return await delivery.take(QUIET_SECONDS)
         except TimeoutError:
-            if why := await why_away():
-                raise Unreachable(why) from None
+            if (why := await away()) is not None:
+                raise why from None

@@ -58,7 +58,9 @@ async def node_log(
                 yield GetNodeLogResponse(offset=offset, data=data, notice=notice)
     except Unreachable as unreachable:
         tail = await cluster.log_tail(key)
-        if tail is None:
+        # Who follows wants all of it, and the host that is back soon has all of it.
+        too_little = unreachable.is_passing and request.follow
+        if tail is None or (too_little and _first_wanted(tail, position) < tail.offset):
             again = f"from offset {position} on" if position >= 0 else "with the same offset"
             raise Unreachable(f"{unreachable}; ask again {again}") from unreachable
         for response in _from_tail(tail, position, str(unreachable)):
@@ -133,9 +135,8 @@ def _find(job: Job, wanted: _Wanted) -> _Found:
 
 
 def _from_tail(tail: LogTail, position: int, why: str) -> list[GetNodeLogResponse]:
-    """What of the wanted bytes is kept. `position` may be negative: from the end."""
-    end = tail.offset + len(tail.data)
-    wanted = position if position >= 0 else max(end + position, 0)
+    """What of the wanted bytes is kept."""
+    wanted = _first_wanted(tail, position)
     start = max(wanted, tail.offset)
     data = tail.data[start - tail.offset :]
     notice = None
@@ -144,3 +145,8 @@ def _from_tail(tail: LogTail, position: int, why: str) -> list[GetNodeLogRespons
     if not data and notice is None:
         return []
     return [GetNodeLogResponse(offset=start, data=data, notice=notice)]
+
+
+def _first_wanted(tail: LogTail, position: int) -> int:
+    """`position` may be negative: from the end."""
+    return position if position >= 0 else max(tail.offset + len(tail.data) + position, 0)

@@ -25,7 +25,12 @@ class Overloaded(Exception):
 
 
 class Unreachable(Exception):
-    """A node's output is on a host that cannot be asked, and nothing of it is kept."""
+    """A node's output is on a host that cannot be asked. `is_passing`: the host is back soon, or
+    else is known as lost."""
+
+    def __init__(self, why: str, *, is_passing: bool = False) -> None:
+        super().__init__(why)
+        self.is_passing = is_passing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,12 +34,14 @@ _OPTIONS: list[tuple[str, int]] = [
     # A thousand agents that come back at once are a crowd, not an attack.
     ("grpc.server.max_pending_requests", 20_000),
     ("grpc.server.max_pending_requests_hard_limit", 40_000),
-    # A peer that vanished or hangs is found out by this, else its streams would stay for ever. A
-    # connection on which something comes is not asked, so that hosts that beat cost nothing. Longer
-    # than the pauses that peers outlive (a debugger, a suspended reader): those are cut off and
-    # connect again. That a host is lost is not told by this but by its silence.
+    # A peer that vanished or hangs is found out by this, else its streams stay for ever. On a
+    # connection where something comes no ping is sent, so that hosts which beat cost nothing. A
+    # minute for the answer, since it comes behind all output on its way to a slow reader, and a
+    # peer that was paused should find its streams. gRPC gives the answer to a ping the third, TCP
+    # gives what was sent the second. That a host is lost is told by its silence, long before.
     ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 60_000),
+    ("grpc.http2.ping_timeout_ms", 60_000),
     ("grpc.http2.max_pings_without_data", 0),
     # Agents ping more often than gRPC's default tolerates.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),

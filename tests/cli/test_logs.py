@@ -72,20 +72,29 @@ async def test_following_waits_for_a_host_as_long_as_the_job_goes_on(
     )
 
 
-async def test_after_the_end_of_the_job_an_absent_host_is_an_error(
+async def test_after_the_end_of_the_job_what_is_kept_must_do(
     fake: FakeCoordinator, muster: Muster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After one try more: a host that comes back tells of the end and has the output."""
+    """After one try more for all of it: a host that comes back tells of the end and has it."""
     monkeypatch.setattr("cli.stream._PATIENCE_AT_END_SECONDS", 0)
+    first: Answer = [chunk(0, b"one\n"), AWAY]
     fake.answer("DescribeJobs", _job("RUNNING"), _job("RUNNING"), AWAY, _job("SUCCEEDED"))
-    fake.answer("GetNodeLog", [chunk(0, b"one\n"), AWAY], AWAY, AWAY, AWAY, [chunk(4, b"!")])
+    fake.answer("GetNodeLog", first, AWAY, AWAY, AWAY, [chunk(9, b"!", "5 bytes are gone")])
     ended = await muster("logs", f"{JOB}#2", "-f")
-    assert (ended.code, ended.out) == (4, b"one\n")
-    assert len(fake.asked("GetNodeLog")) == 4
+    assert (ended.code, ended.out) == (0, b"one\n!")
+    asked = [(request.offset, request.follow) for request in fake.asked("GetNodeLog")]
+    assert asked == [(0, True), (4, True), (4, True), (4, True), (4, False)]
+    assert "5 bytes are gone" in ended.err
+
     fake.answer("DescribeJobs", _job("RUNNING"), _job("SUCCEEDED"))
-    fake.answer("GetNodeLog", [chunk(0, b"one\n"), AWAY], [chunk(4, b"two\n")])
+    fake.answer("GetNodeLog", first, [chunk(4, b"two\n")])
     ended = await muster("logs", f"{JOB}#2", "-f")
     assert (ended.code, ended.out) == (0, b"one\ntwo\n")
+
+    fake.answer("GetNodeLog", first, AWAY)
+    ended = await muster("logs", f"{JOB}#2", "-f")
+    assert (ended.code, ended.out) == (4, b"one\n")
+    assert ended.err.endswith(f"the output of {JOB}#2 is not complete: going away\n")
 
 
 async def test_without_follow_an_absent_host_is_an_error(

@@ -139,7 +139,7 @@ class FakeCluster:
         for piece in log.from_offset(offset):
             yield piece
         if log.breaks_off:
-            raise Unreachable("the host broke it off")
+            raise Unreachable("the host broke it off", is_passing=log.comes_back)
 
     def decode_job(self, record: Record) -> Job:
         return decode(Job, record.body)
@@ -152,6 +152,7 @@ class FakeLog:
     pieces: list[bytes]
     dropped: int = 0
     breaks_off: bool = False
+    comes_back: bool = False
 
     def from_offset(self, offset: int) -> list[tuple[int, bytes]]:
         whole = b"".join(self.pieces)

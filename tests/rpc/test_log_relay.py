@@ -4,7 +4,7 @@ host that goes its readers."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ import pytest
 from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
 from coordinator.core.state import ClusterState, Presence
 from coordinator.rpc import log_relay
-from coordinator.rpc.log_relay import LogRelay, why_away
+from coordinator.rpc.log_relay import Away, LogRelay, away
 from coordinator.rpc.outbox import Outbox
 from coordinator.rpc.ports import Unreachable
 from muster.v1 import agent_service_pb2 as pb
@@ -26,14 +26,12 @@ Output = AsyncGenerator[tuple[int, bytes]]
 HOST = HostId("h1")
 
 
-async def not_away() -> str:
-    return ""
+async def not_away() -> Unreachable | None:
+    return None
 
 
-def reading(
-    relay: LogRelay, outbox: Outbox, why_away: Callable[[], Awaitable[str]] = not_away
-) -> aclosing[Output]:
-    output = relay.read(outbox, HOST, KEY, offset=0, follow=True, why_away=why_away)
+def reading(relay: LogRelay, outbox: Outbox, is_away: Away = not_away) -> aclosing[Output]:
+    output = relay.read(outbox, HOST, KEY, offset=0, follow=True, away=is_away)
     return aclosing(cast("Output", output))
 
 
@@ -57,9 +55,8 @@ class Agent:
 
 
 @asynccontextmanager
-async def delivering(relay: LogRelay, outbox: Outbox) -> AsyncIterator[Agent]:
-    """The agent that was asked last, with its stream."""
-    [asked] = await outbox.take()
+async def delivering(relay: LogRelay, asked: pb.CoordinatorMessage) -> AsyncIterator[Agent]:
+    """The agent that was asked, with its stream."""
     agent = Agent(asked.log_request.request_id)
     delivery = asyncio.create_task(relay.deliver(agent.pieces()))
     try:
@@ -84,12 +81,13 @@ async def why_it_ends(output: Output, offsets: list[int] | None = None) -> str:
 
 @asynccontextmanager
 async def begun(
-    relay: LogRelay, outbox: Outbox, why_away: Callable[[], Awaitable[str]] = not_away
+    relay: LogRelay, outbox: Outbox, is_away: Away = not_away
 ) -> AsyncIterator[tuple[Output, Agent]]:
     """A reader that has had one piece, and its agent."""
-    async with reading(relay, outbox, why_away) as output:
+    async with reading(relay, outbox, is_away) as output:
         first = asyncio.ensure_future(anext(output))
-        async with delivering(relay, outbox) as agent:
+        [asked] = await outbox.take()
+        async with delivering(relay, asked) as agent:
             agent.say(offset=0, data=b"x")
             assert await first == (0, b"x")
             yield output, agent
@@ -126,12 +124,12 @@ async def test_a_quiet_reader_learns_that_the_host_is_lost(
     """The stream of a process that hangs stays open, and so does that of a cut cable for long."""
     monkeypatch.setattr(log_relay, "QUIET_SECONDS", 0.0)
     relay, outbox = LogRelay(), Outbox()
-    answers = iter(["", "", "host h1 is lost"])
+    answers = iter([None, None, Unreachable("host h1 is lost")])
 
-    async def why_away() -> str:
+    async def is_away() -> Unreachable | None:
         return next(answers)
 
-    async with begun(relay, outbox, why_away) as (output, _):
+    async with begun(relay, outbox, is_away) as (output, _):
         assert await why_it_ends(output) == "host h1 is lost"
 
 
@@ -162,15 +160,20 @@ async def test_a_reader_that_is_never_answered_is_told_so(monkeypatch: pytest.Mo
 
 def test_why_a_host_is_away() -> None:
     state, session = ClusterState(), SessionId("s1")
-    assert why_away(state, HOST, session) == "host h1 is not connected"
+
+    def why() -> tuple[str, bool]:
+        found = away(state, HOST, session)
+        return (str(found), found.is_passing) if found is not None else ("", False)
+
+    assert why() == ("host h1 is not connected", True)
     presence = state.presence[HOST] = Presence(last_contact_ms=0)
-    assert why_away(state, HOST, session) == "host h1 is not connected"
+    assert why() == ("host h1 is not connected", True)
     presence.session_id = SessionId("s2")
-    assert why_away(state, HOST, session) == "host h1 has connected anew"
+    assert why() == ("host h1 has connected anew", True)
     presence.session_id = session
-    assert why_away(state, HOST, session) == ""
+    assert why() == ("", False)
     presence.lost = True
-    assert why_away(state, HOST, session).startswith("host h1 is lost")
+    assert why() == ("host h1 is lost: it has been silent for too long", False)
 
 
 async def test_a_reader_that_leaves_frees_a_delivery_that_waits_for_it() -> None:

@@ -121,6 +121,28 @@ async def test_a_delivery_that_breaks_off_goes_on_with_what_is_kept(
     ]
 
 
+async def test_who_follows_is_not_put_off_with_less_than_the_host_has(
+    client: Client, cluster: FakeCluster, hosts: FakeHosts, running: str
+) -> None:
+    """Of a host that is back soon: the reader asks it again."""
+    hosts.exit(running, 2, 0, log_tail=b"6789", log_tail_offset=6)
+    log = cluster.logs[hosts.key(running, 2)] = FakeLog([b"0123"], breaks_off=True, comes_back=True)
+    call = _log(client, f"{running}#2", follow=True)
+    assert (await call.read()).data == b"0123"
+    assert await refusal(call) == (
+        grpc.StatusCode.UNAVAILABLE,
+        "the host broke it off; ask again from offset 4 on",
+    )
+    # What is kept is enough for who has the rest, and has to do for who does not wait.
+    log.pieces = [b"012345"]
+    assert await _read(client, f"{running}#2", follow=True, offset=4) == [
+        (4, b"45", ""),
+        (6, b"6789", ""),
+    ]
+    log.pieces = [b"0123"]
+    assert [offset for offset, _, _ in await _read(client, f"{running}#2")] == [0, 6]
+
+
 async def test_output_outlives_the_job(client: Client, hosts: FakeHosts, running: str) -> None:
     hosts.exit(running, 0, 0, log_tail=b"bye")
     hosts.release(running)
