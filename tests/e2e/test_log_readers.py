@@ -107,20 +107,28 @@ async def test_the_reader_of_a_host_that_hangs_is_told_so(tmp_path: Path) -> Non
         await c.until_gone(job_id)
 
 
-async def test_following_resumes_when_the_host_is_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("hangs", [True, False], ids=["hangs", "killed"])
+async def test_following_resumes_when_the_host_is_back(tmp_path: Path, hangs: bool) -> None:
     async with cluster(tmp_path, agents=1, coordinator_args=QUICK) as c:
         go = tmp_path / "go"
         job_id, host_id = await started(c, go)
+        agent = c.agents[host_id]
         async with following(c, f"{job_id}#0") as reader:
             assert await line(reader.stdout, c) == "first\n"
-            c.agents[host_id].send(signal.SIGSTOP)
+            if hangs:
+                agent.send(signal.SIGSTOP)
+            else:
+                await agent.end(signal.SIGKILL)
             said = await line(reader.stderr, c)
-            assert f"host {host_id} is lost" in said
-            assert "trying again" in said
-            c.agents[host_id].send(signal.SIGCONT)
+            assert f"host {host_id} " in said
+            assert said.endswith("; trying again\n")
+            if hangs:
+                agent.send(signal.SIGCONT)
+            else:
+                await agent.start()
             go.touch()
             assert await line(reader.stdout, c) == "last\n"
-            assert "goes on" in await line(reader.stderr, c)
+            assert await line(reader.stderr, c) == f"muster: the output of {job_id}#0 goes on\n"
             assert await line(reader.stdout, c) == ""
             assert await reader.wait() == 0
         await c.until_gone(job_id)

@@ -215,7 +215,8 @@ class JobServiceServicer(object):
 
     def GetNodeLog(self, request, context):
         """Streams one node's output from an offset. Reads only; resume at offset + length of the last
-        chunk. Adds NOT_FOUND, and UNAVAILABLE when the host cannot be reached and nothing is kept.
+        chunk. Adds NOT_FOUND, and UNAVAILABLE when the host cannot be reached, or does not deliver to
+        the end, and less is kept than is wanted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -127,7 +127,8 @@ class JobServiceStub:
         muster.v1.job_service_pb2.GetNodeLogResponse,
     ]
     """Streams one node's output from an offset. Reads only; resume at offset + length of the last
-    chunk. Adds NOT_FOUND, and UNAVAILABLE when the host cannot be reached and nothing is kept.
+    chunk. Adds NOT_FOUND, and UNAVAILABLE when the host cannot be reached, or does not deliver to
+    the end, and less is kept than is wanted.
     """
 
     ExplainJob: grpc.UnaryUnaryMultiCallable[
@@ -233,7 +234,8 @@ class JobServiceAsyncStub:
         muster.v1.job_service_pb2.GetNodeLogResponse,
     ]
     """Streams one node's output from an offset. Reads only; resume at offset + length of the last
-    chunk. Adds NOT_FOUND, and UNAVAILABLE when the host cannot be reached and nothing is kept.
+    chunk. Adds NOT_FOUND, and UNAVAILABLE when the host cannot be reached, or does not deliver to
+    the end, and less is kept than is wanted.
     """
 
     ExplainJob: grpc.aio.UnaryUnaryMultiCallable[
@@ -367,7 +369,8 @@ class JobServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[muster.v1.job_service_pb2.GetNodeLogResponse], collections.abc.AsyncIterator[muster.v1.job_service_pb2.GetNodeLogResponse]]:
         """Streams one node's output from an offset. Reads only; resume at offset + length of the last
-        chunk. Adds NOT_FOUND, and UNAVAILABLE when the host cannot be reached and nothing is kept.
+        chunk. Adds NOT_FOUND, and UNAVAILABLE when the host cannot be reached, or does not deliver to
+        the end, and less is kept than is wanted.
         """
 
     @abc.abstractmethod
