@@ -9,6 +9,7 @@ from coordinator.core import clocks
 from coordinator.core import events as e
 from coordinator.core import inputs as i
 from coordinator.core.arn import definition_ref, job_ref, queue_name
+from coordinator.core.capacity import look_at_all
 from coordinator.core.definition import JobDefinition, Submission
 from coordinator.core.ending import end_dependents_of, fail_job, terminate_job
 from coordinator.core.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
@@ -196,6 +197,7 @@ def update_queue(turn: Turn, request: i.UpdateQueue) -> None:
         time_limits=queue.time_limits if request.time_limits is None else request.time_limits,
     )
     turn.emit(after)
+    look_at_all(turn.state)  # other time limits may act on them
     turn.reschedule = True
 
 

@@ -1,7 +1,8 @@
 """What the hosts could run, were they all free: whether waiting can help a job at all.
 
-Counted are hosts that are connected, or have been silent or unusable for less than the cluster's
-verdict; not those that an operator drains. No I/O.
+Counted on are hosts that are connected, or have been silent or unusable for less than the cluster's
+verdict; not those that an operator drains. Jobs that waiting cannot help are looked at again when
+these hosts change, so that a thousand of them cost a pass of the scheduler nothing. No I/O.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from coordinator.core.events import HostRegistered
-from coordinator.core.ids import HostId
+from coordinator.core.ids import HostId, JobId
 from coordinator.core.lease import default_verdict_seconds
 from coordinator.core.placement import place
 from coordinator.core.settings import Settings
@@ -25,26 +26,49 @@ def is_counted_on(state: ClusterState, settings: Settings, host_id: HostId) -> b
     return not presence.unusable_reason or unusable_ms < 1000 * default_verdict_seconds(settings)
 
 
-class Capacity:
-    """The hosts that are counted on, for one scheduling pass. Jobs of the same shape are looked at
-    once."""
+def refresh(state: ClusterState, settings: Settings) -> None:
+    """Before a pass of the scheduler: when other hosts are counted on than in the last pass, every
+    job that was passed over is looked at again."""
+    counted_on = {
+        host_id: host.facts
+        for host_id, host in state.hosts.items()
+        if is_counted_on(state, settings, host_id)
+    }
+    if counted_on != state.counted_on:
+        state.counted_on = counted_on
+        state.could_run.clear()
+        look_at_all(state)
 
-    def __init__(self, state: ClusterState, settings: Settings) -> None:
-        self._hosts = {
-            host_id: state.hosts[host_id].facts
-            for host_id in state.hosts
-            if is_counted_on(state, settings, host_id)
-        }
-        self._known: dict[object, bool] = {}
 
-    def could_run(self, job: Job, refusing: Collection[HostId]) -> bool:
-        """Whether these hosts, all free and without those that refuse the job now, could run it."""
-        if refusing:
-            return _could_run(job, {h: f for h, f in self._hosts.items() if h not in refusing})
-        shape = _shape(job)
-        if shape not in self._known:
-            self._known[shape] = _could_run(job, self._hosts)
-        return self._known[shape]
+def look_at_all(state: ClusterState) -> None:
+    """Every job that was passed over is looked at again."""
+    state.passed_over.clear()
+    state.passed_over_for.clear()
+
+
+def pass_over(state: ClusterState, job: Job, *, until_ms: float, waits_for: Job | None) -> None:
+    """Do not look at the job until then, or until nothing of the job it waits for may run."""
+    state.passed_over[job.job_id] = until_ms
+    if waits_for is not None:
+        state.passed_over_for.setdefault(waits_for.job_id, {})[job.job_id] = None
+
+
+def wake(state: ClusterState, settled: JobId) -> None:
+    """Nothing of this job may run any more: who was passed over for it is looked at again."""
+    for job_id in state.passed_over_for.pop(settled, {}):
+        state.passed_over.pop(job_id, None)
+
+
+def could_run(state: ClusterState, job: Job, refusing: Collection[HostId] = ()) -> bool:
+    """Whether the hosts that are counted on, all free and without `refusing`, could run the job."""
+    if refusing:
+        return _could_run(
+            job, {h: facts for h, facts in state.counted_on.items() if h not in refusing}
+        )
+    shape = _shape(job)
+    if shape not in state.could_run:
+        state.could_run[shape] = _could_run(job, state.counted_on)
+    return state.could_run[shape]
 
 
 def _could_run(job: Job, hosts: dict[HostId, HostRegistered]) -> bool:

@@ -54,10 +54,12 @@ def _attempt(state: ClusterState, job_id: JobId, number: int) -> tuple[Job, Atte
 
 
 def _stand_in_line(state: ClusterState, job: Job) -> None:
+    state.passed_over.pop(job.job_id, None)
     insort(state.queues[job.job_queue].runnable, (job.order, job.job_id))
 
 
 def _leave_line(state: ClusterState, job: Job) -> None:
+    state.passed_over.pop(job.job_id, None)
     line = state.queues[job.job_queue].runnable
     if (job.order, job.job_id) in line:
         line.remove((job.order, job.job_id))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from coordinator.core import events as e
 from coordinator.core.barrier import check_barrier, pass_barrier
-from coordinator.core.capacity import Capacity
+from coordinator.core.capacity import could_run, refresh, wake
 from coordinator.core.effects import Tail
 from coordinator.core.ending import (
     EXITED,
@@ -121,8 +121,8 @@ def _start_elsewhere(
     believed = seen.permanent and (
         job.permanent_refusals >= turn.settings.permanent_refusals_to_fail
     )
-    others = Capacity(turn.state, turn.settings)
-    if believed or not others.could_run(job, refusing=job.refusals):
+    refresh(turn.state, turn.settings)
+    if believed or not could_run(turn.state, job, refusing=job.refusals):
         fail_vote(turn, job, seen.reason, FAILED_TO_START)
 
 
@@ -338,4 +338,6 @@ def release(turn: Turn, job: Job, attempt: Attempt, node: NodeRun, proof: str) -
     )
     turn.touch_host(node.host_id)
     turn.touch_job(job.job_id, node.node_index)
+    if not job.unsettled:
+        wake(turn.state, job.job_id)
     turn.reschedule = True

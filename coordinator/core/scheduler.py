@@ -8,8 +8,10 @@ were they all free, could not run it; or too many of them refuse it for now. No 
 
 from __future__ import annotations
 
+import math
+
 from coordinator.core import events as e
-from coordinator.core.capacity import Capacity
+from coordinator.core.capacity import could_run, pass_over, refresh
 from coordinator.core.ending import end_dependents_of, fail_job
 from coordinator.core.explain import waiting_code
 from coordinator.core.ids import HostId
@@ -45,7 +47,6 @@ def free_hosts(state: ClusterState) -> dict[HostId, e.HostRegistered]:
 def schedule(turn: Turn) -> None:
     """One pass: first complete the gangs that vote, then place jobs."""
     queues = sorted(turn.state.queues.values(), key=lambda queue: (-queue.priority, queue.name))
-    turn.state.passed_over.clear()
     waiting = any(queue.runnable for queue in queues)
     voting = [
         job
@@ -59,9 +60,9 @@ def schedule(turn: Turn) -> None:
     for job in voting:
         _complete_vote(turn, job, free)
     if waiting:
-        capacity = Capacity(turn.state, turn.settings)
+        refresh(turn.state, turn.settings)
         for queue in queues:
-            _place_in_order(turn, queue, free, capacity)
+            _place_in_order(turn, queue, free)
 
 
 def _without(
@@ -88,18 +89,23 @@ def _complete_vote(turn: Turn, job: Job, free: dict[HostId, e.HostRegistered]) -
         del free[placement.host_id]
 
 
-def _place_in_order(
-    turn: Turn, queue: Queue, free: dict[HostId, e.HostRegistered], capacity: Capacity
-) -> None:
+def _place_in_order(turn: Turn, queue: Queue, free: dict[HostId, e.HostRegistered]) -> None:
+    state = turn.state
     for _, job_id in list(queue.runnable):
-        job = turn.state.jobs[job_id]
-        if job.unsettled or unsettled_dependency(turn.state, job) is not None:
-            turn.state.passed_over[job_id] = None
+        if state.passed_over.get(job_id, 0) > turn.now:
             continue
+        job = state.jobs[job_id]
+        waits_for = job if job.unsettled else unsettled_dependency(state, job)
         left_out = refusing(turn, job)
-        if not capacity.could_run(job, left_out):
-            turn.state.passed_over[job_id] = None
-            _check_time_limits(turn, queue, job)
+        if waits_for is not None:
+            pass_over(state, job, until_ms=math.inf, waits_for=waits_for)
+            turn.touch_job(job_id)
+            continue
+        if not could_run(state, job, left_out):
+            pauses_ms = min(left_out.values(), default=math.inf)
+            until_ms = min(turn.now + pauses_ms, _check_time_limits(turn, queue, job))
+            if not job.state.is_terminal:
+                pass_over(state, job, until_ms=until_ms, waits_for=None)
             continue
         placements = place(job.spec, range(job.spec.num_nodes), _without(free, left_out))
         if placements is None:
@@ -121,12 +127,13 @@ def _keep_for(head: Job, free: dict[HostId, e.HostRegistered]) -> None:
             del free[host_id]
 
 
-def _check_time_limits(turn: Turn, queue: Queue, job: Job) -> None:
+def _check_time_limits(turn: Turn, queue: Queue, job: Job) -> float:
     """jobStateTimeLimitActions: cancel what cannot be placed for the same reason for too long, at
-    the head or passed over."""
+    the head or passed over. Returns when to look again."""
     turn.touch_job(job.job_id)
+    look_again_ms = math.inf
     if not queue.time_limits:
-        return
+        return look_again_ms
     code = waiting_code(turn.state, job)
     if job.blocked is None or job.blocked.code != code:
         turn.emit(
@@ -140,6 +147,7 @@ def _check_time_limits(turn: Turn, queue: Queue, job: Job) -> None:
             continue
         if turn.now < deadline_ms:
             turn.timers.arm("schedule", "", deadline_ms)
+            look_again_ms = min(look_again_ms, deadline_ms)
             continue
         fail_job(
             turn,
@@ -148,7 +156,8 @@ def _check_time_limits(turn: Turn, queue: Queue, job: Job) -> None:
             cancelled=True,
         )
         end_dependents_of(turn, job.job_id)
-        return
+        break
+    return look_again_ms
 
 
 def _blocked_since_ms(turn: Turn, job: Job) -> int:

@@ -245,13 +245,21 @@ class ClusterState:
     sessions: dict[SessionId, HostId] = field(default_factory=dict)
     leaving: dict[str, dict[JobId, None]] = field(default_factory=dict)
     """Ended jobs of which something may still be on a host, by job name."""
-    passed_over: dict[JobId, None] = field(default_factory=dict)
-    """Jobs that stand in line and hold up nobody, as no capacity would help them now."""
+    passed_over: dict[JobId, float] = field(default_factory=dict)
+    """Jobs that stand in line and hold up nobody, as no capacity would help them now, and until
+    when nobody need look at them again: on the coordinator's clock, infinite when only something
+    that happens can change it. `capacity.refresh` and `wake` bring them back."""
+    passed_over_for: dict[JobId, dict[JobId, None]] = field(default_factory=dict)
+    """Of these the jobs that wait until nothing of another job, or of their own, may still run."""
+    counted_on: dict[HostId, HostRegistered] = field(default_factory=dict)
+    could_run: dict[object, bool] = field(default_factory=dict)
+    """The hosts that waiting counts on, and shapes of jobs that these could run. Read
+    `capacity.py`."""
     boot_id: str = ""
     now_ms: int = 0
     wall_ms: int = 0
-    """The coordinator's clock and the wall clock at the last step. These two and the two members
-    before them are of this process alone."""
+    """The coordinator's clock and the wall clock at the last step. All from `passed_over` on is of
+    this process alone."""
 
     def wall_of(self, at_ms: int) -> int:
         """What people call the moment that the coordinator's clock calls `at_ms`."""
