@@ -10,7 +10,8 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
@@ -37,7 +38,7 @@ from coordinator.journal.codec import decode
 from coordinator.journal.port import Journal, LogTail, Record, RecordQuery
 from coordinator.rpc.log_relay import LogRelay, away
 from coordinator.rpc.outbox import Outbox
-from coordinator.rpc.ports import Overloaded, Unreachable, WatchUpdate
+from coordinator.rpc.ports import Overloaded, Render, Unreachable, Watching
 from coordinator.watch import Watches
 
 logger = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class Daemon:
         self._wake = asyncio.Event()
         self._outboxes: dict[SessionId, Outbox] = {}
         self._watches = Watches()
+        self._decoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
         self.log_relay = LogRelay()
 
     # life
@@ -120,12 +122,13 @@ class Daemon:
             step = shell.step(self._machine, inputs, now, wall_ms(), heard_until)
             await self._commit(step)
             self._log(step)
-            self._answer(batch, step)
             for effect in step.effects:
                 outbox = self._outboxes.get(effect.session_id)
                 if outbox is not None:
                     outbox.put(effect)
+            # Before the answers: a watch that begins with one begins after this step.
             self._watches.publish(step, self._machine.state)
+            self._answer(batch, step)
             await self._forget_old(now)
 
     def part(self) -> None:
@@ -139,6 +142,7 @@ class Daemon:
 
     async def close(self) -> None:
         self.part()
+        self._decoder.shutdown(wait=False, cancel_futures=True)
         await self._journal.close()
 
     async def _something_to_do(self) -> None:
@@ -256,26 +260,27 @@ class Daemon:
     ) -> Sequence[Record]:
         return await self._journal.records(query, after=after, limit=limit)
 
-    async def history(self, job_id: JobId) -> Sequence[Stamped]:
-        return shell.stamped(await self._journal.history(f"job/{job_id}"))
+    async def history(
+        self, job_id: JobId, *, after: int, limit: int
+    ) -> Sequence[tuple[int, Stamped]]:
+        entries = await self._journal.history(f"job/{job_id}", after=after, limit=limit)
+        return await self._decoded(
+            lambda: [(number, shell.stamped(entry)) for number, entry in entries]
+        )
+
+    async def _decoded(self, work: Callable[[], T]) -> T:
+        """A page of history or a large record takes long to decode; one thread does it, so that
+        neither the loop nor a commit waits, however many readers ask."""
+        return await asyncio.get_running_loop().run_in_executor(self._decoder, work)
 
     async def log_tail(self, key: NodeKey) -> LogTail | None:
         return await self._journal.log_tail(key.job_id, key.node_index, key.attempt)
 
-    def decode_job(self, record: Record) -> Job:
-        return decode(Job, record.body)
+    async def decode_job(self, record: Record) -> Job:
+        return await self._decoded(lambda: decode(Job, record.body))
 
-    @asynccontextmanager
-    async def watch(self, job_id: JobId) -> AsyncIterator[AsyncIterator[WatchUpdate]]:
-        def find(state: ClusterState) -> Job:
-            job = state.jobs.get(job_id)
-            if job is None:
-                raise NotFound(f"Job {job_id} is not in memory")
-            return job
-
-        job = await self.read(find)
-        with self._watches.open(job) as watch:
-            yield watch.updates()
+    def watch(self, job_id: JobId, render: Render[T]) -> AbstractAsyncContextManager[Watching[T]]:
+        return self._watches.open(job_id, render, self.read, lambda: self._journal.position)
 
     async def read_log(
         self, key: NodeKey, *, offset: int, follow: bool
@@ -298,14 +303,13 @@ class Daemon:
             yield piece
 
     async def _host_of(self, key: NodeKey) -> HostId:
-        job = await self.read(lambda state: state.jobs.get(key.job_id))
-        if job is None:
+        host_id = await self.read(lambda state: _placed(state.jobs.get(key.job_id), key))
+        if host_id is None:
             record = await self.record(key.job_id)
-            job = self.decode_job(record) if record is not None else None
-        node = job.node(key) if job is not None else None
-        if node is None:
+            host_id = _placed(await self.decode_job(record), key) if record is not None else None
+        if host_id is None:
             raise NotFound(f"{key} was never placed on a host")
-        return node.host_id
+        return host_id
 
     # sessions
 
@@ -318,6 +322,11 @@ class Daemon:
         ended = _Waiting(i.SessionEnded(session_id=session_id), None, None)
         self._inbox.put(ended, now_ms())
         self._wake.set()
+
+
+def _placed(job: Job | None, key: NodeKey) -> HostId | None:
+    node = job.node(key) if job is not None else None
+    return node.host_id if node is not None else None
 
 
 def _session(state: ClusterState, host_id: HostId) -> SessionId | None:

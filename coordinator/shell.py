@@ -8,7 +8,7 @@ journal.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Generic, TypeVar, cast
 
 from coordinator.core import inputs as i
@@ -77,15 +77,14 @@ def replayed(settings: Settings, replay: Replay) -> Machine:
     """The machine that a journal makes. CodecError for an entry that cannot be read."""
     machine = Machine(settings)
     machine.replay(
-        stamped(replay.entries), [(JobId(job.job_id), _ended(job)) for job in replay.ended]
+        map(stamped, replay.entries), [(JobId(job.job_id), _ended(job)) for job in replay.ended]
     )
     return machine
 
 
-def stamped(entries: Iterable[Entry]) -> list[Stamped]:
-    return [
-        Stamped(at_ms=entry.at_ms, event=CODEC.decode(entry.kind, entry.body)) for entry in entries
-    ]
+def stamped(entry: Entry) -> Stamped:
+    """CodecError for an entry that cannot be read."""
+    return Stamped(at_ms=entry.at_ms, event=CODEC.decode(entry.kind, entry.body))
 
 
 def _ended(job: EndedJob) -> Ended:

@@ -25,9 +25,9 @@ from coordinator.journal.port import (
 class _Facts:
     """What a disk would hold, and so what outlives one MemoryJournal."""
 
-    next_seq: int = 0
+    position: int = 0
     open: dict[str, list[tuple[int, Entry]]] = field(default_factory=dict)
-    closed: dict[str, list[Entry]] = field(default_factory=dict)
+    closed: dict[str, list[tuple[int, Entry]]] = field(default_factory=dict)
     records: dict[str, Record] = field(default_factory=dict)
     tails: dict[str, dict[tuple[int, int], LogTail]] = field(default_factory=dict)
 
@@ -51,6 +51,10 @@ class MemoryJournal:
         """Make the next append raise. A real commit may fail before or after it became durable,
         and the caller cannot tell: `durable` chooses which."""
         self._fault = (reason, durable)
+
+    @property
+    def position(self) -> int:
+        return self._facts.position
 
     def append_now(self, batch: Batch) -> None:
         self._check("append")
@@ -88,10 +92,12 @@ class MemoryJournal:
     async def replay(self) -> Replay:
         return self.replay_now()
 
-    async def history(self, stream: str) -> Sequence[Entry]:
+    async def history(
+        self, stream: str, *, after: int = 0, limit: int
+    ) -> Sequence[tuple[int, Entry]]:
         self._check("read")
-        closed = self._facts.closed.get(stream, [])
-        return [*closed, *(entry for _, entry in self._facts.open.get(stream, []))]
+        numbered = self._facts.closed.get(stream, []) + self._facts.open.get(stream, [])
+        return [pair for pair in numbered if pair[0] > after][:limit]
 
     async def record(self, job_id: str) -> Record | None:
         self._check("read")
@@ -137,15 +143,15 @@ class MemoryJournal:
     def _commit(self, batch: Batch) -> None:
         facts = self._facts
         for entry in batch.entries:
-            facts.open.setdefault(entry.stream, []).append((facts.next_seq, entry))
-            facts.next_seq += 1
+            facts.position += 1
+            facts.open.setdefault(entry.stream, []).append((facts.position, entry))
         for tail in batch.tails:
             facts.tails.setdefault(tail.job_id, {})[tail.node_index, tail.attempt] = tail
         for record in batch.records:
             facts.records[record.job_id] = record
         for stream in batch.closed:
             ended = facts.open.pop(stream, [])
-            facts.closed.setdefault(stream, []).extend(entry for _, entry in ended)
+            facts.closed.setdefault(stream, []).extend(ended)
 
 
 def _age(record: Record) -> tuple[int, str]:

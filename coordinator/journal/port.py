@@ -15,7 +15,7 @@ from typing import Protocol
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One event of a stream (`job/<id>`, `queue/<name>`, `definition/<name>`, `host/<id>`,
-    `coordinator`). `at_ms` never decreases within a journal."""
+    `coordinator`). Order is that of the commits, never that of `at_ms`: clocks are set back."""
 
     stream: str
     at_ms: int
@@ -104,7 +104,17 @@ class RecordQuery:
 
 class Journal(Protocol):
     """Durable facts. One writer. Every verb raises JournalError and nothing else; after a
-    failed `append` the journal refuses everything, since what is durable is then unknown."""
+    failed `append` the journal refuses everything, since what is durable is then unknown.
+
+    Entries have numbers from 1, which grow in commit order, may leave gaps, and are never used
+    again.
+    """
+
+    @property
+    def position(self) -> int:
+        """The number of the newest durable entry, as of the last `append` that returned; 0 when
+        there has been none."""
+        ...
 
     async def append(self, batch: Batch) -> None:
         """Make the batch durable. Returns only when it would survive a power cut."""
@@ -114,8 +124,11 @@ class Journal(Protocol):
         """All entries of streams not closed, in commit order, and the recorded jobs."""
         ...
 
-    async def history(self, stream: str) -> Sequence[Entry]:
-        """One stream's entries in order, closed or not; empty when unknown."""
+    async def history(
+        self, stream: str, *, after: int = 0, limit: int
+    ) -> Sequence[tuple[int, Entry]]:
+        """One stream's entries in order with their numbers, closed or not: the first `limit`
+        behind number `after`; empty when there are none."""
         ...
 
     async def record(self, job_id: str) -> Record | None: ...

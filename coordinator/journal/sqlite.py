@@ -93,10 +93,12 @@ REPLAY = """
     FROM streams INDEXED BY streams_open CROSS JOIN events USING (stream_id)
     WHERE open ORDER BY seq
 """
+# A name's rows follow one another: it is open once at most. Each is read off an index in order, so
+# that a page costs the same however long the history is.
+STREAM_IDS = "SELECT stream_id FROM streams WHERE name = ? ORDER BY stream_id"
 HISTORY = """
-    SELECT name, at_ms, kind, body
-    FROM streams INDEXED BY streams_by_name CROSS JOIN events USING (stream_id)
-    WHERE name = ? ORDER BY seq
+    SELECT seq, at_ms, kind, body FROM events
+    WHERE stream_id = ? AND seq > ? ORDER BY seq LIMIT ?
 """
 RECORD_COLUMNS = tuple(field.name for field in dataclasses.fields(Record))
 RECORD = f"SELECT {', '.join(RECORD_COLUMNS)} FROM records"
@@ -120,11 +122,14 @@ HINTS = {
 class SqliteJournal:
     """`Journal` on one file, which no other process can open meanwhile."""
 
-    def __init__(self, path: Path, connection: Connection, thread: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, path: Path, connection: Connection, thread: ThreadPoolExecutor, position: int
+    ) -> None:
         self._path = path
         self._connection = connection
         self._thread = thread
         self._closed = False
+        self._position = position
         self._poison: str | None = None
         """Why an append failed; read and written on the thread only."""
 
@@ -135,16 +140,23 @@ class SqliteJournal:
         journal."""
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         try:
-            connection = await asyncio.get_running_loop().run_in_executor(thread, _open, path)
+            loop = asyncio.get_running_loop()
+            connection, position = await loop.run_in_executor(thread, _open, path)
         except BaseException:
             thread.shutdown()
             raise
-        return cls(path, connection, thread)
+        return cls(path, connection, thread, position)
+
+    @property
+    def position(self) -> int:
+        return self._position
 
     async def append(self, batch: Batch) -> None:
         def append_or_poison(connection: Connection) -> None:
             try:
-                _append(connection, batch)
+                # Only here a number is given, so that appends in line get theirs in their order.
+                _append(connection, batch, self._position)
+                self._position += len(batch.entries)
             except BaseException as error:
                 self._poison = str(error)
                 raise
@@ -154,8 +166,10 @@ class SqliteJournal:
     async def replay(self) -> Replay:
         return await self._run("replay", _replay)
 
-    async def history(self, stream: str) -> Sequence[Entry]:
-        return await self._run("read", _history, stream)
+    async def history(
+        self, stream: str, *, after: int = 0, limit: int
+    ) -> Sequence[tuple[int, Entry]]:
+        return await self._run("read", _history, stream, after, limit)
 
     async def record(self, job_id: str) -> Record | None:
         return await self._run("read", _record, job_id)
@@ -216,7 +230,8 @@ def _refusal(verb: str, path: Path, error: Exception) -> JournalError:
     return JournalError(f"cannot {verb} {path}: {error}{hint}")
 
 
-def _open(path: Path) -> Connection:
+def _open(path: Path) -> tuple[Connection, int]:
+    """The connection, and the number of the newest entry."""
     try:
         # sqlite gives its WAL file the mode of the file. O_EXCL: to open and close a file that is
         # in use by this process would drop the locks on it (sqlite.org/howtocorrupt.html, 2.2).
@@ -231,13 +246,14 @@ def _open(path: Path) -> Connection:
         raise _refusal("open", path, error) from error
     try:
         _prepare(connection, path)
+        (position,) = connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
     except sqlite3.Error as error:
         connection.close()
         raise _refusal("open", path, error) from error
     except BaseException:
         connection.close()
         raise
-    return connection
+    return connection, position
 
 
 def _prepare(connection: Connection, path: Path) -> None:
@@ -269,7 +285,7 @@ def _prepare(connection: Connection, path: Path) -> None:
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def _append(connection: Connection, batch: Batch) -> None:
+def _append(connection: Connection, batch: Batch, position: int) -> None:
     with connection:
         connection.execute("BEGIN")
         connection.executemany(
@@ -277,9 +293,12 @@ def _append(connection: Connection, batch: Batch) -> None:
             ((name,) for name in dict.fromkeys(entry.stream for entry in batch.entries)),
         )
         connection.executemany(
-            "INSERT INTO events (stream_id, at_ms, kind, body) VALUES"
-            " ((SELECT stream_id FROM streams WHERE name = ? AND open), ?, ?, ?)",
-            ((each.stream, each.at_ms, each.kind, each.body) for each in batch.entries),
+            "INSERT INTO events (seq, stream_id, at_ms, kind, body) VALUES"
+            " (?, (SELECT stream_id FROM streams WHERE name = ? AND open), ?, ?, ?)",
+            (
+                (number, each.stream, each.at_ms, each.kind, each.body)
+                for number, each in enumerate(batch.entries, position + 1)
+            ),
         )
         connection.executemany(
             "INSERT OR REPLACE INTO tails (job_id, node_index, attempt, offset, data)"
@@ -298,8 +317,12 @@ def _replay(connection: Connection) -> Replay:
         "SELECT job_id, status, client_token, stopped_at_ms FROM records"
         " ORDER BY stopped_at_ms, job_id"
     )
+    entries = [
+        Entry(stream=stream, at_ms=at_ms, kind=kind, body=body)
+        for stream, at_ms, kind, body in connection.execute(REPLAY)
+    ]
     return Replay(
-        entries=_entries(connection.execute(REPLAY)),
+        entries=entries,
         ended=[
             EndedJob(job_id=job_id, status=status, client_token=token, stopped_at_ms=stopped_at_ms)
             for job_id, status, token, stopped_at_ms in ended
@@ -307,15 +330,17 @@ def _replay(connection: Connection) -> Replay:
     )
 
 
-def _history(connection: Connection, stream: str) -> list[Entry]:
-    return _entries(connection.execute(HISTORY, (stream,)))
-
-
-def _entries(rows: sqlite3.Cursor) -> list[Entry]:
-    return [
-        Entry(stream=stream, at_ms=at_ms, kind=kind, body=body)
-        for stream, at_ms, kind, body in rows
-    ]
+def _history(
+    connection: Connection, stream: str, after: int, limit: int
+) -> list[tuple[int, Entry]]:
+    found: list[tuple[int, Entry]] = []
+    for (stream_id,) in connection.execute(STREAM_IDS, (stream,)).fetchall():
+        rows = connection.execute(HISTORY, (stream_id, after, limit - len(found)))
+        found += (
+            (number, Entry(stream=stream, at_ms=at_ms, kind=kind, body=body))
+            for number, at_ms, kind, body in rows
+        )
+    return found
 
 
 def _record_row(record: Record) -> dict[str, object]:

@@ -32,7 +32,7 @@ async def each_job(cluster: Cluster, job_ids: Sequence[JobId], query: Query[T]) 
     for job_id in job_ids:
         record = await cluster.record(job_id) if job_id not in found else None
         if record is not None:
-            ended.append(cluster.decode_job(record))
+            ended.append(await cluster.decode_job(record))
     if ended:
         found |= await cluster.read(lambda state: {job.job_id: query(state, job) for job in ended})
     return found

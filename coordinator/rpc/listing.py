@@ -59,7 +59,8 @@ class JobListing:
                 found.setdefault((record.created_at_ms, record.job_id), record)
         ages, next_token = page(sorted(found, reverse=True), size, "jobs", lambda age: age)
         return ListJobsResponse(
-            job_summary_list=[self._summary(found[age]) for age in ages], next_token=next_token
+            job_summary_list=[await self._summary(found[age]) for age in ages],
+            next_token=next_token,
         )
 
     def _in_memory(
@@ -76,10 +77,10 @@ class JobListing:
             for job in selected
         }
 
-    def _summary(self, found: JobSummary | Record) -> JobSummary:
+    async def _summary(self, found: JobSummary | Record) -> JobSummary:
         if isinstance(found, JobSummary):
             return found
-        return self.renderer.job_summary(self.cluster.decode_job(found), None)
+        return self.renderer.job_summary(await self.cluster.decode_job(found), None)
 
     async def _nodes(self, request: ListJobsRequest) -> ListJobsResponse:
         job_id = whole_job(request.multi_node_job_id, "multiNodeJobId")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.journal.port import Batch, EndedJob, Journal, JournalError, RecordQuery
+from coordinator.journal.port import Batch, EndedJob, Entry, Journal, JournalError, RecordQuery
 from tests.contract.journals import (
     MemoryStore,
     SqliteStore,
@@ -35,6 +35,10 @@ async def bodies(journal: Journal) -> list[str]:
     return [each.body for each in (await journal.replay()).entries]
 
 
+async def history(journal: Journal, stream: str) -> list[Entry]:
+    return [each for _, each in await journal.history(stream, limit=100)]
+
+
 async def ids(
     journal: Journal,
     query: RecordQuery | None = None,
@@ -51,7 +55,7 @@ async def ids(
 async def test_a_new_journal_is_empty(journal: Journal) -> None:
     replay = await journal.replay()
     assert (list(replay.entries), list(replay.ended)) == ([], [])
-    assert list(await journal.history("job/a")) == []
+    assert await history(journal, "job/a") == []
     assert await journal.record("a") is None
     assert await journal.log_tail("a", 0, 1) is None
     assert await ids(journal) == []
@@ -88,7 +92,7 @@ async def test_a_closed_stream_is_not_replayed(journal: Journal) -> None:
 async def test_a_stream_may_begin_and_end_in_one_batch(journal: Journal) -> None:
     await journal.append(Batch(entries=[entry("job/a", "1")], closed=["job/a"]))
     assert await bodies(journal) == []
-    assert [each.body for each in await journal.history("job/a")] == ["1"]
+    assert [each.body for each in await history(journal, "job/a")] == ["1"]
 
 
 async def test_closing_what_is_not_open_changes_nothing(journal: Journal) -> None:
@@ -104,16 +108,54 @@ async def test_a_stream_written_after_its_end_begins_anew(journal: Journal, stor
     await journal.append(Batch(entries=[entry("queue/q", "2")]))
     again = await store.open()
     assert await bodies(again) == ["2"]
-    assert [each.body for each in await again.history("queue/q")] == ["1", "2"]
+    assert [each.body for each in await history(again, "queue/q")] == ["1", "2"]
 
 
 async def test_history_is_one_stream_closed_or_not(journal: Journal) -> None:
     await journal.append(Batch(entries=[entry("job/a", "1"), entry("job/ab", "2")]))
     await journal.append(Batch(entries=[entry("job/a", "3")]))
     expected = [entry("job/a", "1"), entry("job/a", "3")]
-    assert list(await journal.history("job/a")) == expected
+    assert await history(journal, "job/a") == expected
     await journal.append(Batch(closed=["job/a"]))
-    assert list(await journal.history("job/a")) == expected
+    assert await history(journal, "job/a") == expected
+
+
+async def test_history_comes_in_pages_behind_a_number(journal: Journal) -> None:
+    await journal.append(Batch(entries=[entry("job/a", str(n)) for n in range(3)]))
+    await journal.append(Batch(entries=[entry("job/b", "other"), entry("job/a", "3")]))
+    seen: list[str] = []
+    after = 0
+    while page := await journal.history("job/a", after=after, limit=3):
+        seen += [each.body for _, each in page]
+        assert [number for number, _ in page] == sorted({number for number, _ in page})
+        assert len(seen) <= 4, seen
+        after = page[-1][0]
+    assert seen == ["0", "1", "2", "3"]
+    assert after == journal.position
+    assert list(await journal.history("job/a", after=after, limit=3)) == []
+
+
+async def test_a_page_goes_on_across_the_end_of_a_stream(journal: Journal) -> None:
+    await journal.append(Batch(entries=[entry("queue/q", "1"), entry("queue/q", "2")]))
+    await journal.append(Batch(closed=["queue/q"]))
+    await journal.append(Batch(entries=[entry("queue/q", "3"), entry("queue/q", "4")]))
+    first = await journal.history("queue/q", limit=3)
+    assert [each.body for _, each in first] == ["1", "2", "3"]
+    rest = await journal.history("queue/q", after=first[-1][0], limit=3)
+    assert [each.body for _, each in rest] == ["4"]
+
+
+async def test_the_position_is_the_newest_entry_also_after_a_start(
+    journal: Journal, store: Store
+) -> None:
+    assert journal.position == 0
+    await journal.append(Batch(entries=[entry("job/a", "1"), entry("job/b", "2")]))
+    ((number, _),) = await journal.history("job/b", limit=1)
+    assert journal.position == number
+    again = await store.open()
+    assert again.position == number
+    await again.append(Batch(entries=[entry("job/a", "3")]))
+    assert again.position > number
 
 
 async def test_replay_names_the_ended_jobs_in_order_of_their_end(journal: Journal) -> None:
@@ -255,13 +297,13 @@ async def test_forget_takes_record_stream_and_tails_together(journal: Journal) -
     await journal.append(ending(record("a", stopped_at_ms=10), record("b", stopped_at_ms=20)))
     assert list(await journal.forget(20, 100)) == ["a"]
     assert await journal.record("a") is None
-    assert list(await journal.history("job/a")) == []
+    assert await history(journal, "job/a") == []
     assert await journal.log_tail("a", 0, 1) is None
     assert await journal.log_tail("a", 1, 1) is None
     assert [each.job_id for each in (await journal.replay()).ended] == ["b"]
     assert await bodies(journal) == ["3"]
     assert await journal.record("b") == record("b", stopped_at_ms=20)
-    assert list(await journal.history("job/b")) == [entry("job/b", "2")]
+    assert await history(journal, "job/b") == [entry("job/b", "2")]
     assert await journal.log_tail("b", 0, 1) == tail("b")
 
 
@@ -296,7 +338,7 @@ async def test_a_failed_append_leaves_nothing_of_its_batch(journal: Journal, sto
 VERBS: list[Callable[[Journal], Awaitable[object]]] = [
     lambda journal: journal.append(Batch()),
     lambda journal: journal.replay(),
-    lambda journal: journal.history("job/a"),
+    lambda journal: journal.history("job/a", limit=1),
     lambda journal: journal.record("a"),
     lambda journal: journal.records(RecordQuery(), after=None, limit=1),
     lambda journal: journal.log_tail("a", 0, 1),

@@ -82,7 +82,9 @@ async def everything(
 ) -> list[object]:
     replay = await journal.replay()
     answers: list[object] = [list(replay.entries), list(replay.ended)]
-    answers += [list(await journal.history(stream)) for stream in STREAMS]
+    answers += [journal.position]
+    answers += [list(await journal.history(stream, limit=100)) for stream in STREAMS]
+    answers += [list(await journal.history(stream, after=3, limit=2)) for stream in STREAMS]
     answers += [await journal.record(job_id) for job_id in JOBS]
     answers += [
         await journal.log_tail(job_id, node_index, attempt)
