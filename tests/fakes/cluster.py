@@ -42,6 +42,8 @@ class FakeCluster:
         self.logs: dict[NodeKey, FakeLog] = {}
         self.before_history: Callable[[], None] | None = None
         """What happens between the beginning of a watch and the reading of the history."""
+        self.after_history: Callable[[], None] | None = None
+        """What happens between the reading of the history and its telling."""
         self.watches = Watches()
         self._codec: EventCodec[Event] = EventCodec(cast("Sequence[type[Event]]", ALL_EVENTS))
         self._commit(self.machine.start(self.now_ms))
@@ -123,11 +125,12 @@ class FakeCluster:
     ) -> Sequence[tuple[int, Stamped]]:
         if self.before_history is not None:
             self.before_history()
+        entries = await self.journal.history(f"job/{job_id}", after=after, limit=limit)
+        if self.after_history is not None:
+            self.after_history()
         return [
             (number, Stamped(at_ms=entry.at_ms, event=self._codec.decode(entry.kind, entry.body)))
-            for number, entry in await self.journal.history(
-                f"job/{job_id}", after=after, limit=limit
-            )
+            for number, entry in entries
         ]
 
     async def log_tail(self, key: NodeKey) -> LogTail | None:

@@ -141,11 +141,11 @@ async def test_a_clock_that_is_set_back_hides_no_event(
     job_id = await client.submit(ONE)
 
     def vote() -> None:
-        cluster.before_history = None
+        cluster.after_history = None
         cluster.now_ms -= 3_600_000
         hosts.vote(job_id)
 
-    cluster.before_history = vote
+    cluster.after_history = vote
     call = _watch(client, job_id)
     events = [event for _ in range(2) for event in (await call.read()).events]
     assert [event.kind for event in events] == [
