@@ -206,12 +206,33 @@ class NodeReplaced:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """The newest that a host said against a job, and how often it has refused it."""
+
+    reason: str
+    permanent: bool
+    retry_after_ms: int
+    """On the wall clock."""
+    count: int = 1
+    not_started: bool = False
+    """It voted yes, and then the main could not be started there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GangAbandoned:
-    """All hosts of the vote are handed back; the attempt's number is used again."""
+    """All hosts of the vote are handed back; the attempt's number is used again. `votes` counts
+    the votes that were given up for it so far, and the rest is what is left of them: a journal
+    keeps this in their place (`replaced_by`). 0 in what older releases wrote: the entries of the
+    vote are still there, and say it all."""
 
     job_id: JobId
     attempt: int
     reason: str
+    votes: int = 0
+    refusals: dict[HostId, Refusal] = field(default_factory=dict)
+    permanent_refusals: int = 0
+    started_at_ms: int = 0
+    """Of the job; 0 also when a main was to start in the vote."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -433,3 +454,25 @@ def stream_of(event: Event) -> str:
             return f"host/{event.host_id}"
         case _:
             return f"job/{event.job_id}"
+
+
+_OF_A_VOTE = (
+    *(PlacementBlocked, GangReserved, NodePrepared, NodeRefused, NodeReplaced),
+    *(AttemptStarted, MainNotStarted, GangAbandoned),
+)
+_BEGINS_A_VOTE = (GangReserved, GangAbandoned)
+
+
+def replaced_by(event: Event) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The kinds of entries at the end of its stream that an event stands for, and of these the
+    ones that the first of them may be of. A vote that was given up leaves nothing but its
+    refusals, also when a main was to start in it and could not, and a large job that waits for
+    long would fill the journal with votes. They go as a whole or not at all: half a vote would
+    hold hosts that others have got since. No attempt whose main ran ends with these kinds."""
+    if isinstance(event, GangAbandoned) and event.votes:
+        return _names(_OF_A_VOTE), _names(_BEGINS_A_VOTE)
+    return (), ()
+
+
+def _names(kinds: tuple[type, ...]) -> tuple[str, ...]:
+    return tuple(kind.__name__ for kind in kinds)

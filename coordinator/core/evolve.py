@@ -22,7 +22,6 @@ from coordinator.core.state import (
     Gang,
     Job,
     NodeRun,
-    Refusal,
 )
 from coordinator.core.states import JOB_TRANSITIONS, NODE_TRANSITIONS, JobState, NodeState
 
@@ -185,7 +184,7 @@ def _node_refused(state: ClusterState, event: e.NodeRefused, at_ms: int) -> None
 
 def _remember_refusal(job: Job, event: e.NodeRefused | e.MainNotStarted) -> None:
     before = job.refusals.get(event.host_id)
-    job.refusals[event.host_id] = Refusal(
+    job.refusals[event.host_id] = e.Refusal(
         reason=event.reason,
         permanent=event.permanent,
         retry_after_ms=event.retry_after_ms,
@@ -216,11 +215,19 @@ def _node_replaced(state: ClusterState, event: e.NodeReplaced, at_ms: int) -> No
 
 
 def _gang_abandoned(state: ClusterState, event: e.GangAbandoned, at_ms: int) -> None:
-    job, attempt = _attempt(state, event.job_id, event.attempt)
-    for node in list(attempt.nodes.values()):
-        _hand_back(state, job, attempt, node)
-    job.attempts.pop()
-    _stand_in_line(state, job)
+    job = state.jobs[event.job_id]
+    if len(job.attempts) == event.attempt:  # else the journal has kept nothing of the vote but this
+        attempt = job.attempts[-1]
+        for node in list(attempt.nodes.values()):
+            _hand_back(state, job, attempt, node)
+        job.attempts.pop()
+        _stand_in_line(state, job)
+    if event.votes:
+        job.abandoned_votes = event.votes
+        job.refusals = dict(event.refusals)
+        job.permanent_refusals = event.permanent_refusals
+        job.started_at_ms = event.started_at_ms
+        job.blocked = None
 
 
 def _attempt_refused(state: ClusterState, event: e.AttemptRefused, at_ms: int) -> None:
@@ -231,7 +238,7 @@ def _attempt_refused(state: ClusterState, event: e.AttemptRefused, at_ms: int) -
     attempt.stopped_at_ms = at_ms
     attempt.reason = event.reason
     attempt.status_reason = event.status_reason
-    job.permanent_refusals = 0
+    job.permanent_refusals = job.abandoned_votes = 0
     _stand_in_line(state, job)
 
 
@@ -280,7 +287,7 @@ def _node_running(state: ClusterState, event: e.NodeRunning, at_ms: int) -> None
         _move_job(job, "MainRunning")
         attempt.started_at_ms = job.started_at_ms = at_ms
         job.refusals.clear()
-        job.permanent_refusals = 0
+        job.permanent_refusals = job.abandoned_votes = 0
 
 
 def _barrier_lifted(state: ClusterState, event: e.BarrierLifted, at_ms: int) -> None:

@@ -144,14 +144,29 @@ class MemoryJournal:
         facts = self._facts
         for entry in batch.entries:
             facts.position += 1
-            facts.open.setdefault(entry.stream, []).append((facts.position, entry))
+            stream = facts.open.setdefault(entry.stream, [])
+            if entry.replaces:
+                _drop_replaced(stream, entry)
+            stream.append((facts.position, entry))
         for tail in batch.tails:
             facts.tails.setdefault(tail.job_id, {})[tail.node_index, tail.attempt] = tail
         for record in batch.records:
             facts.records[record.job_id] = record
-        for stream in batch.closed:
-            ended = facts.open.pop(stream, [])
-            facts.closed.setdefault(stream, []).extend(ended)
+        for name in batch.closed:
+            ended = facts.open.pop(name, [])
+            facts.closed.setdefault(name, []).extend(ended)
+
+
+def _drop_replaced(stream: list[tuple[int, Entry]], by: Entry) -> None:
+    first = None
+    for place in range(len(stream) - 1, -1, -1):
+        kind = stream[place][1].kind
+        if kind not in by.replaces:
+            break
+        if kind in by.replaces_from:
+            first = place
+    if first is not None:
+        del stream[first:]
 
 
 def _age(record: Record) -> tuple[int, str]:

@@ -8,19 +8,26 @@ Must not import `coordinator.core.machine`, `rpc`, grpc or protobuf.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One event of a stream (`job/<id>`, `queue/<name>`, `definition/<name>`, `host/<id>`,
-    `coordinator`). Order is that of the commits, never that of `at_ms`: clocks are set back."""
+    `coordinator`). Order is that of the commits, never that of `at_ms`: clocks are set back.
+
+    When it is appended, an entry may stand for others. Then the newest entries of its stream go:
+    as far back as all are of the kinds `replaces`, from the oldest of these that is of the kinds
+    `replaces_from`; none when none is. Neither member is kept.
+    """
 
     stream: str
     at_ms: int
     kind: str
     body: str
+    replaces: tuple[str, ...] = field(default=(), compare=False)
+    replaces_from: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

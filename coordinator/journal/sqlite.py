@@ -11,7 +11,7 @@ import asyncio
 import dataclasses
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from sqlite3 import Connection
@@ -295,10 +295,7 @@ def _append(connection: Connection, batch: Batch, position: int) -> None:
         connection.executemany(
             "INSERT INTO events (seq, stream_id, at_ms, kind, body) VALUES"
             " (?, (SELECT stream_id FROM streams WHERE name = ? AND open), ?, ?, ?)",
-            (
-                (number, each.stream, each.at_ms, each.kind, each.body)
-                for number, each in enumerate(batch.entries, position + 1)
-            ),
+            _event_rows(connection, batch.entries, position + 1),
         )
         connection.executemany(
             "INSERT OR REPLACE INTO tails (job_id, node_index, attempt, offset, data)"
@@ -310,6 +307,35 @@ def _append(connection: Connection, batch: Batch, position: int) -> None:
             "UPDATE streams SET open = 0 WHERE name = ? AND open",
             ((name,) for name in batch.closed),
         )
+
+
+def _event_rows(
+    connection: Connection, entries: Sequence[Entry], first: int
+) -> Iterator[tuple[int, str, int, str, str]]:
+    """A row an entry. What an entry stands for goes when its own row is asked for, and so after
+    the rows before it are in."""
+    for number, each in enumerate(entries, first):
+        if each.replaces:
+            _drop_replaced(connection, each)
+        yield number, each.stream, each.at_ms, each.kind, each.body
+
+
+def _drop_replaced(connection: Connection, by: Entry) -> None:
+    newest_first = connection.execute(
+        "SELECT stream_id, seq, kind FROM events"
+        " WHERE stream_id = (SELECT stream_id FROM streams WHERE name = ? AND open)"
+        " ORDER BY seq DESC",
+        (by.stream,),
+    )
+    first = None
+    for stream_id, seq, kind in newest_first:
+        if kind not in by.replaces:
+            break
+        if kind in by.replaces_from:
+            first = stream_id, seq
+    newest_first.close()
+    if first is not None:
+        connection.execute("DELETE FROM events WHERE stream_id = ? AND seq >= ?", first)
 
 
 def _replay(connection: Connection) -> Replay:

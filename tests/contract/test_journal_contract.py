@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,64 @@ async def test_the_position_is_the_newest_entry_also_after_a_start(
     assert again.position == number
     await again.append(Batch(entries=[entry("job/a", "3")]))
     assert again.position > number
+
+
+def summary(stream: str, body: str) -> Entry:
+    """An entry that stands for those of kinds A and B before it, from an A on."""
+    return replace(
+        entry(stream, body, kind="A"), replaces=("A", "B", "C"), replaces_from=("A", "B")
+    )
+
+
+REPLACED = [
+    ("", "s"),
+    ("X", "Xs"),
+    ("XABC", "Xs"),
+    ("XABCAC", "Xs"),
+    ("XCCABC", "XCCs"),
+    ("XABCX", "XABCXs"),
+    ("XCC", "XCCs"),
+    ("XABCXBC", "XABCXs"),
+]
+
+
+@pytest.mark.parametrize("in_one_batch", [True, False])
+@pytest.mark.parametrize(("kinds", "expected"), REPLACED)
+async def test_an_entry_takes_the_place_of_those_that_it_stands_for(
+    journal: Journal, store: Store, kinds: str, expected: str, in_one_batch: bool
+) -> None:
+    before = [entry("job/a", kind, kind=kind) for kind in kinds]
+    other = entry("job/b", "other", kind="A")
+    after = [summary("job/a", "s"), entry("job/a", "t", kind="C")]
+    if in_one_batch:
+        await journal.append(Batch(entries=[*before, other, *after]))
+    else:
+        for each in (*before, other):
+            await journal.append(Batch(entries=[each]))
+        await journal.append(Batch(entries=after))
+    numbers = [number for number, _ in await journal.history("job/a", limit=100)]
+    assert numbers == sorted(numbers)
+    assert journal.position == numbers[-1] == len(kinds) + 3
+    again = await store.open()
+    for found in ((await again.replay()).entries, await history(again, "job/a")):
+        assert "".join(each.body for each in found if each != other) == f"{expected}t"
+    assert await history(again, "job/b") == [other]
+    # What stands for others may be replaced itself; numbers are never used again.
+    await again.append(Batch(entries=[summary("job/a", "u")]))
+    assert "".join(each.body for each in await history(again, "job/a")) == f"{expected[:-1]}u"
+    assert again.position == len(kinds) + 4
+
+
+async def test_what_was_closed_is_replaced_by_nothing(journal: Journal) -> None:
+    await journal.append(Batch(entries=[entry("queue/q", "1", kind="A")], closed=["queue/q"]))
+    await journal.append(Batch(entries=[summary("queue/q", "2")]))
+    assert [each.body for each in await history(journal, "queue/q")] == ["1", "2"]
+
+
+async def test_a_failed_append_replaces_nothing(journal: Journal, store: Store) -> None:
+    await journal.append(Batch(entries=[entry("job/a", "1", kind="A")]))
+    await store.fail_append(Batch(entries=[summary("job/a", "2")]))
+    assert await bodies(await store.open()) == ["1"]
 
 
 async def test_replay_names_the_ended_jobs_in_order_of_their_end(journal: Journal) -> None:

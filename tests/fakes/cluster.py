@@ -13,7 +13,7 @@ from typing import TypeVar, cast
 from coordinator.core import inputs as i
 from coordinator.core.effects import Stamped, Step
 from coordinator.core.errors import Rejected
-from coordinator.core.events import ALL_EVENTS, Event, stream_of
+from coordinator.core.events import ALL_EVENTS, Event, replaced_by, stream_of
 from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
 from coordinator.core.machine import Machine
 from coordinator.core.settings import Settings
@@ -78,8 +78,17 @@ class FakeCluster:
         entries = []
         for stamped in step.events:
             kind, body = self._codec.encode(stamped.event)
-            stream = stream_of(stamped.event)
-            entries.append(Entry(stream=stream, at_ms=stamped.at_ms, kind=kind, body=body))
+            replaces, replaces_from = replaced_by(stamped.event)
+            entries.append(
+                Entry(
+                    stream=stream_of(stamped.event),
+                    at_ms=stamped.at_ms,
+                    kind=kind,
+                    body=body,
+                    replaces=replaces,
+                    replaces_from=replaces_from,
+                )
+            )
         tails = [
             LogTail(
                 job_id=tail.key.job_id,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from coordinator.core import inputs as i
 from coordinator.core.effects import Stamped, Step
 from coordinator.core.errors import Rejected
-from coordinator.core.events import ALL_EVENTS, Event, stream_of
+from coordinator.core.events import ALL_EVENTS, Event, replaced_by, stream_of
 from coordinator.core.explain import status_reason
 from coordinator.core.ids import JobId, SessionId
 from coordinator.core.machine import Machine
@@ -172,8 +172,16 @@ class SimCoordinator:
         for stamped in step.events:
             kind, body = CODEC.encode(stamped.event)
             self.world.note(f"fact {kind} {body}")
+            replaces, replaces_from = replaced_by(stamped.event)
             entries.append(
-                Entry(stream=stream_of(stamped.event), at_ms=stamped.at_ms, kind=kind, body=body)
+                Entry(
+                    stream=stream_of(stamped.event),
+                    at_ms=stamped.at_ms,
+                    kind=kind,
+                    body=body,
+                    replaces=replaces,
+                    replaces_from=replaces_from,
+                )
             )
         self.journal.append_now(
             Batch(
