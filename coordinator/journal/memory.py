@@ -43,7 +43,9 @@ class MemoryJournal:
     def reopened(self) -> MemoryJournal:
         """A journal with the facts of this one, as after a crash; this one refuses from now on."""
         successor = MemoryJournal()
-        successor._facts = self._facts
+        facts = successor._facts = self._facts
+        streams = [*facts.open.values(), *facts.closed.values()]
+        facts.position = max((number for stream in streams for number, _ in stream), default=0)
         self._refusal = "it was opened again"
         return successor
 

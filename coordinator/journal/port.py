@@ -19,7 +19,8 @@ class Entry:
 
     When it is appended, an entry may stand for others. Then the newest entries of its stream go:
     as far back as all are of the kinds `replaces`, from the oldest of these that is of the kinds
-    `replaces_from`; none when none is. Neither member is kept.
+    `replaces_from`; none when none is. That follows from the stream alone, so a store that can only
+    append may apply it when it reads. Neither member comes back from a read.
     """
 
     stream: str
@@ -113,8 +114,8 @@ class Journal(Protocol):
     """Durable facts. One writer. Every verb raises JournalError and nothing else; after a
     failed `append` the journal refuses everything, since what is durable is then unknown.
 
-    Entries have numbers from 1, which grow in commit order, may leave gaps, and are never used
-    again.
+    Entries have numbers from 1, which grow in commit order and may leave gaps; while a journal is
+    open, none is used twice.
     """
 
     @property

@@ -187,8 +187,9 @@ async def test_a_long_history_comes_in_pages_that_a_default_client_takes(
     pages = await everything(_watch(client, job_id))
     assert [page.reset for page in pages] == [True, False, False]
     kinds = [kind for page in pages for kind in _kinds(page)]
-    assert len(kinds) == 2 + len(refusals) + 4
-    assert (kinds[0], kinds[-1]) == ("JobSubmitted", "JobArchived")
+    assert kinds[:2] == ["JobSubmitted", "JobQueued"]
+    assert kinds[2 : 2 + len(refusals)] == ["NodeRefused"] * len(refusals)
+    assert kinds[2 + len(refusals) :] == ["GangAbandoned", "JobFailed", "JobArchived"]
 
 
 async def test_many_events_at_once_come_in_pages(client: Client, cluster: FakeCluster) -> None:

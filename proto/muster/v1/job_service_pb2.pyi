@@ -1146,7 +1146,7 @@ class NodeView(google.protobuf.message.Message):
     exit_code: builtins.int
     """Absent until it exited by itself or was stopped."""
     reason: builtins.str
-    """Why it failed or was stopped."""
+    """Why it failed or was stopped; at most 500 characters of it."""
     released: builtins.bool
     """False while something of it may still be on its host."""
     def __init__(
@@ -1189,7 +1189,7 @@ class JobEvent(google.protobuf.message.Message):
     kind: builtins.str
     """What, in one CamelCase word, such as NodeRefused."""
     message: builtins.str
-    """The same for people."""
+    """The same for people; at most 500 characters of it."""
     node_index: builtins.int
     """Which node; absent for the whole job."""
     def __init__(
@@ -1208,7 +1208,9 @@ global___JobEvent = JobEvent
 
 @typing.final
 class WatchJobResponse(google.protobuf.message.Message):
-    """First the whole of a job, then what changed."""
+    """First the whole of a job, then what changed. A response has at most 500 events; a longer history,
+    and a change with more events, goes on in the responses that follow.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1231,7 +1233,9 @@ class WatchJobResponse(google.protobuf.message.Message):
 
     @property
     def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___JobEvent]:
-        """What happened since the response before; at first all that is known."""
+        """What happened since the response before, in the order in which it did; at first all that is
+        known. Times may repeat, and go back when the coordinator's clock is set back.
+        """
 
     def __init__(
         self,
