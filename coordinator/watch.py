@@ -9,9 +9,9 @@ nodes to look at again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from coordinator.core.effects import Stamped, Step
 from coordinator.core.errors import NotFound
@@ -24,6 +24,16 @@ T = TypeVar("T")
 
 EVENTS_MAX = 2_000
 """Events kept for one slow watcher: two for each node of the largest job."""
+STEPS_MAX = 100
+"""Steps that are kept apart for a slow watcher, so that telling it one costs next to nothing."""
+
+
+class _Told(NamedTuple):
+    """What a step did to a job. All watchers share it, so nobody writes to it."""
+
+    nodes: Mapping[int, None]
+    events: Sequence[Stamped]
+    events_skipped: int = 0
 
 
 class Watch(Generic[T]):
@@ -32,23 +42,18 @@ class Watch(Generic[T]):
     def __init__(self, job_id: JobId, render: Render[T]) -> None:
         self._job_id = job_id
         self._render = render
-        self._nodes: dict[int, None] = {}
-        self._events: list[Stamped] = []
-        self._skipped = 0
-        self._changed = False
+        self._told: list[_Told] = []
         self._attempts = -1
         self._archived: Job | None = None
         self._over = False
         self._waiter: asyncio.Future[T | None] | None = None
 
-    def tell(self, nodes: dict[int, None], events: list[Stamped], archived: Job | None) -> None:
+    def tell(self, told: _Told, archived: Job | None) -> None:
         """A step is durable that changed the job; with `archived` it was the last."""
-        self._nodes |= nodes
-        room = EVENTS_MAX - len(self._events)
-        self._events += events[:room]
-        self._skipped += max(len(events) - room, 0)
+        self._told.append(told)
+        if len(self._told) > STEPS_MAX:
+            self._told = [_joined(self._told)]
         self._archived = archived
-        self._changed = True
 
     def offer(self, state: ClusterState, shared: dict[tuple[Render[T], int], T | None]) -> None:
         """Show a watcher that waits what it was told last. All that wait have been told the same,
@@ -57,9 +62,10 @@ class Watch(Generic[T]):
         if waiter is None or waiter.done():
             return
         question = self._render, self._attempts
+        job = self._job(state)
         try:
-            if question in shared:
-                self._taken(state)
+            if question in shared and job is not None:
+                self._seen(job)
             else:
                 shared[question] = self.take(state)
             waiter.set_result(shared[question])
@@ -69,35 +75,36 @@ class Watch(Generic[T]):
     def take(self, state: ClusterState) -> T | None:
         """What changed since the last time, the whole at first and whenever an attempt begins.
         None for a job that has left memory before this watcher was told. Between steps only."""
-        found = self._taken(state)
-        return self._render(state, *found) if found is not None else None
-
-    def _taken(self, state: ClusterState) -> tuple[Job, Changes] | None:
-        job = self._archived or state.jobs.get(self._job_id)
+        job = self._job(state)
         if job is None:
             return None
-        attempts = job.attempts
-        reset = len(attempts) != self._attempts
-        nodes = attempts[-1].nodes if attempts else {}
+        told = _joined(self._told)
+        nodes = job.attempts[-1].nodes if job.attempts else {}
+        reset = len(job.attempts) != self._attempts
         changes = Changes(
-            nodes=sorted(nodes) if reset else [n for n in self._nodes if n in nodes],
-            events=self._events,
-            events_skipped=self._skipped,
+            nodes=sorted(nodes) if reset else [n for n in told.nodes if n in nodes],
+            events=told.events,
+            events_skipped=told.events_skipped,
             reset=reset,
             last=self._archived is not None,
         )
-        self._attempts = len(attempts)
-        self._nodes, self._events, self._skipped = {}, [], 0
-        self._changed = False
-        self._over = self._over or changes.last
-        return job, changes
+        self._seen(job)
+        return self._render(state, job, changes)
+
+    def _job(self, state: ClusterState) -> Job | None:
+        return self._archived or state.jobs.get(self._job_id)
+
+    def _seen(self, job: Job) -> None:
+        self._told = []
+        self._attempts = len(job.attempts)
+        self._over = self._over or self._archived is not None
 
     async def updates(self, first: T, read: Read) -> AsyncGenerator[T, None]:
         """`first`, and then whatever changes; ends after the last change, or when the coordinator
         stops."""
         yield first
         while not self._over:
-            update = await (read(self.take) if self._changed else self._offered())
+            update = await (read(self.take) if self._told else self._offered())
             if update is not None:
                 yield update
 
@@ -161,16 +168,29 @@ class Watches:
             if job_id in self._by_job:
                 events.setdefault(job_id, []).append(stamped)
         for job_id in dict.fromkeys([*step.changed_nodes, *events]):
+            told = _Told(step.changed_nodes.get(job_id, {}), events.get(job_id, []))
             shared: dict[tuple[Render[object], int], object] = {}
             for watch in self._by_job.get(job_id, ()):
-                nodes = step.changed_nodes.get(job_id, {})
-                watch.tell(nodes, events.get(job_id, []), archived.get(job_id))
+                watch.tell(told, archived.get(job_id))
                 watch.offer(state, shared)
 
     def close(self) -> None:
         for watches in self._by_job.values():
             for watch in watches:
                 watch.end()
+
+
+def _joined(told: Sequence[_Told]) -> _Told:
+    """The first events are kept, so that what is left out is in one place: at the end."""
+    nodes: dict[int, None] = {}
+    events: list[Stamped] = []
+    skipped = 0
+    for each in told:
+        nodes |= each.nodes
+        room = EVENTS_MAX - len(events)
+        events += each.events[:room]
+        skipped += max(len(each.events) - room, 0) + each.events_skipped
+    return _Told(nodes, events, skipped)
 
 
 def _job_of(event: Event) -> JobId:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import cache
 
 from coordinator.core.errors import NotFound
 from coordinator.core.explain import status_reason
@@ -33,9 +34,9 @@ class _Update:
     last: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Render:
-    """`ports.Render` for every watcher alike: equal ones are evaluated once."""
+    """`ports.Render`, the same object for every watcher, so that thousands are shown one value."""
 
     renderer: Renderer
     settings: Settings
@@ -59,6 +60,9 @@ class _Render:
         return _Update((first, *rest), changes.last)
 
 
+_render_of = cache(_Render)
+
+
 @dataclass(frozen=True, slots=True)
 class JobWatch:
     """Answers WatchJob for one job."""
@@ -69,7 +73,7 @@ class JobWatch:
 
     async def responses(self) -> AsyncGenerator[WatchJobResponse, None]:
         """Ends when the job has ended and nothing of it is left on any host; Stopping before."""
-        render = _Render(self.renderer, self.cluster.settings)
+        render = _render_of(self.renderer, self.cluster.settings)
         async with AsyncExitStack() as stack:
             try:
                 watching = await stack.enter_async_context(self.cluster.watch(self.job_id, render))

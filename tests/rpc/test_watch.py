@@ -12,8 +12,8 @@ from coordinator.core import events as e
 from coordinator.core import inputs as i
 from coordinator.core.effects import Stamped, Step
 from coordinator.core.ids import HostId, JobId
-from coordinator.core.state import ClusterState, Job
-from coordinator.core.states import Progress
+from coordinator.core.state import Attempt, ClusterState, Job, NodeRun
+from coordinator.core.states import NodeState, Progress
 from coordinator.rpc.ports import Changes
 from coordinator.rpc.watching import EVENTS_PAGE
 from coordinator.watch import EVENTS_MAX
@@ -212,6 +212,34 @@ async def test_many_events_at_once_come_in_pages(client: Client, cluster: FakeCl
     assert [event.at for page in pages for event in page.events] == list(range(EVENTS_MAX))
     assert [page.events_skipped for page in pages] == [7, 0, 0, 0]
     call.cancel()
+
+
+async def test_a_slow_watcher_loses_events_and_never_states(cluster: FakeCluster) -> None:
+    cluster.feed(i.RegisterDefinition(definition=multinode("0:", num_nodes=2), size_bytes=0))
+    cluster.feed(i.Submit(submission=SUBMISSION, size_bytes=0, new_job_id=JobId("j")))
+    job = cluster.job("j")
+    attempt = Attempt(number=1, reserved_at_ms=0)
+    for index in range(300):
+        attempt.nodes[index] = NodeRun(
+            node_index=index, host_id=HostId("h"), state=NodeState.PREPARING, since_ms=0
+        )
+    job.attempts.append(attempt)
+
+    def render(state: ClusterState, job: Job, changes: Changes) -> Changes:
+        return changes
+
+    happened = e.DependencyEnded(job_id=JobId("j"), dependency=JobId("d"))
+    async with cluster.watch(JobId("j"), render) as watching:
+        await anext(watching.updates)
+        for number in range(250):
+            step = Step(events=[Stamped(at_ms=number, event=happened)] * 10)
+            step.changed_nodes[JobId("j")] = {number: None}
+            cluster.watches.publish(step, cluster.state)
+        update = await anext(watching.updates)
+    job.attempts.clear()
+    assert list(update.nodes) == list(range(250))
+    assert [each.at_ms for each in update.events] == [n for n in range(200) for _ in range(10)]
+    assert (update.events_skipped, update.reset, update.last) == (500, False, False)
 
 
 async def test_watchers_that_wait_share_what_they_are_shown(
