@@ -471,6 +471,9 @@ def replaced_by(event: Event) -> tuple[tuple[str, ...], tuple[str, ...]]:
     hold hosts that others have got since. No attempt whose main ran ends with these kinds."""
     if isinstance(event, GangAbandoned) and event.votes:
         return _names(_OF_A_VOTE), _names(_BEGINS_A_VOTE)
+    if isinstance(event, PlacementBlocked):
+        # Only the newest reason counts, and hosts that come and go change it again and again.
+        return _names((PlacementBlocked,)), _names((PlacementBlocked,))
     return (), ()
 
 

@@ -14,6 +14,7 @@ from coordinator.core import events as e
 from coordinator.core.errors import InvariantViolation
 from coordinator.core.evolve_cluster import EVOLVE_CLUSTER
 from coordinator.core.ids import JobId, NodeKey
+from coordinator.core.names import clip
 from coordinator.core.state import (
     Attempt,
     Blocked,
@@ -24,6 +25,9 @@ from coordinator.core.state import (
     NodeRun,
 )
 from coordinator.core.states import JOB_TRANSITIONS, NODE_TRANSITIONS, JobState, NodeState
+
+_REASON_CHARS = 500
+"""How much is kept of why a host refuses a job: each vote that is given up says it of all hosts."""
 
 
 def evolve(state: ClusterState, event: e.Event, at_ms: int) -> None:
@@ -185,7 +189,7 @@ def _node_refused(state: ClusterState, event: e.NodeRefused, at_ms: int) -> None
 def _remember_refusal(job: Job, event: e.NodeRefused | e.MainNotStarted) -> None:
     before = job.refusals.get(event.host_id)
     job.refusals[event.host_id] = e.Refusal(
-        reason=event.reason,
+        reason=clip(event.reason, _REASON_CHARS),
         permanent=event.permanent,
         retry_after_ms=event.retry_after_ms,
         count=before.count + 1 if before else 1,

@@ -9,13 +9,9 @@ from __future__ import annotations
 from coordinator.core import events as e
 from coordinator.core.ids import HostId, NodeKey
 from coordinator.core.lease import new_lease_seconds
-from coordinator.core.names import clip
 from coordinator.core.state import Attempt, Job, NodeRun
 from coordinator.core.states import NodeState
 from coordinator.core.turn import Turn
-
-_REASON_CHARS = 500
-"""How much is kept of why a host refuses: each vote that is given up sums up all refusals."""
 
 
 def reserve(turn: Turn, job: Job, placements: tuple[e.Placement, ...]) -> None:
@@ -88,7 +84,7 @@ def refuse(turn: Turn, job: Job, node: NodeRun, reason: str, *, permanent: bool 
             attempt=attempt.number,
             node_index=node.node_index,
             host_id=node.host_id,
-            reason=clip(reason, _REASON_CHARS),
+            reason=reason,
             permanent=permanent,
             retry_after_ms=retry_after_ms(turn, job, node.host_id),
         )
