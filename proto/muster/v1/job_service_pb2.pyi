@@ -1362,12 +1362,15 @@ class ExplainJobResponse(google.protobuf.message.Message):
     STATUS_REASON_FIELD_NUMBER: builtins.int
     NEEDS_FIELD_NUMBER: builtins.int
     HOSTS_FIELD_NUMBER: builtins.int
+    HOSTS_LEFT_OUT_FIELD_NUMBER: builtins.int
     status: muster.v1.job_pb2.JobStatus.ValueType
     """Status."""
     summary: builtins.str
     """In one sentence."""
     status_reason: builtins.str
     """AWS Batch's statusReason for it; absent when AWS has none."""
+    hosts_left_out: builtins.int
+    """How many hosts are left out at the end of `hosts`, since a reply has at most 4 MiB."""
     @property
     def needs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """What the job needs, one sentence each."""
@@ -1384,9 +1387,10 @@ class ExplainJobResponse(google.protobuf.message.Message):
         status_reason: builtins.str | None = ...,
         needs: collections.abc.Iterable[builtins.str] | None = ...,
         hosts: collections.abc.Iterable[global___HostVerdict] | None = ...,
+        hosts_left_out: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_status_reason", b"_status_reason", "status_reason", b"status_reason"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_status_reason", b"_status_reason", "hosts", b"hosts", "needs", b"needs", "status", b"status", "status_reason", b"status_reason", "summary", b"summary"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_status_reason", b"_status_reason", "hosts", b"hosts", "hosts_left_out", b"hosts_left_out", "needs", b"needs", "status", b"status", "status_reason", b"status_reason", "summary", b"summary"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_status_reason", b"_status_reason"]) -> typing.Literal["status_reason"] | None: ...
 
 global___ExplainJobResponse = ExplainJobResponse
