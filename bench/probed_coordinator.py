@@ -8,6 +8,7 @@ before; the answer is `MILLISECONDS RSS_MEGABYTES NAME`. Ends when standard inpu
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -31,13 +32,25 @@ class Probe:
     def install(self) -> None:
         run, clock = self._run, time.thread_time_ns
 
+        collecting = [0, 0]
+
+        def collected(phase: str, _: object) -> None:
+            if phase == "start":
+                collecting[0] = clock()
+            else:
+                collecting[1] += clock() - collecting[0]
+
         def timed(handle: asyncio.Handle) -> None:
+            collecting[1] = 0
             begun = clock()
             run(handle)
             took = clock() - begun
             if took > self._longest_ns:
                 self._longest_ns, self._name = took, _name(handle)
+                if 2 * collecting[1] > took:
+                    self._name += "(garbage)"
 
+        gc.callbacks.append(collected)
         asyncio.events.Handle._run = timed  # type: ignore[method-assign]
 
     def answer(self) -> str:

@@ -60,10 +60,11 @@ async def definitions(
 
     found = await turns.cluster.read(keys)
     shown, more = await turns.fill(found, render, size)
-    return DescribeJobDefinitionsResponse(
-        job_definitions=[definition for _, definition in shown],
-        next_token=token("definitions", shown[-1][0]) if more else None,
+    reply = DescribeJobDefinitionsResponse(
+        next_token=token("definitions", shown[-1][0]) if more else None
     )
+    await turns.put((definition for _, definition in shown), reply.job_definitions)
+    return reply
 
 
 async def queues(
@@ -85,10 +86,11 @@ async def queues(
         return renderer.queue(queue) if queue is not None else None
 
     shown, more = await turns.fill(await turns.cluster.read(keys), render, size)
-    return DescribeJobQueuesResponse(
-        job_queues=[queue for _, queue in shown],
-        next_token=token("queues", (shown[-1][0],)) if more else None,
+    reply = DescribeJobQueuesResponse(
+        next_token=token("queues", (shown[-1][0],)) if more else None
     )
+    await turns.put((queue for _, queue in shown), reply.job_queues)
+    return reply
 
 
 def _at_most(number: int, where: str) -> None:

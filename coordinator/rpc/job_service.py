@@ -32,6 +32,7 @@ from coordinator.rpc.listing import JobListing
 from coordinator.rpc.node_log import node_log
 from coordinator.rpc.ports import Cluster
 from coordinator.rpc.render import Renderer
+from coordinator.rpc.seats import Seats
 from coordinator.rpc.sizes import ITEM_BYTES, REPLY_BYTES_MAX
 from coordinator.rpc.turns import Turns, too_much
 from coordinator.rpc.watching import JobWatch
@@ -54,6 +55,7 @@ class JobService(JobServiceServicer):
         self._arns = arns
         self._renderer = Renderer(arns)
         self._turns = Turns(cluster)
+        self._readers = Seats()
         self._listing = JobListing(self._turns, self._renderer)
 
     # definitions
@@ -119,8 +121,9 @@ class JobService(JobServiceServicer):
             # The two spaces are AWS's own.
             raise InvalidArgument(f"Maximum number of jobs supported is  {_DESCRIBED_MAX}")
         refs = [ref for ref in map(_job_ref_or_none, request.jobs) if ref is not None]
-        details = await self._details(refs)
-        return pb.DescribeJobsResponse(jobs=details)
+        reply = pb.DescribeJobsResponse()
+        await self._turns.put(await self._details(refs), reply.jobs)
+        return reply
 
     async def _details(self, refs: Sequence[JobRef]) -> list[job_pb2.JobDetail]:
         """Memory first: a job only ever moves from there to the journal, so none is missed."""
@@ -241,16 +244,18 @@ class JobService(JobServiceServicer):
         self, request: pb.WatchJobRequest, context: Context
     ) -> AsyncIterator[pb.WatchJobResponse]:
         watch = JobWatch(self._cluster, self._renderer, whole_job(request.job_id))
-        async with aclosing(watch.responses()) as responses:
-            async for response in responses:
-                yield response
+        with self._readers.one():
+            async with aclosing(watch.responses()) as responses:
+                async for response in responses:
+                    yield response
 
     async def GetNodeLog(
         self, request: pb.GetNodeLogRequest, context: Context
     ) -> AsyncIterator[pb.GetNodeLogResponse]:
-        async with aclosing(node_log(self._cluster, request)) as responses:
-            async for response in responses:
-                yield response
+        with self._readers.one():
+            async with aclosing(node_log(self._cluster, request)) as responses:
+                async for response in responses:
+                    yield response
 
     async def ExplainJob(
         self, request: pb.ExplainJobRequest, context: Context

@@ -69,10 +69,9 @@ class JobListing:
             found = {age: row for age, row in found.items() if age >= max(cuts, default=age)}
             more = more or more_ended
         shown, more = _fitting(found, size, more=more)
-        return ListJobsResponse(
-            job_summary_list=[found[age] for age in shown],
-            next_token=token("jobs", shown[-1]) if more and shown else None,
-        )
+        reply = ListJobsResponse(next_token=token("jobs", shown[-1]) if more and shown else None)
+        await self.turns.put((found[age] for age in shown), reply.job_summary_list)
+        return reply
 
     async def _in_memory(
         self, queue: str, query: RecordQuery, after: Age | None, size: int

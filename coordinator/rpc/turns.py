@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 
@@ -23,18 +23,27 @@ from coordinator.rpc.sizes import ITEM_BYTES, REPLY_BYTES_MAX
 K = TypeVar("K")
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
+C = TypeVar("C", contravariant=True)
 
 SLICE_SECONDS = 0.01
 """CPU of one slice; the item that passes it is finished."""
+WIDE_MAX = 4
+"""Callers whose answers are being made: each can hold as much as a reply does."""
+
+
+class Items(Protocol[C]):
+    """A repeated member of a message."""
+
+    def append(self, item: C, /) -> None: ...
 
 
 class Turns:
-    """The callers of one service: one slice of one of them in each step of the machine, first come
-    first served."""
+    """The callers of one service: one slice of one of them in each step of the machine, in turn."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self._turn = asyncio.Lock()
+        self._wide = asyncio.Semaphore(WIDE_MAX)
 
     async def each(self, keys: Sequence[K], query: Callable[[ClusterState, K], T]) -> list[T]:
         """The query's value for every key, in order. The state may change between two keys."""
@@ -65,6 +74,16 @@ class Turns:
 
         await self._slices(keys, take)
         return shown, more
+
+    async def put(self, items: Iterable[M], into: Items[M]) -> None:
+        """Copy items into a reply. To put it on the wire takes the loop once more, afterwards."""
+        until = time.thread_time() + SLICE_SECONDS
+        for item in items:
+            into.append(item)
+            if time.thread_time() >= until:
+                await asyncio.sleep(0)
+                until = time.thread_time() + SLICE_SECONDS
+        await asyncio.sleep(0)
 
     async def ended_job(self, job_id: JobId) -> Job | None:
         """A job that has left memory. Decoded beside the loop, and one at a time: the record of
@@ -103,9 +122,11 @@ class Turns:
 
         if len(keys) == 1:
             await self.cluster.read(one_slice)
-        while at < len(keys):
-            async with self._turn:
-                await self.cluster.read(one_slice)
+            return
+        async with self._wide:
+            while at < len(keys):
+                async with self._turn:
+                    await self.cluster.read(one_slice)
 
 
 def too_much(what: str, asked: int, fit: int) -> InvalidArgument:
