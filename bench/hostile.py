@@ -142,9 +142,7 @@ def largest(name: str) -> pb.RegisterJobDefinitionRequest:
 
 
 def submission(arn: str, **more: Any) -> pb.SubmitJobRequest:
-    return pb.SubmitJobRequest(
-        job_name="hostile", job_queue="default", job_definition=arn, **more
-    )
+    return pb.SubmitJobRequest(job_name="hostile", job_queue="default", job_definition=arn, **more)
 
 
 def _deep(levels: int) -> Struct:
@@ -172,7 +170,7 @@ async def _requests(attacks: Attacks, arn: str) -> None:
         await attacks.many(f"... of {mebibytes} MiB", lambda long=long: raw(long), 5)
         gzip = grpc.Compression.Gzip
         await attacks.many(
-            f"... the same compressed", lambda long=long: raw(long, compression=gzip), 5
+            "... the same compressed", lambda long=long: raw(long, compression=gzip), 5
         )
     deep = gang("deep")
     deep.eks_properties.CopyFrom(_deep(30))
@@ -184,9 +182,7 @@ async def _requests(attacks: Attacks, arn: str) -> None:
     override = long_submission.node_overrides.node_property_overrides.add(target_nodes="0:")
     for number in range(1_600):
         override.container_overrides.environment.add(name=f"w{number:04}")
-    await attacks.many(
-        "SubmitJob, 30 KiB", lambda: attacks.jobs.SubmitJob(long_submission), 100
-    )
+    await attacks.many("SubmitJob, 30 KiB", lambda: attacks.jobs.SubmitJob(long_submission), 100)
     tags = {f"{n:0128}": "\U0001f600" * 256 for n in range(50)}
     queue = pb.CreateJobQueueRequest(job_queue_name="q", tags=tags)
     await attacks.many("CreateJobQueue, 50 long tags", lambda: attacks.jobs.CreateJobQueue(queue))
@@ -258,9 +254,7 @@ async def _streams(attacks: Attacks, address: str, running: str) -> None:
     await attacks.many("Session, Hello of 200,000 nodes", hello, 5)
     async with AsyncExitStack() as stack:
         channels = [
-            await stack.enter_async_context(
-                grpc.aio.insecure_channel(address, options=_UNBOUNDED)
-            )
+            await stack.enter_async_context(grpc.aio.insecure_channel(address, options=_UNBOUNDED))
             for _ in range(20)
         ]
 
@@ -272,14 +266,14 @@ async def _streams(attacks: Attacks, address: str, running: str) -> None:
                 agent_service_pb2_grpc.AgentServiceStub(channels[n % 20]).Session()
                 for n in range(STREAMS)
             ]
-            await asyncio.wait([asyncio.create_task(call.initial_metadata()) for call in silent], timeout=3)
+            await asyncio.wait(
+                [asyncio.create_task(call.initial_metadata()) for call in silent], timeout=3
+            )
         for call in silent:
             call.cancel()
         async with attacks.row(f"{STREAMS} watchers of a 1000-node job") as told:
             watch = pb.WatchJobRequest(job_id=running)
-            calls = [
-                JobServiceStub(channels[n % 20]).WatchJob(watch) for n in range(STREAMS)
-            ]
+            calls = [JobServiceStub(channels[n % 20]).WatchJob(watch) for n in range(STREAMS)]
             told += await outcomes([lambda call=call: first(call) for call in calls])
         async with attacks.row("... that never read, and the job ends"):
             await attacks.jobs.TerminateJob(

@@ -25,7 +25,6 @@ class NodeContainer:
     memory_mib: int
     gpus: int
 
-
     def environment(self) -> dict[str, str]:
         """All variables: the user's, then AWS's (aws-batch-spec section 14)."""
         pairs = self.properties.environment

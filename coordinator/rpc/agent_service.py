@@ -102,9 +102,7 @@ class AgentService(pb_grpc.AgentServiceServicer):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no Hello came")
             raise AssertionError("abort returned") from None
 
-    async def _hello(
-        self, session_id: SessionId, first: pb.AgentMessage, context: Context
-    ) -> None:
+    async def _hello(self, session_id: SessionId, first: pb.AgentMessage, context: Context) -> None:
         if not first.HasField("hello"):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be Hello")
         role, who = role_of(context)

@@ -86,9 +86,7 @@ async def queues(
         return renderer.queue(queue) if queue is not None else None
 
     shown, more = await turns.fill(await turns.cluster.read(keys), render, size)
-    reply = DescribeJobQueuesResponse(
-        next_token=token("queues", (shown[-1][0],)) if more else None
-    )
+    reply = DescribeJobQueuesResponse(next_token=token("queues", (shown[-1][0],)) if more else None)
     await turns.put((queue for _, queue in shown), reply.job_queues)
     return reply
 

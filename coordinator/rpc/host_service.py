@@ -46,9 +46,7 @@ class HostService(HostServiceServicer):
             lambda state: sorted(host_id for host_id in state.hosts if host_id > after)
         )
         shown, more = await self._turns.fill(host_ids, host, size)
-        reply = pb.ListHostsResponse(
-            next_token=token("hosts", (shown[-1][0],)) if more else None
-        )
+        reply = pb.ListHostsResponse(next_token=token("hosts", (shown[-1][0],)) if more else None)
         await self._turns.put((each for _, each in shown), reply.hosts)
         return reply
 

@@ -1,5 +1,4 @@
-"""How many streams of readers there may be at once: each holds memory for as long as its reader likes.
-"""
+"""How many streams of readers there may be at once: each holds memory for as long as its reader likes."""
 
 from __future__ import annotations
 
@@ -15,16 +14,15 @@ READERS_MAX = 5_000
 class Seats:
     """Taken one by one, and given back."""
 
-    def __init__(self, most: int = READERS_MAX) -> None:
-        self._most = most
+    def __init__(self) -> None:
         self._taken = 0
 
     @contextmanager
     def one(self) -> Iterator[None]:
         """Overloaded when all are taken."""
-        if self._taken >= self._most:
+        if self._taken >= READERS_MAX:
             raise Overloaded(
-                f"{self._most} readers watch jobs or read output already; try again later"
+                f"{READERS_MAX} readers watch jobs or read output already; try again later"
             )
         self._taken += 1
         try:

@@ -46,9 +46,7 @@ class SizedServices:
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         sized = {
-            name: handler._replace(
-                request_deserializer=_sized(name, handler.request_deserializer)
-            )
+            name: handler._replace(request_deserializer=_sized(name, handler.request_deserializer))
             for name, handler in handlers.items()
         }
         self._server.add_generic_rpc_handlers(

@@ -63,10 +63,11 @@ ONE: JSON = {
 
 @dataclass
 class Client:
-    """Both stubs, and the calls that every test makes."""
+    """Both stubs, their channel, and the calls that every test makes."""
 
     jobs: JobServiceAsyncStub
     hosts: HostServiceAsyncStub
+    channel: grpc.aio.Channel
 
     async def register(self, definition: JSON) -> str:
         request = ParseDict(definition, pb.RegisterJobDefinitionRequest())
@@ -140,6 +141,7 @@ async def serving(cluster: Cluster, directory: Path) -> AsyncIterator[Client]:
             yield Client(
                 cast("JobServiceAsyncStub", JobServiceStub(channel)),
                 cast("HostServiceAsyncStub", HostServiceStub(channel)),
+                channel,
             )
     finally:
         await server.stop(None)
