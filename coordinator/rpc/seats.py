@@ -1,4 +1,4 @@
-"""How many streams of readers there may be at once: each holds memory for as long as its reader likes."""
+"""How many readers there may be at once: each holds memory for as long as it likes."""
 
 from __future__ import annotations
 
