@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from bench.agents import AGENTS
 from bench.programs import DEADLINE_SECONDS, Program, program, swarm
 from bench.report import fact, heading
+from coordinator.rpc.agent_service import SILENT_MAX
 from muster.v1 import agent_service_pb2, agent_service_pb2_grpc
 from muster.v1 import host_service_pb2 as host_pb
 from muster.v1 import job_service_pb2 as pb
 from muster.v1.host_service_pb2_grpc import HostServiceStub
-from muster.v1.job_pb2 import JobDefinitionType
+from muster.v1.job_pb2 import RUNNABLE, JobDefinitionType
 from muster.v1.job_service_pb2_grpc import JobServiceStub
 from tests.e2e.cluster import free_port
 
@@ -32,6 +34,7 @@ CALLBACK_MS = 50.0
 GANG_MS = 250.0
 WAITING_JOBS = 1000
 STREAMS = 2000
+GANG_WATCHERS = 200
 _UNBOUNDED = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
@@ -116,8 +119,8 @@ async def run(directory: Path) -> None:
                     )
                     await agents.reached("released")
         await _requests(attacks, arn)
-        await _answers(attacks, arn, job.job_id)
-        await _streams(attacks, address, job.job_id)
+        waiting = await _answers(attacks, arn, job.job_id)
+        await _streams(attacks, address, job.job_id, waiting)
 
 
 def gang(name: str, nodes: int = AGENTS) -> pb.RegisterJobDefinitionRequest:
@@ -141,8 +144,8 @@ def largest(name: str) -> pb.RegisterJobDefinitionRequest:
     return request
 
 
-def submission(arn: str, **more: Any) -> pb.SubmitJobRequest:
-    return pb.SubmitJobRequest(job_name="hostile", job_queue="default", job_definition=arn, **more)
+def submission(arn: str) -> pb.SubmitJobRequest:
+    return pb.SubmitJobRequest(job_name="hostile", job_queue="default", job_definition=arn)
 
 
 def _deep(levels: int) -> Struct:
@@ -163,20 +166,18 @@ async def _requests(attacks: Attacks, arn: str) -> None:
         empty.node_properties.node_range_properties[0].container.environment.add()
     await attacks.many("... of 8000 empty objects", lambda: raw(empty.SerializeToString()))
     for mebibytes in (1, 17, 60):
-        container = gang("long")
-        pairs = container.node_properties.node_range_properties[0].container.environment
-        pairs.add(name="a")
-        long = container.SerializeToString() + b"\x2a\x02\x1a\x00" * (mebibytes * 2**18 - 64)
-        await attacks.many(f"... of {mebibytes} MiB", lambda long=long: raw(long), 5)
-        gzip = grpc.Compression.Gzip
-        await attacks.many(
-            "... the same compressed", lambda long=long: raw(long, compression=gzip), 5
-        )
+        # Empty node groups: of all bytes these become the most objects.
+        long = wire + b"\x2a\x02\x1a\x00" * (mebibytes * 2**18 - 2**14)
+        await attacks.many(f"... of {mebibytes} MiB", partial(raw, long), 5)
+        compressed = partial(raw, long, compression=grpc.Compression.Gzip)
+        await attacks.many("... the same compressed", compressed, 5)
     deep = gang("deep")
     deep.eks_properties.CopyFrom(_deep(30))
     await attacks.many("... as deep as gRPC reads", lambda: raw(deep.SerializeToString()))
     wide = gang("wide")
-    wide.eks_properties.CopyFrom(Struct(fields={f"{n}": Value(null_value=0) for n in range(2_500)}))
+    wide.eks_properties.CopyFrom(
+        Struct(fields={f"{n}": Value(bool_value=True) for n in range(2_500)})
+    )
     await attacks.many("... with a wide object", lambda: raw(wide.SerializeToString()))
     long_submission = submission(arn)
     override = long_submission.node_overrides.node_property_overrides.add(target_nodes="0:")
@@ -190,22 +191,26 @@ async def _requests(attacks: Attacks, arn: str) -> None:
     await attacks.many("CancelJob, 1000 characters", lambda: attacks.jobs.CancelJob(reason), 500)
 
 
-async def _answers(attacks: Attacks, arn: str, running: str) -> None:
-    """Wide ones."""
+async def _answers(attacks: Attacks, arn: str, running: str) -> str:
+    """Wide ones. A job that waits, of many."""
     jobs, hosts = attacks.jobs, attacks.hosts
     small = await jobs.RegisterJobDefinition(gang("small", 1))
     waiting = submission(small.job_definition_arn)
     await attacks.many("SubmitJob", lambda: jobs.SubmitJob(waiting), WAITING_JOBS)
     for _ in range(100):
         await jobs.RegisterJobDefinition(largest("wide"))
-    listing = pb.ListJobsRequest(job_queue="default", job_status=30)
+    listing = pb.ListJobsRequest(job_queue="default", job_status=RUNNABLE)
     page = await jobs.ListJobs(listing)
     ids = [row.job_id for row in page.job_summary_list]
     listing.next_token = page.next_token
     page = await jobs.ListJobs(listing)
     large = [row.job_id for row in page.job_summary_list if "/large:" in row.job_definition]
     asked: list[tuple[str, Any, Any]] = [
-        ("ListJobs, 1000", jobs.ListJobs, pb.ListJobsRequest(job_queue="default", job_status=30)),
+        (
+            "ListJobs, 1000",
+            jobs.ListJobs,
+            pb.ListJobsRequest(job_queue="default", job_status=RUNNABLE),
+        ),
         ("ListJobs, 1000 nodes", jobs.ListJobs, pb.ListJobsRequest(multi_node_job_id=running)),
         ("DescribeJobs, 100", jobs.DescribeJobs, pb.DescribeJobsRequest(jobs=ids[:100])),
         ("... of 54 KiB each", jobs.DescribeJobs, pb.DescribeJobsRequest(jobs=large[:100])),
@@ -229,8 +234,8 @@ async def _answers(attacks: Attacks, arn: str, running: str) -> None:
         ("DescribeJobQueues", jobs.DescribeJobQueues, pb.DescribeJobQueuesRequest()),
     ]
     for what, call, request in asked:
-        await attacks.many(what, lambda call=call, request=request: call(request))
-    reflect = reflection_pb2_grpc.ServerReflectionStub(attacks.channel)
+        await attacks.many(what, partial(call, request))
+    reflect: Any = reflection_pb2_grpc.ServerReflectionStub(attacks.channel)
     symbol = reflection_pb2.ServerReflectionRequest(file_containing_symbol="muster.v1.JobService")
 
     async def reflected() -> None:
@@ -238,50 +243,67 @@ async def _answers(attacks: Attacks, arn: str, running: str) -> None:
             pass
 
     await attacks.many("reflection", reflected)
+    return str(ids[0])
 
 
-async def _streams(attacks: Attacks, address: str, running: str) -> None:
-    """Those that are opened and left."""
-    session = agent_service_pb2_grpc.AgentServiceStub(attacks.channel).Session
+async def _streams(attacks: Attacks, address: str, running: str, waiting: str) -> None:
+    """Those that are opened and left, on twenty connections."""
     long = agent_service_pb2.AgentMessage()
     for _ in range(200_000):
         long.hello.observed.add()
+    hello = long.SerializeToString()
 
-    async def hello() -> None:
-        async for _ in session(iter([long])):
-            pass
+    def hello_call() -> Awaitable[Any]:
+        raw: Any = attacks.channel.stream_stream("/muster.v1.AgentService/Session")
+        return _first(raw(iter([hello])))
 
-    await attacks.many("Session, Hello of 200,000 nodes", hello, 5)
+    await attacks.many("Session, Hello of 200,000 nodes", hello_call, 5)
     async with AsyncExitStack() as stack:
+        # Others for the watchers: gRPC does not serve a connection well after so many cancels.
         channels = [
             await stack.enter_async_context(grpc.aio.insecure_channel(address, options=_UNBOUNDED))
-            for _ in range(20)
+            for _ in range(40)
         ]
-
-        async def first(call: Any) -> Any:
-            return await call.read()
-
-        async with attacks.row(f"{STREAMS} silent sessions"):
-            silent = [
-                agent_service_pb2_grpc.AgentServiceStub(channels[n % 20]).Session()
-                for n in range(STREAMS)
-            ]
-            await asyncio.wait(
-                [asyncio.create_task(call.initial_metadata()) for call in silent], timeout=3
-            )
+        sessions: list[Any] = [
+            agent_service_pb2_grpc.AgentServiceStub(channel).Session for channel in channels[:20]
+        ]
+        watches: list[Any] = [JobServiceStub(channel).WatchJob for channel in channels[20:]]
+        async with attacks.row(f"{STREAMS} silent sessions") as told:
+            silent = [sessions[n % 20]() for n in range(STREAMS)]
+            ends = asyncio.as_completed([asyncio.create_task(_ended(call)) for call in silent])
+            for _ in range(STREAMS - SILENT_MAX):
+                await next(ends)
+            told.append(f"{STREAMS - SILENT_MAX} ended at once, {SILENT_MAX} may stay 30 s")
         for call in silent:
             call.cancel()
-        async with attacks.row(f"{STREAMS} watchers of a 1000-node job") as told:
-            watch = pb.WatchJobRequest(job_id=running)
-            calls = [JobServiceStub(channels[n % 20]).WatchJob(watch) for n in range(STREAMS)]
-            told += await outcomes([lambda call=call: first(call) for call in calls])
-        async with attacks.row("... that never read, and the job ends"):
+        for end in ends:
+            await end
+        calls = []
+        for many, what, job_id in (
+            (STREAMS, "a job that waits", waiting),
+            (GANG_WATCHERS, f"a {AGENTS}-node job", running),
+        ):
+            async with attacks.row(f"{many} watchers of {what}") as told:
+                request = pb.WatchJobRequest(job_id=job_id)
+                opened = [watches[n % 20](request) for n in range(many)]
+                told += await outcomes([partial(_first, call) for call in opened])
+                calls += opened
+        async with attacks.row("... that never read on, and it ends"):
             await attacks.jobs.TerminateJob(
                 pb.TerminateJobRequest(job_id=running, reason="measured")
             )
-            async with asyncio.timeout(DEADLINE_SECONDS):
-                await JobServiceStub(attacks.channel).ListJobs(
-                    pb.ListJobsRequest(job_queue="default", job_status=40)
-                )
+            # Answered after all that was queued before.
+            await attacks.hosts.ListHosts(host_pb.ListHostsRequest())
         for call in calls:
             call.cancel()
+
+
+async def _first(call: Any) -> Any:  # noqa: ANN401 - of any RPC
+    """Its first response; its status is an AioRpcError when there is none."""
+    return await call.read()
+
+
+async def _ended(call: grpc.aio.StreamStreamCall[Any, Any]) -> None:
+    """Until it has ended, however it does."""
+    with suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
+        await call.read()

@@ -27,10 +27,11 @@ class Probe:
     def __init__(self) -> None:
         self._longest_ns = 0
         self._name = "-"
-        self._run = asyncio.events.Handle._run
+        handle: Any = asyncio.events.Handle
+        self._handle = handle
 
     def install(self) -> None:
-        run, clock = self._run, time.thread_time_ns
+        run, clock = self._handle._run, time.thread_time_ns
 
         collecting = [0, 0]
 
@@ -40,7 +41,7 @@ class Probe:
             else:
                 collecting[1] += clock() - collecting[0]
 
-        def timed(handle: asyncio.Handle) -> None:
+        def timed(handle: Any) -> None:  # noqa: ANN401
             collecting[1] = 0
             begun = clock()
             run(handle)
@@ -51,7 +52,7 @@ class Probe:
                     self._name += "(garbage)"
 
         gc.callbacks.append(collected)
-        asyncio.events.Handle._run = timed  # type: ignore[method-assign]
+        self._handle._run = timed
 
     def answer(self) -> str:
         longest_ns, name = self._longest_ns, self._name
@@ -60,11 +61,12 @@ class Probe:
         return f"{longest_ns / 1e6:.2f} {resident:.1f} {name}"
 
 
-def _name(handle: asyncio.Handle) -> str:
-    callback: Any = handle._callback
+def _name(handle: Any) -> str:  # noqa: ANN401 - what is timed is private to asyncio
+    callback = handle._callback
     owner = getattr(callback, "__self__", None)
     if isinstance(owner, asyncio.Task):
-        return str(owner.get_coro().__qualname__).replace(" ", "")
+        return str(getattr(owner.get_coro(), "__qualname__", owner)).replace(" ", "")
+    callback = getattr(callback, "func", callback)
     return str(getattr(callback, "__qualname__", callback)).replace(" ", "")
 
 

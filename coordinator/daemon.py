@@ -195,17 +195,17 @@ class Daemon:
     async def _read(self, batch: list[_Waiting]) -> None:
         """Last, since nobody's question may delay what the step has to send; and with pauses, in
         which nothing changes, since no step runs."""
-        until = time.monotonic() + READ_SECONDS
+        until = 0.0
         for waiting in batch:
             if waiting.query is None or waiting.reply is None or waiting.reply.done():
                 continue
+            if time.monotonic() >= until:
+                await asyncio.sleep(0)
+                until = time.monotonic() + READ_SECONDS
             try:
                 waiting.reply.set_result(waiting.query(self._machine.state))
             except Exception as error:  # a defect in a reader's query is the reader's
                 waiting.reply.set_exception(error)
-            if time.monotonic() >= until:
-                await asyncio.sleep(0)
-                until = time.monotonic() + READ_SECONDS
 
     async def _forget_old(self, now: int) -> None:
         """Retention: looked at once an hour, a bounded piece at a time. What is deleted does not
