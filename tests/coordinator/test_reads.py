@@ -59,6 +59,7 @@ def test_what_survived_a_full_collection_is_set_aside(
 ) -> None:
     monkeypatch.setattr("coordinator.garbage._FEW", 0)
     monkeypatch.setattr("coordinator.garbage._GROWTH", 2)
+    monkeypatch.setattr("coordinator.garbage._PERIOD_SECONDS", 0)
     gc.collect()
     Collections().install()
     gc.collect()
