@@ -47,6 +47,8 @@ T = TypeVar("T")
 
 _ORDINARY = (NodePrepared, NodeRunning, NodeExited, NodeReleased)
 RETENTION_PERIOD_MS = 3_600_000
+READ_SECONDS = 0.01
+"""How long reads may follow one another before the loop looks at everything else."""
 CLOCK_PERIOD_MS = 10_000
 """How soon the wall clock is looked at again after the agents' clocks did not confirm it."""
 FORGET_AT_ONCE = 200
@@ -122,13 +124,14 @@ class Daemon:
             step = shell.step(self._machine, inputs, now, wall_ms(), heard_until)
             await self._commit(step)
             self._log(step)
+            self._answer(batch, step)
             for effect in step.effects:
                 outbox = self._outboxes.get(effect.session_id)
                 if outbox is not None:
                     outbox.put(effect)
-            # Before the answers: a watch that begins with one begins after this step.
+            # Before the reads: a watch that begins with one begins after this step.
             self._watches.publish(step, self._machine.state)
-            self._answer(batch, step)
+            await self._read(batch)
             await self._forget_old(now)
 
     def part(self) -> None:
@@ -183,22 +186,30 @@ class Daemon:
     def _answer(self, batch: list[_Waiting], step: Step) -> None:
         replies = iter(step.replies)
         for waiting in batch:
-            future = waiting.reply
-            result: object = None
-            if waiting.given is not None:
-                result = next(replies)
-            if future is None or future.done():
+            if waiting.given is None:
                 continue
-            if waiting.query is not None:
-                try:
-                    result = waiting.query(self._machine.state)
-                except Exception as error:  # a defect in a reader's query is the reader's
-                    future.set_exception(error)
-                    continue
+            result = next(replies)
+            if waiting.reply is None or waiting.reply.done():
+                continue
             if isinstance(result, Rejected):
-                future.set_exception(result)
+                waiting.reply.set_exception(result)
             else:
-                future.set_result(result)
+                waiting.reply.set_result(result)
+
+    async def _read(self, batch: list[_Waiting]) -> None:
+        """Last, since nobody's question may delay what the step has to send; and with pauses, in
+        which nothing changes, since no step runs."""
+        until = 0.0
+        for waiting in batch:
+            if waiting.query is None or waiting.reply is None or waiting.reply.done():
+                continue
+            if time.monotonic() >= until:
+                await asyncio.sleep(0)
+                until = time.monotonic() + READ_SECONDS
+            try:
+                waiting.reply.set_result(waiting.query(self._machine.state))
+            except Exception as error:  # a defect in a reader's query is the reader's
+                waiting.reply.set_exception(error)
 
     async def _forget_old(self, now: int) -> None:
         """Retention: looked at once an hour, a bounded piece at a time. What is deleted does not

@@ -13,6 +13,7 @@ from coordinator.config import CoordinatorConfig
 from coordinator.core.arn import Arns
 from coordinator.core.settings import Settings
 from coordinator.daemon import Daemon
+from coordinator.garbage import Collections
 from coordinator.journal.port import JournalError
 from coordinator.journal.sqlite import SqliteJournal
 from coordinator.rpc.agent_service import AgentService
@@ -87,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGTERM, then exit 0; jobs go on. 1: cannot run now; 2: wrong settings."""
     settings = config.load(sys.argv[1:] if argv is None else argv)
     notify.status("starting")
+    Collections().install()
     logging.basicConfig(
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
