@@ -43,8 +43,8 @@ from muster.v1.job_service_pb2_grpc import JobServiceServicer
 
 _DESCRIBED_MAX = 100
 _LARGE_BYTES = 4 * 1024
-SMALL_MAX, LARGE_MAX = 200, 20
-"""Definitions and submissions in one step of the machine: about 20 ms of it either way."""
+SMALL_MAX, LARGE_MAX = 200, 8
+"""Definitions and submissions in one step of the machine: about 30 ms of it either way."""
 
 Detail: TypeAlias = job_pb2.JobDetail
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]

@@ -216,7 +216,7 @@ async def test_wide_reads_are_made_in_slices(
     assert reads == 3
 
 
-@pytest.mark.parametrize(("size", "most"), [(1, 200), (5_000, 20)])
+@pytest.mark.parametrize(("size", "most"), [(1, 200), (5_000, 8)])
 async def test_so_many_submissions_share_a_step(
     cluster: FakeCluster, client: Client, monkeypatch: pytest.MonkeyPatch, size: int, most: int
 ) -> None:
