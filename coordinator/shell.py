@@ -36,7 +36,8 @@ CODEC: EventCodec[Event] = EventCodec(cast("Sequence[type[Event]]", ALL_EVENTS))
 class Inbox(Generic[T]):
     """What waits for the machine, in the order in which it came, with the time of each arrival."""
 
-    def __init__(self) -> None:
+    def __init__(self, batch_max: int = BATCH_MAX) -> None:
+        self._batch_max = batch_max
         self._waiting: deque[tuple[int, T]] = deque()
 
     def __len__(self) -> int:
@@ -53,7 +54,7 @@ class Inbox(Generic[T]):
     def take(self, now_ms: int) -> tuple[list[T], int]:
         """The next batch, and until when all that had arrived has been taken with it."""
         waiting = self._waiting
-        batch = [waiting.popleft()[1] for _ in range(min(len(waiting), BATCH_MAX))]
+        batch = [waiting.popleft()[1] for _ in range(min(len(waiting), self._batch_max))]
         return batch, waiting[0][0] if waiting else now_ms
 
     def clear(self) -> list[T]:

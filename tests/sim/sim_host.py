@@ -9,6 +9,7 @@ from agent.ledger.memory import MemoryLedger
 from coordinator.core.ids import HostId
 from tests.sim.knobs import SKEW_MAX
 from tests.sim.sim_agent import SimAgent
+from tests.sim.sim_coordinator import EPOCH_MS
 from tests.sim.sim_engine import SimEngine
 
 if TYPE_CHECKING:
@@ -30,6 +31,13 @@ class SimHost:
         self.boot = 0
         self.boot_at_ms = 0
         self.agent: SimAgent | None = None
+        self.wall_ahead_ms = 0
+        """How far what its clock shows is ahead of the truth."""
+        self.black_hole = number >= world.knobs.hosts - world.knobs.black_holes
+        """No container starts here until all heals."""
+        self.changed_power_ms = 0
+        self.contact_ms = 0
+        """When the newest message was sent of which the agent knows that it arrived."""
         self.stalled_until_ms = 0
         self.cut_until_ms = 0
         self.disturbed_at_ms = 0
@@ -38,6 +46,9 @@ class SimHost:
     def clock(self) -> int:
         """Monotonic, from the boot, a little fast or slow."""
         return int((self.world.now - self.boot_at_ms) * self.rate)
+
+    def wall(self) -> int:
+        return EPOCH_MS + self.world.now + self.wall_ahead_ms
 
     def world_time(self, clock_ms: int) -> int:
         """When the clock shows `clock_ms`."""
@@ -53,7 +64,7 @@ class SimHost:
     def power_on(self) -> None:
         self.powered = True
         self.boot += 1
-        self.boot_at_ms = self.world.now
+        self.boot_at_ms = self.changed_power_ms = self.contact_ms = self.world.now
         self.disturb()
         self.world.note(f"{self.host_id} boots, boot {self.boot}")
         self.in_this_boot(self.world.delay(500), self.start_agent)
@@ -63,6 +74,7 @@ class SimHost:
         self.world.note(f"{self.host_id} loses power")
         self.disturb()
         self.powered = False
+        self.changed_power_ms = self.world.now
         self.boot += 1
         self.engine.power_off()
         if self.agent is not None:
