@@ -370,6 +370,7 @@ class Daemon:
     def hello(self) -> pb.Hello:
         self._take(i.HeartbeatSent(seq=i.HELLO_SEQ, at_ms=boot_ms()))
         self._incarnation += 1
+        self._tails_told.begin_session()
         who = self._identity
         return pb.Hello(
             host_id=who.host_id,
@@ -381,10 +382,8 @@ class Daemon:
             resources=who.resources,
             labels=who.labels,
             private_ipv4_address=who.private_ipv4,
-            observed=[
-                node_report(slot, who.private_ipv4, boot_ms())
-                for slot in self._machine.state.slots.values()
-            ],
+            # With their output: the coordinator may let go of a node by this message.
+            observed=[self._node(slot) for slot in self._machine.state.slots.values()],
             unusable_reason=self._unusable_reason,
         )
 
@@ -392,7 +391,6 @@ class Daemon:
         logger.info("session open: session=%s", message.session_id)
         self._take(i.LinkUp())
         period_seconds = max(message.heartbeat_period_ms, 10) / 1000
-        self._tails_told.begin_session()
         self._heartbeats = self._tasks.create_task(self._beat(period_seconds), name="heartbeats")
 
     async def _beat(self, period_seconds: float) -> None:

@@ -129,6 +129,15 @@ class Knobs:
         }
         return replace(self, **off)
 
+    @property
+    def is_calm(self) -> bool:
+        """Nothing goes wrong at all."""
+        return self == self.calmed(())
+
+    @property
+    def sets_clocks(self) -> bool:
+        return bool(self.clock_step_every_ms or self.wrong_at_start)
+
     def settings(self, life: int) -> Settings:
         """Those of one life of the coordinator: operators change them, and start it again."""
         lease = SETTINGS.lease_seconds

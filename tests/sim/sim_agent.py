@@ -42,12 +42,11 @@ class SimAgent:
         self._scheduled_ms: int | None = None
         self._preparing: dict[NodeKey, object] = {}
         self._tails_told = shell.TailsTold()
-        self._tails_sent: dict[int, list[NodeKey]] = {}
-        """Whose output went with each report that is not acknowledged."""
         self._beats: dict[int, int] = {}
         """When each heartbeat of the session was sent."""
         self._lease_ended: dict[NodeKey, None] = {}
-        self._progress: dict[NodeKey, Progress] = {}
+        self._progress: dict[NodeKey, tuple[Slot, Progress]] = {}
+        """Of slots, not of nodes: a node may be forgotten and asked for anew."""
         world.note(f"{host.host_id} agent starts, incarnation {contents.incarnation}")
         self._later(world.delay(world.knobs.engine_ms), self._reattach)
         self._later(world.delay(200), self._dial)
@@ -132,12 +131,13 @@ class SimAgent:
     def _check_slots(self) -> None:
         slots = self.machine.state.slots
         for key, slot in slots.items():
-            if slot.progress < self._progress.get(key, slot.progress):
+            before, progress = self._progress.get(key, (slot, slot.progress))
+            if slot is before and slot.progress < progress:
                 self.world.fail(f"{self.host.host_id} {key.name} went back to {slot.progress}")
             if slot.lease_ended and key not in self._lease_ended:
                 self._lease_ended[key] = None
-                self.world.promises.lease_ends(self.host, key)
-        self._progress = {key: slot.progress for key, slot in slots.items()}
+                self.world.promises.blame.lease_ends(self.host, key)
+        self._progress = {key: (slot, slot.progress) for key, slot in slots.items()}
 
     def _act_on_all(self, effects: list[f.Effect]) -> None:
         for effect in effects:
@@ -211,6 +211,7 @@ class SimAgent:
     def _hello(self) -> pb.Hello:
         slots = self.machine.state.slots.values()
         self._incarnation += 1
+        self._tails_told.begin_session()
         return pb.Hello(
             host_id=self.host.host_id,
             agent_uuid=f"agent of {self.host.host_id}",
@@ -224,7 +225,7 @@ class SimAgent:
                 engine="sim",
             ),
             private_ipv4_address=self.host.address,
-            observed=[node_report(slot, self.host.address, self.host.clock()) for slot in slots],
+            observed=[self._node(slot) for slot in slots],
             unusable_reason=self._unusable_reason,
         )
 
@@ -241,22 +242,12 @@ class SimAgent:
                 self.world.note(f"{self.host.host_id} assignments {given.generation}: {shown}")
             case i.HeartbeatAcked():
                 self.host.contact_ms = self._beats.pop(given.seq, self.host.contact_ms)
-            case i.ReportAcked():
-                self._check_tails(given.seq)
         if given is not None:
             self.take(given)
-
-    def _check_tails(self, acknowledged: int) -> None:
-        """What is acknowledged is never sent again, so it must be kept."""
-        for seq in [seq for seq in self._tails_sent if seq <= acknowledged]:
-            for key in self._tails_sent.pop(seq):
-                self.world.promises.tail_acknowledged(key)
 
     def _welcome(self, session: Session, welcome: pb.Welcome) -> None:
         self.host.disturb()
         self.take(i.LinkUp())
-        self._tails_told.begin_session()
-        self._tails_sent.clear()
         self._beats.clear()
         self.host.contact_ms = max(self.host.contact_ms, session.opened_at_ms)
         self._beat(session, 1, welcome.heartbeat_period_ms)
@@ -274,16 +265,10 @@ class SimAgent:
         if self.session is not None:
             nodes = [self._node(slot) for slot in effect.slots]
             report = pb.StatusReport(seq=effect.seq, nodes=nodes)
-            self._tails_sent[effect.seq] = [
-                slot.key
-                for slot, node in zip(effect.slots, nodes, strict=True)
-                if node.HasField("log_tail")
-            ]
             self.session.send_up(pb.AgentMessage(report=report))
 
     def _node(self, slot: Slot) -> pb.NodeReport:
         node = node_report(slot, self.host.address, self.host.clock())
-        # A spool that cannot be read costs output, never the report.
-        if self._tails_told.is_due(slot) and not self.world.chance(self.world.knobs.tail_lost):
+        if self._tails_told.is_due(slot) and self.host.reads_tail(slot.key):
             node.log_tail = slot.key.name.encode()
         return node

@@ -199,7 +199,7 @@ class SimEngine:
         container.exit_code, container.reason = exit_code, reason
         container.ended_at_ms = self.host.wall()
         if by_itself:
-            self.world.promises.ended_by_itself(container)
+            self.world.promises.blame.ended_by_itself(container)
         self._note(container, f"ends with {exit_code}")
         waiters, container.waiters = container.waiters, []
         for waiter in waiters:

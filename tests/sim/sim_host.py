@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from agent.core.assignment import NodeKey
 from agent.ledger.memory import MemoryLedger
 from coordinator.core.ids import HostId
 from tests.sim.knobs import SKEW_MAX
@@ -38,6 +39,7 @@ class SimHost:
         self.changed_power_ms = 0
         self.contact_ms = 0
         """When the newest message was sent of which the agent knows that it arrived."""
+        self.tails_read: dict[NodeKey, bool] = {}
         self.stalled_until_ms = 0
         self.cut_until_ms = 0
         self.disturbed_at_ms = 0
@@ -60,6 +62,22 @@ class SimHost:
 
     def disturb(self, until_ms: int = 0) -> None:
         self.disturbed_at_ms = max(self.disturbed_at_ms, self.world.now, until_ms)
+
+    def session_id(self) -> str | None:
+        session = self.agent.session if self.agent is not None else None
+        return session.session_id if session is not None else None
+
+    def beating_since_ms(self) -> int | None:
+        """Since when all that its agent sends gets through; None when it does not."""
+        agent = self.agent
+        session = agent.session if agent is not None and agent.alive else None
+        if session is None or session.cut or self.world.now < self.stalled_until_ms:
+            return None
+        return max(session.opened_at_ms, self.stalled_until_ms)
+
+    def reads_tail(self, key: NodeKey) -> bool:
+        """A spool that cannot be read costs output, never a report."""
+        return self.tails_read.setdefault(key, not self.world.chance(self.world.knobs.tail_lost))
 
     def power_on(self) -> None:
         self.powered = True
