@@ -36,7 +36,8 @@ class _Try:
     lease_ms: int
     """As its hosts were told; 0 is for ever."""
     hosts: dict[int, str]
-    started_at_ms: int = 0
+    asked_at_ms: int
+    """When its first hosts were asked for their votes: a vote may be older than a reboot."""
     stop_cause: str | None = None
     own_exits: dict[int, int] = field(default_factory=dict)
     born_at_ms: dict[int, int] = field(default_factory=dict)
@@ -52,6 +53,14 @@ class Blame:
 
     # facts
 
+    def decided(self, event: e.Event) -> None:
+        """Before it is durable: what is heard while it is written is no evidence against it."""
+        match event:
+            case e.NodeLost():
+                self._node_lost(event)
+            case _:
+                pass
+
     def durable(self, event: e.Event) -> None:
         match event:
             case e.GangReserved():
@@ -60,19 +69,18 @@ class Blame:
                     spec=spec,
                     lease_ms=_lease_ms(self.world.coordinator.settings, spec, event.attempt),
                     hosts={p.node_index: str(p.host_id) for p in event.placements},
+                    asked_at_ms=self.world.now,
                 )
             case e.NodeReplaced():
                 self._try(event).hosts[event.node_index] = event.host_id
             case e.MainNotStarted():
                 self._main_not_started(event)
-            case e.AttemptStarted():
-                self._try(event).started_at_ms = self.world.now
             case e.AttemptStopRequested():
                 self._stop_requested(event)
             case e.AttemptRefused():
                 self._attempt_refused(event)
             case e.NodeLost():
-                self._node_lost(event)
+                self._try(event).lost[event.node_index] = None
             case e.AttemptEnded():
                 self._attempt_ended(event)
             case e.HostDrained():
@@ -130,15 +138,28 @@ class Blame:
 
     def _node_lost(self, event: e.NodeLost) -> None:
         found = self._try(event)
-        found.lost[event.node_index] = None
         host = self._host(found.hosts[event.node_index])
-        if host.changed_power_ms >= found.started_at_ms:
+        if host.changed_power_ms >= found.asked_at_ms or self._has_stopped(host, found):
             return
-        must_end = found.stop_cause is not None and event.node_index == found.spec.main_node
+        must_end = event.node_index == found.spec.main_node and self._must_end(event)
         wanted_ms = SETTINGS.lost_after_ms if must_end else self._verdict_ms(found)
         silent_ms = self._silent_ms(host)
         if silent_ms < SLOWEST * wanted_ms:
             self.world.fail(f"{event}: {host.host_id} was silent for {silent_ms} of {wanted_ms} ms")
+
+    def _must_end(self, event: e.NodeLost) -> bool:
+        job = self.world.coordinator.machine.state.jobs[event.job_id]
+        return job.attempts[event.attempt - 1].stop_cause is not None
+
+    def _has_stopped(self, host: SimHost, found: _Try) -> bool:
+        """Its lease is over, whoever slept meanwhile; and since somebody who wakes finds his letters
+        at the door, he has been awake for as long as a host needs to be heard."""
+        coordinator = self.world.coordinator
+        if not found.lease_ms or self.world.now < coordinator.woke_at_ms + SETTINGS.heartbeat_ms:
+            return False
+        heard_at_ms = max(coordinator.heard_at_ms.get(host.host_id, 0), coordinator.began_at_ms)
+        margin_ms = 1000 * (SETTINGS.stop_grace_seconds + SETTINGS.fence_margin_seconds)
+        return self.world.now - heard_at_ms >= SLOWEST * (found.lease_ms + margin_ms)
 
     def _verdict_ms(self, found: _Try) -> int:
         settings = self.world.coordinator.settings
@@ -193,7 +214,7 @@ class Blame:
             return
         host = self._host(found.hosts[main])
         knobs = self.world.knobs
-        if host.changed_power_ms < found.started_at_ms and not (
+        if host.changed_power_ms < found.asked_at_ms and not (
             host.black_hole or knobs.start_fails or knobs.engine_gone or knobs.unclean
         ):
             self.world.fail(f"{event}: nothing happened to {host.host_id}, its own exit is {own}")

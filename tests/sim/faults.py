@@ -61,7 +61,7 @@ class Faults:
             self._coordinator_back()
         for host in self.world.hosts:
             host.wall_ahead_ms = 0
-            host.cut_until_ms = host.stalled_until_ms = 0
+            host.cut_until_ms = 0
             if not host.powered:
                 host.power_on()
             elif host.agent is None or not host.agent.alive:
@@ -94,7 +94,8 @@ class Faults:
     def _stall(self) -> None:
         """Nothing gets through for a while, and nothing is lost."""
         host = self._any_host()
-        host.stalled_until_ms = self.world.now + self._duration(STALL_MS)
+        until_ms = self.world.now + self._duration(STALL_MS)
+        host.stalled_until_ms = max(host.stalled_until_ms, until_ms)
         self.world.note(f"{host.host_id} stalls until {host.stalled_until_ms / 1000:.3f}")
         host.disturb(host.stalled_until_ms)
 

@@ -56,6 +56,8 @@ class Promises:
         no host is lost that is there."""
         state = self.world.coordinator.machine.state
         self._look_for_lost()
+        for stamped in step.events:
+            self.blame.decided(stamped.event)
         for job_id in step.changed_nodes:
             job = state.jobs.get(job_id)
             if job is None:

@@ -44,7 +44,7 @@ class SimAgent:
         self._tails_told = shell.TailsTold()
         self._beats: dict[int, int] = {}
         """When each heartbeat of the session was sent."""
-        self._lease_ended: dict[NodeKey, None] = {}
+        self._lease_ended = {slot.key: None for slot in contents.slots if slot.lease_ended}
         self._progress: dict[NodeKey, tuple[Slot, Progress]] = {}
         """Of slots, not of nodes: a node may be forgotten and asked for anew."""
         world.note(f"{host.host_id} agent starts, incarnation {contents.incarnation}")

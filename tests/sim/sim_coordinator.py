@@ -52,11 +52,14 @@ class SimCoordinator:
         self.life = 0
         """Counts starts; what belongs to an earlier one is void."""
         self.alive = False
-        self.started_at_ms = 0
+        self.started_at_ms = self.began_at_ms = self.woke_at_ms = 0
+        """When this life began, by `awake_ms` and by the world; and when it last went on."""
         self.slow_until_ms = 0
         """Until then a commit takes long."""
         self.heard_ms: dict[HostId, int] = {}
         """When each host's newest message came out of its socket, by `awake_ms`."""
+        self.heard_at_ms: dict[HostId, int] = {}
+        """The same, by the world."""
         self.paused = False
         self.pauses = 0
         self._paused_at_ms = self._paused_ms = 0
@@ -91,6 +94,7 @@ class SimCoordinator:
         self.life += 1
         self.alive = True
         self.started_at_ms = self.awake_ms()
+        self.began_at_ms = self.woke_at_ms = self.world.now
         self._busy = self._uncommitted = False
         self._scheduled_ms = None
         self._inbox = shell.Inbox(self.world.knobs.batch_max)
@@ -147,6 +151,7 @@ class SimCoordinator:
             return
         self._paused_ms += self.world.now - self._paused_at_ms
         self.paused = False
+        self.woke_at_ms = self.world.now
         frozen, self._frozen = self._frozen, []
         for callback in frozen:
             self.later(0, callback)
@@ -293,6 +298,7 @@ class SimCoordinator:
         """Out of the socket, into the inbox."""
         host_id = session.agent.host.host_id
         self.heard_ms[host_id] = self.awake_ms()
+        self.heard_at_ms[host_id] = self.world.now
         if message.HasField("hello"):
             hello = agent_convert.hello(session.session_id, message.hello)
             self.world.note(f"{host_id} hello {session.session_id} {_seen(hello.observed)}")

@@ -108,15 +108,15 @@ class Users:
     def finish(self) -> None:
         """Drains end; what can never run is given up when all else has ended."""
         self._ended = True
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """A job that can never run holds up nobody, so what can run ends before."""
         self._ask_until_answered(
             lambda: [
                 i.ResumeHost(host_id=host) for host in self.world.coordinator.machine.state.hosts
             ]
         )
-        self._give_up()
-
-    def _give_up(self) -> None:
-        """A job that can never run holds up nobody, so what can run ends before."""
         if any(order.possible and not self.world.promises.has_ended(order) for order in self.orders):
             self.world.after(PATIENCE_MS, self._give_up)
             return
