@@ -18,6 +18,8 @@ PAUSE_MS = (2_000, 20_000, 60_000, 250_000)
 SLOW_MS = (10_000, 60_000, 200_000)
 DAY_MS = 86_400_000
 CLOCK_STEPS_MS = (-9 * DAY_MS, -3_600_000, -2_000, 2_000, 3_600_000, DAY_MS, 9 * DAY_MS)
+HOST_CLOCK_STEPS_MS = (-2 * DAY_MS, -7_200_000, -2_000, 2_000, 7_200_000, 2 * DAY_MS)
+"""Never by as much as the coordinator's: two clocks that agree are believed."""
 RIGHTED_MS = 3_000
 """How soon a clock that was wrong at the start is put right, as time synchronisation does."""
 COORDINATOR_DOWN_MS = (100, 5_000, 50_000, 250_000)
@@ -187,12 +189,12 @@ class Faults:
     def _step_clock(self) -> None:
         """Somebody sets a wall clock, wrong or right."""
         rng = self.world.rng
-        ahead_ms = rng.choice((0, *CLOCK_STEPS_MS))
         if rng.random() < 0.6:
+            ahead_ms = rng.choice((0, *CLOCK_STEPS_MS))
             self.world.note(f"coordinator's clock is {ahead_ms / 1000:.0f} s ahead")
             self.world.coordinator.wall_ahead_ms = ahead_ms
         else:
-            host = self._any_host()
+            host, ahead_ms = self._any_host(), rng.choice((0, *HOST_CLOCK_STEPS_MS))
             self.world.note(f"{host.host_id} clock is {ahead_ms / 1000:.0f} s ahead")
             host.wall_ahead_ms = ahead_ms
 

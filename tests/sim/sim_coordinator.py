@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Answer = Callable[[object], None]
 Waiting = tuple[i.Input, Answer | None]
 EPOCH_MS = 1_700_000_000_000
+RETENTION_MS = 7 * 86_400_000
 UP_BEFORE_MS = 10_000
 """How long its machine has been up when the coordinator starts for the first time on it."""
 
@@ -67,8 +68,11 @@ class SimCoordinator:
         self._uncommitted = False
         self._scheduled_ms: int | None = None
         self._inbox: shell.Inbox[Waiting] = shell.Inbox()
+        self._retention = shell.Retention(RETENTION_MS, period_ms=0)
         self._sessions: dict[SessionId, Session] = {}
         self._session_count = 0
+        self._newest: dict[HostId, tuple[int, Session]] = {}
+        """Each host's newest incarnation and the session that told it."""
         self._frozen: list[Callable[[], None]] = []
         """What of its own fell due while it was paused."""
         self._sockets: deque[Callable[[], None]] = deque()
@@ -282,8 +286,15 @@ class SimCoordinator:
                 self.world.note(f"refused {type(given).__name__}: {reply}")
             if answer is not None:
                 answer(reply)
+        self._forget_old()
         self._busy = False
         self._wake()
+
+    def _forget_old(self) -> None:
+        """Looked at after every step, and no record here lives for a day: none may ever go."""
+        before_ms = self._retention.ended_before_ms(self.machine, self.clock())
+        if before_ms is not None and self.journal.forget_now(before_ms, shell.FORGET_AT_ONCE):
+            self.world.fail(f"records are deleted with the clock {self.wall_ahead_ms} ms ahead")
 
     # sessions
 
@@ -297,9 +308,14 @@ class SimCoordinator:
     def receive(self, session: Session, message: pb.AgentMessage) -> None:
         """Out of the socket, into the inbox."""
         host_id = session.agent.host.host_id
-        self.heard_ms[host_id] = self.awake_ms()
-        self.heard_at_ms[host_id] = self.world.now
-        if message.HasField("hello"):
+        is_hello = message.HasField("hello")
+        if is_hello and message.hello.incarnation > self._newest.get(host_id, (0, session))[0]:
+            self._newest[host_id] = message.hello.incarnation, session
+        if host_id in self._newest and self._newest[host_id][1] is session:
+            # A message of an older session is no sign that the host is there.
+            self.heard_ms[host_id] = self.awake_ms()
+            self.heard_at_ms[host_id] = self.world.now
+        if is_hello:
             hello = agent_convert.hello(session.session_id, message.hello)
             self.world.note(f"{host_id} hello {session.session_id} {_seen(hello.observed)}")
 
