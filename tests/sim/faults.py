@@ -17,7 +17,7 @@ CUT_MS = (2_000, 40_000, 70_000, 150_000, 300_000, 900_000)
 PAUSE_MS = (2_000, 20_000, 60_000, 250_000)
 SLOW_MS = (10_000, 60_000, 200_000)
 DAY_MS = 86_400_000
-CLOCK_STEPS_MS = (-9 * DAY_MS, -3_600_000, -2_000, 2_000, 3_600_000, DAY_MS, 9 * DAY_MS)
+CLOCK_STEPS_MS = (-DAY_MS, -3_600_000, -2_000, 2_000, 3_600_000, DAY_MS, 9 * DAY_MS)
 HOST_CLOCK_STEPS_MS = (-2 * DAY_MS, -7_200_000, -2_000, 2_000, 7_200_000, 2 * DAY_MS)
 """Never by as much as the coordinator's: two clocks that agree are believed."""
 RIGHTED_MS = 3_000
