@@ -171,11 +171,9 @@ class Blame:
     def _silent_ms(self, host: SimHost) -> int:
         """How long the coordinator could have heard the host and did not."""
         coordinator = self.world.coordinator
-        heard_ms = coordinator.heard_ms.get(host.host_id, 0)
-        since_ms = max(heard_ms, coordinator.started_at_ms)
         # Of each pause it may hold two pulses against a host.
         blamed_ms = 2 * coordinator.settings.pulse_ms * coordinator.pauses
-        return coordinator.awake_ms() - since_ms + blamed_ms
+        return coordinator.silent_ms(host.host_id) + blamed_ms
 
     def lease_ends(self, host: SimHost, key: NodeKey) -> None:
         """An agent stops a container for want of contact: for as long as it was told, no less."""

@@ -7,6 +7,7 @@ waits in sockets.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -57,8 +58,12 @@ class SimCoordinator:
         """When this life began, by `awake_ms` and by the world; and when it last went on."""
         self.slow_until_ms = 0
         """Until then a commit takes long."""
-        self.heard_ms: dict[HostId, int] = {}
-        """When each host's newest message came out of its socket, by `awake_ms`."""
+        self.taken_until_ms = 0
+        """All that had come until then, by `awake_ms`, the machine has been told."""
+        self._arrived_ms: deque[int] = deque()
+        """When each input in the inbox came, by `awake_ms`."""
+        self._heard_ms: dict[HostId, list[int]] = {}
+        """When each host's messages came out of its socket, by `awake_ms`."""
         self.heard_at_ms: dict[HostId, int] = {}
         """The same, by the world."""
         self.paused = False
@@ -92,6 +97,14 @@ class SimCoordinator:
         until_ms = self._paused_at_ms if self.paused else self.world.now
         return until_ms - self._paused_ms
 
+    def silent_ms(self, host_id: HostId) -> int:
+        """For how long it was awake and heard nothing of a host, up to what it has been told of."""
+        heard_ms = self._heard_ms.setdefault(host_id, [])
+        told = bisect_right(heard_ms, self.taken_until_ms)
+        since_ms = max(heard_ms[told - 1] if told else 0, self.started_at_ms)
+        del heard_ms[: max(told - 1, 0)]
+        return self.taken_until_ms - since_ms
+
     # life and death
 
     def start(self) -> None:
@@ -102,6 +115,7 @@ class SimCoordinator:
         self._busy = self._uncommitted = False
         self._scheduled_ms = None
         self._inbox = shell.Inbox(self.world.knobs.batch_max)
+        self._arrived_ms.clear()
         self._sessions = {}
         self.settings = self.world.knobs.settings(self.life)
         self.machine = shell.replayed(self.settings, self.journal.replay_now())
@@ -196,6 +210,7 @@ class SimCoordinator:
 
     def _put(self, given: i.Input, answer: Answer | None = None) -> None:
         self._inbox.put((given, answer), self.clock())
+        self._arrived_ms.append(self.awake_ms())
         self._wake()
 
     def _wake(self) -> None:
@@ -228,6 +243,9 @@ class SimCoordinator:
         now_ms = self.clock()
         batch, heard_until_ms = self._inbox.take(now_ms)
         inputs = [given for given, _ in batch]
+        for _ in batch:
+            self._arrived_ms.popleft()
+        self.taken_until_ms = self._arrived_ms[0] if self._arrived_ms else self.awake_ms()
         step = shell.step(self.machine, inputs, now_ms, self.wall(), heard_until_ms)
         if step.events:
             self.machine.check()
@@ -313,7 +331,7 @@ class SimCoordinator:
             self._newest[host_id] = message.hello.incarnation, session
         if host_id in self._newest and self._newest[host_id][1] is session:
             # A message of an older session is no sign that the host is there.
-            self.heard_ms[host_id] = self.awake_ms()
+            self._heard_ms.setdefault(host_id, []).append(self.awake_ms())
             self.heard_at_ms[host_id] = self.world.now
         if is_hello:
             hello = agent_convert.hello(session.session_id, message.hello)
