@@ -48,7 +48,7 @@ class Knobs:
     verdict_seconds: int | None
     last_lease_seconds: int
     other_lease_seconds: int | None = None
-    """The lease that every second life of the coordinator is set to, if it is another."""
+    """The lease that every second start of the coordinator is given, if it is another."""
     drop_every_ms: int | None = None
     stall_every_ms: int | None = None
     cut_every_ms: int | None = None
@@ -138,10 +138,10 @@ class Knobs:
     def sets_clocks(self) -> bool:
         return bool(self.clock_step_every_ms or self.wrong_at_start)
 
-    def settings(self, life: int) -> Settings:
-        """Those of one life of the coordinator: operators change them, and start it again."""
+    def settings(self, start: int) -> Settings:
+        """Those of one start of the coordinator: operators change them, and start it again."""
         lease = SETTINGS.lease_seconds
-        if self.other_lease_seconds is not None and life % 2 == 0:
+        if self.other_lease_seconds is not None and start % 2 == 0:
             lease = self.other_lease_seconds
         return replace(
             SETTINGS,

@@ -52,7 +52,8 @@ class SimCoordinator:
         self.wall_ahead_ms = 0
         """How far what its machine calls now is ahead of the truth."""
         self.life = 0
-        """Counts starts; what belongs to an earlier one is void."""
+        """Counts starts and ends; what belongs to an earlier one is void."""
+        self._starts = 0
         self.alive = False
         self.started_at_ms = self.began_at_ms = self.woke_at_ms = 0
         """When this life began, by `awake_ms` and by the world; and when it last went on."""
@@ -109,6 +110,7 @@ class SimCoordinator:
 
     def start(self) -> None:
         self.life += 1
+        self._starts += 1
         self.alive = True
         self.started_at_ms = self.awake_ms()
         self.began_at_ms = self.woke_at_ms = self.world.now
@@ -117,7 +119,7 @@ class SimCoordinator:
         self._inbox = shell.Inbox(self.world.knobs.batch_max)
         self._arrived_ms.clear()
         self._sessions = {}
-        self.settings = self.world.knobs.settings(self.life)
+        self.settings = self.world.knobs.settings(self._starts)
         self.machine = shell.replayed(self.settings, self.journal.replay_now())
         self.machine.check()
         boot_id = f"coordinator-boot-{self.boot}"
@@ -357,10 +359,9 @@ class SimCoordinator:
     def unrest(self) -> list[str]:
         if not self.alive:
             return ["the coordinator is down"]
-        if self._busy or self._sockets:
-            return ["the coordinator steps"]
         state = self.machine.state
-        found = [f"job {job.job_id} is {job.state}" for job in state.jobs.values()]
+        found = ["the coordinator steps"] if self._busy or self._sockets else []
+        found += [f"job {job.job_id} is {job.state}" for job in state.jobs.values()]
         found += [f"{h} holds {list(host.holds)}" for h, host in state.hosts.items() if host.holds]
         found += [
             f"{host_id} has strays {list(presence.strays)}"
