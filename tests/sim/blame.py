@@ -38,7 +38,10 @@ class _Try:
     hosts: dict[int, str]
     asked_at_ms: int
     """When its first hosts were asked for their votes: a vote may be older than a reboot."""
+    must_end: bool = False
+    """Somebody or something has asked for its end, as far as the coordinator has decided."""
     stop_cause: str | None = None
+    """What is durable of that."""
     own_exits: dict[int, int] = field(default_factory=dict)
     born_at_ms: dict[int, int] = field(default_factory=dict)
     lost: dict[int, None] = field(default_factory=dict)
@@ -56,6 +59,8 @@ class Blame:
     def decided(self, event: e.Event) -> None:
         """Before it is durable: what is heard while it is written is no evidence against it."""
         match event:
+            case e.AttemptStopRequested():
+                self._try(event).must_end = True
             case e.NodeLost():
                 self._node_lost(event)
             case _:
@@ -141,15 +146,11 @@ class Blame:
         host = self._host(found.hosts[event.node_index])
         if host.changed_power_ms >= found.asked_at_ms or self._has_stopped(host, found):
             return
-        must_end = event.node_index == found.spec.main_node and self._must_end(event)
+        must_end = found.must_end and event.node_index == found.spec.main_node
         wanted_ms = SETTINGS.lost_after_ms if must_end else self._verdict_ms(found)
         silent_ms = self._silent_ms(host)
         if silent_ms < SLOWEST * wanted_ms:
             self.world.fail(f"{event}: {host.host_id} was silent for {silent_ms} of {wanted_ms} ms")
-
-    def _must_end(self, event: e.NodeLost) -> bool:
-        job = self.world.coordinator.machine.state.jobs[event.job_id]
-        return job.attempts[event.attempt - 1].stop_cause is not None
 
     def _has_stopped(self, host: SimHost, found: _Try) -> bool:
         """Its lease is over, whoever slept meanwhile; and since somebody who wakes finds his letters
