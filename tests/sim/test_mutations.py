@@ -7,6 +7,8 @@ that trouble frequent.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from agent.core import effects as f
@@ -235,7 +237,7 @@ def what_stands_for_a_vote_forgets_the_refusals(patch: Patch) -> None:
     def emit(self: Turn, event: e.Event) -> None:
         real(self, event)
         if isinstance(event, e.GangAbandoned):
-            self.step.events[-1] = Stamped(at_ms=self.now, event=replace(event, refusals={}))
+            self.step.events[-1] = Stamped(at_ms=self.wall, event=replace(event, refusals={}))
 
     patch.setattr(Turn, "emit", emit)
 
