@@ -1,7 +1,7 @@
 """The journal without a disk: for tests and for the simulator, held to the same contract.
 
-The simulator has no event loop, so `append_now`, `replay_now` and `forget_now` do the work and the async verbs
-call them. Must not import `coordinator.core`, `rpc`, grpc or protobuf.
+The simulator has no event loop, so `append_now`, `replay_now` and `forget_now` do the work and the
+async verbs call them. Must not import `coordinator.core`, `rpc`, grpc or protobuf.
 """
 
 from __future__ import annotations

@@ -108,7 +108,10 @@ class Blame:
         elif event.cause == TIMED_OUT:
             born_ms = found.born_at_ms[found.spec.main_node]
             wanted_ms = 1000 * (found.spec.timeout_seconds or 0)
-            if self.world.now - born_ms < SLOWEST * wanted_ms:
+            # An agent that died over a start, on a host whose clock was set, knows only when the
+            # start began.
+            start_ms = 2 * self.world.knobs.engine_ms if self.world.knobs.sets_clocks else 0
+            if self.world.now - born_ms + start_ms < SLOWEST * wanted_ms:
                 self.world.fail(f"{event}: it has run for {self.world.now - born_ms} ms")
         elif self.world.knobs.is_calm:
             self.world.fail(f"{event}: nothing went wrong")
@@ -153,8 +156,8 @@ class Blame:
             self.world.fail(f"{event}: {host.host_id} was silent for {silent_ms} of {wanted_ms} ms")
 
     def _has_stopped(self, host: SimHost, found: _Try) -> bool:
-        """Its lease is over, whoever slept meanwhile; and since somebody who wakes finds his letters
-        at the door, he has been awake for as long as a host needs to be heard."""
+        """Its lease is over, whoever slept meanwhile; and the coordinator has been awake for long
+        enough to hear a host: what was sent while it slept comes to it only then."""
         coordinator = self.world.coordinator
         if not found.lease_ms or self.world.now < coordinator.woke_at_ms + SETTINGS.heartbeat_ms:
             return False
@@ -183,7 +186,7 @@ class Blame:
             return
         found.by_lease[key.node_index] = None
         silent_ms = self.world.now - host.contact_ms
-        # A contact is written down after it was made, so an agent that died may know the one before.
+        # A contact is written down after it was made: who died may know the one before.
         wanted_ms = SLOWEST * found.lease_ms - SETTINGS.heartbeat_ms
         if not found.lease_ms or silent_ms < wanted_ms:
             self.world.fail(

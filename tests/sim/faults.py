@@ -144,7 +144,9 @@ class Faults:
         self._disturb_all()
         if self.active and self.world.chance(self.world.knobs.wrong_at_start):
             coordinator.wall_ahead_ms = self.world.rng.choice(CLOCK_STEPS_MS)
-            self.world.note(f"coordinator's clock is {coordinator.wall_ahead_ms / 1000:.0f} s ahead")
+            self.world.note(
+                f"coordinator's clock is {coordinator.wall_ahead_ms / 1000:.0f} s ahead"
+            )
             self.world.after(RIGHTED_MS, self._right_clock)
         coordinator.start()
 

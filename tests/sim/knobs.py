@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
 from random import Random
+from typing import Any
 
 from coordinator.core.settings import Settings
 
@@ -122,7 +123,7 @@ class Knobs:
         """Without any fault but these; None keeps all."""
         if kept is None:
             return self
-        off = {
+        off: dict[str, Any] = {
             field.name: field.default
             for field in fields(self)
             if field.name in _FAULTS and field.name not in kept

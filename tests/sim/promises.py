@@ -152,9 +152,7 @@ class Promises:
     def _check_tail(self, event: e.NodeReleased) -> None:
         """The agent's word that nothing is left is its last of the node, so by then its output is
         kept; unless there was none, or it could not be read."""
-        key = NodeKey(
-            job_id=event.job_id, attempt=event.attempt, node_index=event.node_index
-        )
+        key = NodeKey(job_id=event.job_id, attempt=event.attempt, node_index=event.node_index)
         host = self._reserved[event.job_id, event.attempt][event.node_index]
         sent = next(h.tails_read.get(key) for h in self.world.hosts if h.host_id == host)
         if event.proof != VERIFIED or not sent:

@@ -20,7 +20,6 @@ from coordinator.core.errors import Rejected
 from coordinator.core.explain import status_reason
 from coordinator.core.ids import HostId, JobId, SessionId
 from coordinator.core.machine import Machine
-from coordinator.core.settings import Settings
 from coordinator.core.state import ClusterState
 from coordinator.journal.memory import MemoryJournal
 from coordinator.journal.port import JournalError

@@ -6,8 +6,16 @@ from __future__ import annotations
 import pytest
 
 from coordinator import shell
-from coordinator.core import capacity, clocks, ending, evolve, lease, reservation, scheduler
-from coordinator.core import derive, silence
+from coordinator.core import (
+    clocks,
+    derive,
+    ending,
+    evolve,
+    lease,
+    reservation,
+    scheduler,
+    silence,
+)
 from coordinator.core import events as e
 from coordinator.core import inputs as i
 from coordinator.core.effects import Step
@@ -65,7 +73,7 @@ def a_dependent_does_not_wait_for_leftovers(patch: Patch) -> None:
 
 
 def a_job_that_can_never_run_is_waited_for(patch: Patch) -> None:
-    patch.setattr(capacity.Capacity, "could_run", lambda self, job, refusing: True)
+    patch.setattr(scheduler, "could_run", lambda state, job, refusing: True)
 
 
 def refusals_end_when_main_is_launched(patch: Patch) -> None:
@@ -128,14 +136,18 @@ CLOCKS: Focus = {"clock_step_every_ms": 10_000, "life_ms": 40_000, "jobs": 5}
 MUTATIONS: dict[Mutation, Focus] = {
     silence_is_the_clock: PAUSES,
     what_waits_in_the_inbox_was_not_sent: {
-        **{"slow_commit_every_ms": 20_000, "hosts": 6, "jobs": 6, "batch_max": 1},
-        **{"user_every_ms": 5_000},
+        "slow_commit_every_ms": 20_000,
+        "hosts": 6,
+        "jobs": 6,
+        "batch_max": 1,
+        "user_every_ms": 5_000,
     },
     the_verdict_comes_when_a_host_is_lost: {**CUTS, "verdict_seconds": 80},
     the_fence_does_not_listen_first: {**PAUSES, "cut_every_ms": 40_000, "jobs": 6},
     leases_are_those_of_the_settings: {
         **CUTS,
-        **{"other_lease_seconds": 40, "coordinator_crash_every_ms": 30_000},
+        "other_lease_seconds": 40,
+        "coordinator_crash_every_ms": 30_000,
     },
     the_last_attempt_has_the_lease_of_others: {**PAUSES, "life_ms": 300_000},
     a_dependent_does_not_wait_for_leftovers: {**CUTS, "jobs": 6},
@@ -146,7 +158,9 @@ MUTATIONS: dict[Mutation, Focus] = {
     a_hello_brings_no_output: {"coordinator_crash_every_ms": 30_000, "tail_lost": 0.0},
     released_nodes_stay_in_a_vote_that_begins_anew: {
         **HOLES,
-        **{"power_every_ms": 10_000, "slow_commit_every_ms": 20_000, "engine_ms": 2_000},
+        "power_every_ms": 10_000,
+        "slow_commit_every_ms": 20_000,
+        "engine_ms": 2_000,
     },
 }
 

@@ -26,7 +26,6 @@ from tests.sim.mutation import Focus, Mutation, Patch, first_to_notice
 from tests.sim.sim_coordinator import SimCoordinator
 
 
-
 def _anything_goes(state: ClusterState, *, replayed: bool = False) -> None:
     """In the place of the invariants, so that the promises have to notice."""
 

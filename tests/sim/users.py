@@ -117,7 +117,9 @@ class Users:
                 i.ResumeHost(host_id=host) for host in self.world.coordinator.machine.state.hosts
             ]
         )
-        if any(order.possible and not self.world.promises.has_ended(order) for order in self.orders):
+        if any(
+            order.possible and not self.world.promises.has_ended(order) for order in self.orders
+        ):
             self.world.after(PATIENCE_MS, self._give_up)
             return
         hopeless = [order.job_id for order in self.orders if not order.possible and order.job_id]
@@ -197,8 +199,7 @@ class Users:
                 start_barrier=rng.choice((None, None, StartBarrier(timeout_seconds=30))),
                 verdict_after_seconds=rng.choice((None, None, 26, 70)),
             ),
-            possible=nodes <= self._most(name)
-            and all(order.possible for order in depends_on),
+            possible=nodes <= self._most(name) and all(order.possible for order in depends_on),
         )
         self.orders.append(order)
         self._place(order)
