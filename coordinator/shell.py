@@ -14,7 +14,8 @@ from typing import Generic, TypeVar, cast
 from coordinator.core import clocks
 from coordinator.core import inputs as i
 from coordinator.core.effects import Stamped, Step
-from coordinator.core.events import ALL_EVENTS, Event, replaced_by, stream_of
+from coordinator.core.events import ALL_EVENTS, Event, stream_of
+from coordinator.core.folding import replaced_by
 from coordinator.core.ids import JobId
 from coordinator.core.machine import Machine
 from coordinator.core.settings import Settings
@@ -134,15 +135,13 @@ def batch_of(step: Step) -> Batch | None:
     entries = []
     for stamped in step.events:
         kind, body = CODEC.encode(stamped.event)
-        replaces, replaces_from = replaced_by(stamped.event)
         entries.append(
             Entry(
                 stream=stream_of(stamped.event),
                 at_ms=stamped.at_ms,
                 kind=kind,
                 body=body,
-                replaces=replaces,
-                replaces_from=replaces_from,
+                replaces=replaced_by(stamped.event),
             )
         )
     return Batch(

@@ -151,12 +151,15 @@ class JobQueued:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementBlocked:
     """Since now the job cannot be placed for the reason that `code` names. The time is that of the
-    machine's clock since its boot, so that it means the same after a restart on that boot."""
+    machine's clock since its boot, so that it means the same after a restart on that boot. Only
+    the newest reason counts, and hosts that come and go change it again and again: it may replace
+    the entry before it (`folding.py`)."""
 
     job_id: JobId
     code: str
     boot_id: str
     boot_ms: int
+    replaces: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,8 +225,8 @@ class Refusal:
 class GangAbandoned:
     """All hosts of the vote are handed back; the attempt's number is used again. `votes` counts
     the votes that were given up for it so far, and the rest is what is left of them: a journal
-    keeps this in their place (`replaced_by`). 0 in what older releases wrote: the entries of the
-    vote are still there, and say it all."""
+    keeps this in place of the newest `replaces` entries of its stream (`folding.py`). 0 votes in
+    what older releases wrote: the entries of the vote are still there, and say it all."""
 
     job_id: JobId
     attempt: int
@@ -233,6 +236,7 @@ class GangAbandoned:
     permanent_refusals: int = 0
     started_at_ms: int = 0
     """Of the job; 0 also when a main was to start in the vote."""
+    replaces: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -454,28 +458,3 @@ def stream_of(event: Event) -> str:
             return f"host/{event.host_id}"
         case _:
             return f"job/{event.job_id}"
-
-
-_OF_A_VOTE = (
-    *(PlacementBlocked, GangReserved, NodePrepared, NodeRefused, NodeReplaced),
-    *(AttemptStarted, MainNotStarted, GangAbandoned),
-)
-_BEGINS_A_VOTE = (GangReserved, GangAbandoned)
-
-
-def replaced_by(event: Event) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The kinds of entries at the end of its stream that an event stands for, and of these the
-    ones that the first of them may be of. A vote that was given up leaves nothing but its
-    refusals, also when a main was to start in it and could not, and a large job that waits for
-    long would fill the journal with votes. They go as a whole or not at all: half a vote would
-    hold hosts that others have got since. No attempt whose main ran ends with these kinds."""
-    if isinstance(event, GangAbandoned) and event.votes:
-        return _names(_OF_A_VOTE), _names(_BEGINS_A_VOTE)
-    if isinstance(event, PlacementBlocked):
-        # Only the newest reason counts, and hosts that come and go change it again and again.
-        return _names((PlacementBlocked,)), _names((PlacementBlocked,))
-    return (), ()
-
-
-def _names(kinds: tuple[type, ...]) -> tuple[str, ...]:
-    return tuple(kind.__name__ for kind in kinds)
