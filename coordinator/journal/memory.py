@@ -14,6 +14,7 @@ from coordinator.journal.port import (
     EndedJob,
     Entry,
     JournalError,
+    JournalFull,
     LogTail,
     Record,
     RecordQuery,
@@ -39,11 +40,14 @@ class MemoryJournal:
         self._facts = _Facts()
         self._refusal: str | None = None
         self._fault: tuple[str, bool] | None = None
+        self._is_full = False
+        self._reserve = 0
 
     def reopened(self) -> MemoryJournal:
         """A journal with the facts of this one, as after a crash; this one refuses from now on."""
         successor = MemoryJournal()
         successor._facts = self._facts
+        successor._is_full, successor._reserve = self._is_full, self._reserve
         self._refusal = "it was opened again"
         return successor
 
@@ -52,8 +56,20 @@ class MemoryJournal:
         and the caller cannot tell: `durable` chooses which."""
         self._fault = (reason, durable)
 
+    def fill(self, reserve: int = 0) -> None:
+        """There is room for so many appends yet, and then for none, until `make_room`."""
+        self._is_full, self._reserve = True, reserve
+
+    def make_room(self) -> None:
+        self._is_full = False
+
+    def shortage_now(self) -> str:
+        self._check("look at")
+        return "the journal in memory has no room" if self._is_full else ""
+
     def append_now(self, batch: Batch) -> None:
         self._check("append")
+        self._take_room()
         if self._fault is None:
             self._commit(batch)
             return
@@ -82,8 +98,16 @@ class MemoryJournal:
             ],
         )
 
+    def _take_room(self) -> None:
+        if self._is_full and self._reserve == 0:
+            raise JournalFull("cannot write to the journal in memory: it has no room")
+        self._reserve = max(self._reserve - 1, 0)
+
     async def append(self, batch: Batch) -> None:
         self.append_now(batch)
+
+    async def shortage(self) -> str:
+        return self.shortage_now()
 
     async def replay(self) -> Replay:
         return self.replay_now()
@@ -115,6 +139,7 @@ class MemoryJournal:
 
     async def forget(self, stopped_before_ms: int, limit: int) -> Sequence[str]:
         self._check("delete")
+        self._take_room()
         facts = self._facts
         due = [
             record for record in facts.records.values() if record.stopped_at_ms < stopped_before_ms

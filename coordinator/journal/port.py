@@ -104,10 +104,17 @@ class RecordQuery:
 
 class Journal(Protocol):
     """Durable facts. One writer. Every verb raises JournalError and nothing else; after a
-    failed `append` the journal refuses everything, since what is durable is then unknown."""
+    failed `append` the journal refuses everything, since what is durable is then unknown. The one
+    exception is JournalFull."""
 
     async def append(self, batch: Batch) -> None:
-        """Make the batch durable. Returns only when it would survive a power cut."""
+        """Make the batch durable. Returns only when it would survive a power cut. JournalFull: there
+        is no room for it, also not in the reserve."""
+        ...
+
+    async def shortage(self) -> str:
+        """Why nothing should be written that can wait, in a sentence with the place and the sizes;
+        empty when there is room. Takes the reserve again when there is room for it."""
         ...
 
     async def replay(self) -> Replay:
@@ -130,7 +137,7 @@ class Journal(Protocol):
 
     async def forget(self, stopped_before_ms: int, limit: int) -> Sequence[str]:
         """Delete records that ended before then, with their streams and tails, at most `limit`
-        jobs a call; returns their job ids."""
+        jobs a call; returns their job ids. JournalFull as for `append`."""
         ...
 
     async def close(self) -> None: ...
@@ -138,3 +145,8 @@ class Journal(Protocol):
 
 class JournalError(Exception):
     """The journal cannot do what was asked; the message names the file or peer and the cause."""
+
+
+class JournalFull(JournalError):
+    """There is no room. Nothing of what was asked is durable, the journal goes on, and the same may
+    be asked again."""

@@ -22,11 +22,13 @@ from coordinator.journal.port import (
     EndedJob,
     Entry,
     JournalError,
+    JournalFull,
     LogTail,
     Record,
     RecordQuery,
     Replay,
 )
+from coordinator.journal.reserve import Reserve
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -113,43 +115,94 @@ HINTS = {
     sqlite3.SQLITE_BUSY: "another coordinator uses this data directory; stop it or choose another",
     sqlite3.SQLITE_CANTOPEN: "the directory must exist and this user must be able to write to it",
     sqlite3.SQLITE_READONLY: "this user must be able to write to the file and its directory",
-    sqlite3.SQLITE_FULL: "make room on the disk, then start the coordinator again",
+    sqlite3.SQLITE_FULL: "make room on the disk",
 }
 
 
 class SqliteJournal:
     """`Journal` on one file, which no other process can open meanwhile."""
 
-    def __init__(self, path: Path, connection: Connection, thread: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, path: Path, connection: Connection, thread: ThreadPoolExecutor, reserve: Reserve
+    ) -> None:
         self._path = path
         self._connection = connection
         self._thread = thread
+        self._reserve = reserve
         self._closed = False
         self._poison: str | None = None
         """Why an append failed; read and written on the thread only."""
 
     @classmethod
-    async def open(cls, path: Path) -> SqliteJournal:
-        """Open the journal, or create it with mode 0600; its directory must exist. Raises
-        JournalError when another process has it open, a newer version wrote it, or it is no
-        journal."""
+    async def open(cls, path: Path, reserve_bytes: int = 0) -> SqliteJournal:
+        """Open the journal, or create it with mode 0600; its directory must exist. `reserve_bytes`
+        of room are kept for a full disk. Raises JournalError when another process has it open, a
+        newer version wrote it, or it is no journal."""
+        reserve = Reserve(path.parent, reserve_bytes)
+
+        def on_thread() -> Connection:
+            connection = _open(path)
+            # Not before the lock: another coordinator's reserve is its own.
+            reserve.take()
+            return connection
+
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         try:
-            connection = await asyncio.get_running_loop().run_in_executor(thread, _open, path)
+            connection = await asyncio.get_running_loop().run_in_executor(thread, on_thread)
         except BaseException:
             thread.shutdown()
             raise
-        return cls(path, connection, thread)
+        return cls(path, connection, thread, reserve)
 
     async def append(self, batch: Batch) -> None:
         def append_or_poison(connection: Connection) -> None:
             try:
-                _append(connection, batch)
+                self._with_reserve(_append, connection, batch)
+            except JournalFull:
+                raise
             except BaseException as error:
                 self._poison = str(error)
                 raise
 
         await self._run("append to", append_or_poison)
+
+    async def shortage(self) -> str:
+        return await self._run("look at", lambda connection: self._reserve.shortage())
+
+    def _with_reserve(
+        self,
+        write: Callable[Concatenate[Connection, P], T],
+        connection: Connection,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Do one transaction; once more with the reserve given up when there was no room for it.
+        JournalFull when there is none then either, and nothing of it is durable."""
+        try:
+            return write(connection, *args, **kwargs)
+        except sqlite3.Error as error:
+            if not self._is_for_want_of_room(connection, error):
+                raise
+            if not self._reserve.give_up():
+                raise JournalFull(str(_refusal("append to", self._path, error))) from error
+        return self._with_reserve(write, connection, *args, **kwargs)
+
+    def _is_for_want_of_room(self, connection: Connection, error: sqlite3.Error) -> bool:
+        """Whether the transaction was rolled back because there is no room for it.
+
+        sqlite answers FULL when the file system has no room (ENOSPC), and undoes the transaction or
+        leaves it open for the ROLLBACK that follows here (sqlite.org/lang_transaction.html,
+        "Response To Errors Within A Transaction"). It writes the frame that makes a transaction
+        valid last, into the WAL, and FULL means that a frame could not be written: so nothing is
+        durable, also after a crash. A failed flush is another error (IOERR_FSYNC), after which all
+        of it may be on the disk. A quota (EDQUOT) is IOERR_WRITE, as any failed write is.
+        """
+        if connection.in_transaction:
+            return False
+        code: int = getattr(error, "sqlite_errorcode", 0)
+        if code == sqlite3.SQLITE_IOERR_WRITE:
+            return self._reserve.is_exhausted()
+        return code & 0xFF == sqlite3.SQLITE_FULL
 
     async def replay(self) -> Replay:
         return await self._run("replay", _replay)
@@ -169,7 +222,10 @@ class SqliteJournal:
         return await self._run("read", _log_tail, job_id, node_index, attempt)
 
     async def forget(self, stopped_before_ms: int, limit: int) -> Sequence[str]:
-        return await self._run("delete from", _forget, stopped_before_ms, limit)
+        def forget(connection: Connection) -> list[str]:
+            return self._with_reserve(_forget, connection, stopped_before_ms, limit)
+
+        return await self._run("delete from", forget)
 
     async def close(self) -> None:
         """Wait for what was asked before, then let go of the file. Idempotent."""

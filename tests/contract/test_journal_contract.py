@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.journal.port import Batch, EndedJob, Journal, JournalError, RecordQuery
+from coordinator.journal.port import (
+    Batch,
+    EndedJob,
+    Journal,
+    JournalError,
+    JournalFull,
+    RecordQuery,
+)
 from tests.contract.journals import (
     MemoryStore,
     SqliteStore,
@@ -273,6 +280,52 @@ async def test_forget_takes_the_longest_ended_first_up_to_its_limit(journal: Jou
     assert list(await journal.forget(100, 3)) == []
 
 
+# a full disk
+
+LARGE = Batch(
+    entries=[entry("job/a", "2" * 100_000), entry("job/b", "3")],
+    tails=[tail("a")],
+    records=[record("c")],
+    closed=["job/c"],
+)
+
+
+async def test_a_batch_without_room_is_not_durable_and_goes_in_later(
+    journal: Journal, store: Store
+) -> None:
+    before = [entry("job/a", "1"), entry("job/c", "1")]
+    await journal.append(Batch(entries=before))
+    store.fill()
+    for _ in range(3):
+        with pytest.raises(JournalFull):
+            await journal.append(LARGE)
+    assert list((await journal.replay()).entries) == before
+    assert await journal.log_tail("a", 0, 1) is None
+    assert await journal.record("c") is None
+    store.make_room()
+    await journal.append(LARGE)
+    await journal.append(Batch(entries=[entry("job/b", "4")]))
+    again = await store.open()
+    expected = [before[0], *LARGE.entries, entry("job/b", "4")]
+    assert list((await again.replay()).entries) == expected
+    assert await again.log_tail("a", 0, 1) is not None
+    assert await again.record("c") is not None
+
+
+async def test_nothing_of_a_batch_without_room_outlives_the_journal(
+    journal: Journal, store: Store
+) -> None:
+    await journal.append(Batch(entries=[entry("job/a", "1")]))
+    store.fill()
+    with pytest.raises(JournalFull):
+        await journal.append(LARGE)
+    assert await bodies(await store.open()) == ["1"]
+
+
+async def test_a_journal_with_room_says_nothing_of_it(journal: Journal) -> None:
+    assert await journal.shortage() == ""
+
+
 # failing and closing
 
 
@@ -301,6 +354,7 @@ VERBS: list[Callable[[Journal], Awaitable[object]]] = [
     lambda journal: journal.records(RecordQuery(), after=None, limit=1),
     lambda journal: journal.log_tail("a", 0, 1),
     lambda journal: journal.forget(0, 1),
+    lambda journal: journal.shortage(),
 ]
 
 
