@@ -55,6 +55,8 @@ async def run(args: argparse.Namespace) -> int:
 
         show(reply)
     else:
+        if reply.notice:
+            print(f"muster: {reply.notice}", file=sys.stderr)
         print("\n".join(_table(reply, Style.of(sys.stdout))))
     return 0
 

@@ -24,6 +24,7 @@ from coordinator.rpc.server import Server
 logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 2.0
+MIB = 1024 * 1024
 
 
 def _settings(settings: CoordinatorConfig) -> Settings:
@@ -46,7 +47,9 @@ async def _run(settings: CoordinatorConfig) -> None:
         # Before the replay, which may take a while: it ends cleanly from here on.
         loop.add_signal_handler(signum, stopped.set)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    journal = await SqliteJournal.open(settings.data_dir / "journal.db")
+    journal = await SqliteJournal.open(
+        settings.data_dir / "journal.db", reserve_bytes=MIB * settings.disk_reserve_mib
+    )
     daemon = Daemon(journal, _settings(settings), settings.retention_days)
     try:
         await daemon.open()
@@ -58,6 +61,7 @@ async def _run(settings: CoordinatorConfig) -> None:
             interceptors=[RoleInterceptor()] if settings.tls is not None else [],
         )
         port = await server.start(settings.listen, settings.tls)
+        daemon.tell_full = server.tell_full
         logger.info("listening: address=%s port=%d", settings.listen.host, port)
         try:
             await _serve(daemon, stopped)

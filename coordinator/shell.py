@@ -8,13 +8,14 @@ journal.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Generic, TypeVar, cast
 
 from coordinator.core import inputs as i
-from coordinator.core.effects import Stamped, Step
+from coordinator.core.effects import SendHeartbeatAck, Stamped, Step
 from coordinator.core.events import ALL_EVENTS, Event, stream_of
-from coordinator.core.ids import JobId
+from coordinator.core.ids import JobId, SessionId
 from coordinator.core.machine import Machine
 from coordinator.core.settings import Settings
 from coordinator.core.state import Ended, Job
@@ -56,11 +57,47 @@ class Inbox(Generic[T]):
         batch = [waiting.popleft()[1] for _ in range(min(len(waiting), BATCH_MAX))]
         return batch, waiting[0][0] if waiting else now_ms
 
-    def clear(self) -> list[T]:
-        """Take out everything."""
-        found = [item for _, item in self._waiting]
-        self._waiting.clear()
+    def withdraw(self, which: Callable[[T], bool] = lambda item: True) -> list[T]:
+        """Take out everything, or what `which` names; the rest keeps its order."""
+        found = [item for _, item in self._waiting if which(item)]
+        self._waiting = deque(pair for pair in self._waiting if not which(pair[1]))
         return found
+
+
+class Hold:
+    """What goes on while the events of a step cannot be made durable, for want of room.
+
+    The step has changed the machine, and nobody may see that: its effects and replies wait, and so
+    does everything that came after it. The same batch is appended until it goes in. Heartbeats
+    alone are acknowledged meanwhile, since an acknowledgement shows nothing of the state.
+
+    No lease is endangered. A host counts its lease from when it sent a heartbeat that was
+    acknowledged. The machine hears of that heartbeat later, which only makes its own count longer;
+    and it hears of it first of all (`end`), before any deadline is looked at. If the coordinator
+    dies instead, every host has a fresh lease at its next start.
+    """
+
+    def __init__(self) -> None:
+        self.is_on = False
+        self._beats: dict[SessionId, i.HostHeartbeat] = {}
+
+    def begin(self) -> None:
+        self.is_on = True
+
+    def beat(self, machine: Machine, given: i.HostHeartbeat) -> SendHeartbeatAck | None:
+        """Take a heartbeat; its acknowledgement, or None when a newer session took over."""
+        if given.session_id not in machine.state.sessions:
+            return None
+        # Its host's clock is compared with ours when the machine takes it, which is later.
+        self._beats[given.session_id] = replace(given, wall_ms=0)
+        return SendHeartbeatAck(session_id=given.session_id, seq=given.seq)
+
+    def end(self) -> list[i.HostHeartbeat]:
+        """The step is durable. The heartbeats that the next step must take before all else."""
+        self.is_on = False
+        beats = list(self._beats.values())
+        self._beats.clear()
+        return beats
 
 
 def step(

@@ -255,6 +255,8 @@ class ClusterState:
     could_run: dict[object, bool] = field(default_factory=dict)
     """The hosts that waiting counts on, and shapes of jobs that these could run. Read
     `capacity.py`."""
+    shortage: str = ""
+    """Why the journal should get nothing that can wait; empty when it has room."""
     boot_id: str = ""
     now_ms: int = 0
     wall_ms: int = 0

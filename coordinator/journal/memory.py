@@ -63,8 +63,8 @@ class MemoryJournal:
     def make_room(self) -> None:
         self._is_full = False
 
-    def shortage_now(self) -> str:
-        self._check("look at")
+    @property
+    def shortage(self) -> str:
         return "the journal in memory has no room" if self._is_full else ""
 
     def append_now(self, batch: Batch) -> None:
@@ -106,8 +106,8 @@ class MemoryJournal:
     async def append(self, batch: Batch) -> None:
         self.append_now(batch)
 
-    async def shortage(self) -> str:
-        return self.shortage_now()
+    async def measure(self) -> None:
+        self._check("measure")
 
     async def replay(self) -> Replay:
         return self.replay_now()

@@ -108,13 +108,18 @@ class Journal(Protocol):
     exception is JournalFull."""
 
     async def append(self, batch: Batch) -> None:
-        """Make the batch durable. Returns only when it would survive a power cut. JournalFull: there
-        is no room for it, also not in the reserve."""
+        """Make the batch durable. Returns only when it would survive a power cut. JournalFull:
+        there is no room for it, also not in the reserve."""
         ...
 
-    async def shortage(self) -> str:
-        """Why nothing should be written that can wait, in a sentence with the place and the sizes;
-        empty when there is room. Takes the reserve again when there is room for it."""
+    @property
+    def shortage(self) -> str:
+        """Why nothing should be written that can wait: the place and the sizes; empty when there is
+        room. As it was after the newest `append` or `measure`."""
+        ...
+
+    async def measure(self) -> None:
+        """Look at `shortage` anew; take the reserve again when there is room for it."""
         ...
 
     async def replay(self) -> Replay:

@@ -70,8 +70,8 @@ class Reserve:
         if free >= least:
             return ""
         return (
-            f"the disk of the coordinator ({self._directory}) has {free // MIB} MiB free, less than "
-            f"{least // MIB}"
+            f"the disk of the coordinator ({self._directory}) has {free // MIB} MiB free, less "
+            f"than {least // MIB}"
         )
 
     def is_exhausted(self) -> bool:

@@ -129,6 +129,7 @@ class SqliteJournal:
         self._connection = connection
         self._thread = thread
         self._reserve = reserve
+        self._shortage = ""
         self._closed = False
         self._poison: str | None = None
         """Why an append failed; read and written on the thread only."""
@@ -163,11 +164,19 @@ class SqliteJournal:
             except BaseException as error:
                 self._poison = str(error)
                 raise
+            self._measure()
 
         await self._run("append to", append_or_poison)
 
-    async def shortage(self) -> str:
-        return await self._run("look at", lambda connection: self._reserve.shortage())
+    @property
+    def shortage(self) -> str:
+        return self._shortage
+
+    async def measure(self) -> None:
+        await self._run("measure", lambda connection: self._measure())
+
+    def _measure(self) -> None:
+        self._shortage = self._reserve.shortage()
 
     def _with_reserve(
         self,

@@ -21,6 +21,7 @@ from coordinator.core.errors import (
     Conflict,
     DuplicateAgent,
     InvalidArgument,
+    NoRoom,
     NotFound,
 )
 from coordinator.rpc.convert import refuse_unknown
@@ -42,6 +43,7 @@ _TABLE: dict[type[Exception], tuple[grpc.StatusCode, int]] = {
     Conflict: (grpc.StatusCode.FAILED_PRECONDITION, logging.DEBUG),
     AlreadyExists: (grpc.StatusCode.ALREADY_EXISTS, logging.DEBUG),
     DuplicateAgent: (grpc.StatusCode.ALREADY_EXISTS, logging.WARNING),
+    NoRoom: (grpc.StatusCode.RESOURCE_EXHAUSTED, logging.INFO),
     Overloaded: (grpc.StatusCode.RESOURCE_EXHAUSTED, logging.WARNING),
     Unreachable: (grpc.StatusCode.UNAVAILABLE, logging.INFO),
     Stopping: (grpc.StatusCode.UNAVAILABLE, logging.DEBUG),

@@ -33,10 +33,11 @@ class HostService(HostServiceServicer):
     async def ListHosts(
         self, request: pb.ListHostsRequest, context: Context
     ) -> pb.ListHostsResponse:
-        hosts = await self._cluster.read(
-            lambda state: [host(state, host_id) for host_id in sorted(state.hosts)]
-        )
-        return pb.ListHostsResponse(hosts=hosts)
+        def query(state: ClusterState) -> pb.ListHostsResponse:
+            hosts = [host(state, host_id) for host_id in sorted(state.hosts)]
+            return pb.ListHostsResponse(hosts=hosts, notice=_notice(state))
+
+        return await self._cluster.read(query)
 
     async def DescribeHosts(
         self, request: pb.DescribeHostsRequest, context: Context
@@ -81,6 +82,12 @@ class HostService(HostServiceServicer):
             return [host(state, host_id) for host_id in known if host_id in state.hosts]
 
         return await self._cluster.read(query)
+
+
+def _notice(state: ClusterState) -> str:
+    if not state.shortage:
+        return ""
+    return f"{state.shortage}: no new jobs, definitions and queues are taken until there is room"
 
 
 def _host_id(text: str) -> HostId:

@@ -86,6 +86,14 @@ async def test_hosts(fake: FakeCoordinator, muster: Muster) -> None:
     assert "\x1b" not in ended.text
 
 
+async def test_hosts_tell_what_operators_should_know(fake: FakeCoordinator, muster: Muster) -> None:
+    notice = "the disk of the coordinator (/var/lib/muster) has 3 MiB free, less than 64"
+    fake.answer("ListHosts", ListHostsResponse(hosts=[host("a")], notice=notice))
+    ended = await muster("hosts")
+    assert ended.errors == f"muster: {notice}\n"
+    assert "MiB free" not in ended.text
+
+
 async def test_json_is_the_apis_own(fake: FakeCoordinator, muster: Muster) -> None:
     fake.answer("ListHosts", ListHostsResponse(hosts=[host("a")]))
     for argv in (["-o", "json", "hosts"], ["hosts", "-o", "json"], ["hosts", "list", "-o", "json"]):

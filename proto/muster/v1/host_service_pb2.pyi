@@ -172,6 +172,11 @@ class ListHostsResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     HOSTS_FIELD_NUMBER: builtins.int
+    NOTICE_FIELD_NUMBER: builtins.int
+    notice: builtins.str
+    """What operators should know of the coordinator itself, such as a disk that is short of room;
+    empty when all is well.
+    """
     @property
     def hosts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Host]:
         """By host id."""
@@ -180,8 +185,9 @@ class ListHostsResponse(google.protobuf.message.Message):
         self,
         *,
         hosts: collections.abc.Iterable[global___Host] | None = ...,
+        notice: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["hosts", b"hosts"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["hosts", b"hosts", "notice", b"notice"]) -> None: ...
 
 global___ListHostsResponse = ListHostsResponse
 
