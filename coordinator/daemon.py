@@ -34,7 +34,6 @@ from coordinator.core.machine import Machine
 from coordinator.core.settings import Settings
 from coordinator.core.state import ClusterState, Job
 from coordinator.core.story import tell
-from coordinator.journal.codec import decode
 from coordinator.journal.port import Batch, Journal, JournalFull, LogTail, Record, RecordQuery
 from coordinator.rpc.log_relay import LogRelay, away
 from coordinator.rpc.outbox import Outbox
@@ -334,7 +333,7 @@ class Daemon:
         return await self._journal.log_tail(key.job_id, key.node_index, key.attempt)
 
     def decode_job(self, record: Record) -> Job:
-        return decode(Job, record.body)
+        return shell.job_of(record)
 
     @asynccontextmanager
     async def watch(self, job_id: JobId) -> AsyncIterator[AsyncIterator[WatchUpdate]]:

@@ -8,19 +8,20 @@ journal.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Generic, TypeVar, cast
 
 from coordinator.core import inputs as i
 from coordinator.core.effects import SendHeartbeatAck, Stamped, Step
 from coordinator.core.events import ALL_EVENTS, Event, stream_of
+from coordinator.core.evolve_set_aside import UNREADABLE, unknown_spec
 from coordinator.core.ids import JobId, SessionId
 from coordinator.core.machine import Machine
 from coordinator.core.settings import Settings
 from coordinator.core.state import Ended, Job
 from coordinator.core.states import JobState
-from coordinator.journal.codec import EventCodec, encode
+from coordinator.journal.codec import CodecError, EventCodec, decode, encode
 from coordinator.journal.port import Batch, EndedJob, Entry, LogTail, Record, Replay
 
 T = TypeVar("T")
@@ -110,19 +111,39 @@ def step(
     return machine.step(inputs, now_ms, wall_ms=wall_ms, heard_until_ms=heard_until_ms)
 
 
+class UnreadableEntry(Exception):
+    """An entry that cannot be decoded, or that does not fit what came before: only a repair helps.
+    The message names it."""
+
+
 def replayed(settings: Settings, replay: Replay) -> Machine:
-    """The machine that a journal makes. CodecError for an entry that cannot be read."""
+    """The machine that a journal makes. Raises UnreadableEntry."""
     machine = Machine(settings)
-    machine.replay(
-        stamped(replay.entries), [(JobId(job.job_id), _ended(job)) for job in replay.ended]
-    )
+    reading: Entry | None = None
+
+    def read() -> Iterator[Stamped]:
+        nonlocal reading
+        for reading in replay.entries:
+            yield _stamped(reading)
+
+    ended = [(JobId(job.job_id), _ended(job)) for job in replay.ended]
+    try:
+        machine.replay(read(), ended)
+    except Exception as error:  # evolve refuses what does not fit by many types
+        if reading is None:
+            raise
+        where = f"row {reading.seq} of {reading.stream} ({reading.kind})"
+        raise UnreadableEntry(f"{where} cannot be read: {type(error).__name__}: {error}") from error
     return machine
 
 
 def stamped(entries: Iterable[Entry]) -> list[Stamped]:
-    return [
-        Stamped(at_ms=entry.at_ms, event=CODEC.decode(entry.kind, entry.body)) for entry in entries
-    ]
+    """Raises CodecError for an entry that cannot be read."""
+    return [_stamped(entry) for entry in entries]
+
+
+def _stamped(entry: Entry) -> Stamped:
+    return Stamped(at_ms=entry.at_ms, event=CODEC.decode(entry.kind, entry.body))
 
 
 def _ended(job: EndedJob) -> Ended:
@@ -159,6 +180,31 @@ def batch_of(step: Step) -> Batch | None:
         closed=[f"job/{job.job_id}" for job in step.archived]
         + [entry.stream for entry in entries if entry.kind == "QueueDeleted"],
     )
+
+
+def job_of(record: Record) -> Job:
+    """The job of a final record. One that cannot be read is told as UNREADABLE, with what stands
+    beside it: a listing must not fail for one job in it."""
+    try:
+        return decode(Job, record.body)
+    except CodecError as error:
+        reason = f"its final record cannot be read: {error}"
+        return Job(
+            job_id=JobId(record.job_id),
+            job_queue=record.job_queue,
+            spec=replace(
+                unknown_spec(),
+                job_name=record.job_name,
+                definition_name=record.definition_name,
+                definition_revision=record.definition_revision,
+            ),
+            order=0,
+            created_at_ms=record.created_at_ms,
+            state=JobState(record.status),
+            stopped_at_ms=record.stopped_at_ms,
+            status_reason=f"{UNREADABLE}: {reason}",
+            set_aside=reason,
+        )
 
 
 def _record(job: Job) -> Record:

@@ -30,6 +30,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "coordinator.rpc": {"coordinator.core", "coordinator.journal.port", "coordinator.options"}
     | WIRE,
     "coordinator.shell": {"coordinator.core", "coordinator.journal"},
+    "coordinator.repair": {"coordinator.core", "coordinator.journal", "coordinator.shell"},
+    "coordinator.check": {"coordinator.journal", "coordinator.repair"},
     "coordinator.watch": {"coordinator.core", "coordinator.rpc.ports"},
     "coordinator.daemon": {
         *("coordinator.core", "coordinator.journal", "coordinator.rpc", "coordinator.watch"),

@@ -226,7 +226,7 @@ def delete_queue(turn: Turn, request: i.DeleteQueue) -> None:
     turn.emit(e.QueueDeleting(name=queue.name))
     for job_id in list(queue.live):
         job = turn.state.jobs.get(job_id)
-        if job is not None and not job.state.is_terminal:
+        if job is not None and not job.state.is_terminal and not job.may_be_on:
             terminate_job(turn, job, "JobQueue deleted")
     drop_empty_queues(turn)
 

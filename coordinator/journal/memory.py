@@ -7,7 +7,7 @@ call them. Must not import `coordinator.core`, `rpc`, grpc or protobuf.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from coordinator.journal.port import (
     Batch,
@@ -19,6 +19,7 @@ from coordinator.journal.port import (
     Record,
     RecordQuery,
     Replay,
+    SetAside,
 )
 
 
@@ -26,11 +27,12 @@ from coordinator.journal.port import (
 class _Facts:
     """What a disk would hold, and so what outlives one MemoryJournal."""
 
-    next_seq: int = 0
+    next_seq: int = 1
     open: dict[str, list[tuple[int, Entry]]] = field(default_factory=dict)
     closed: dict[str, list[Entry]] = field(default_factory=dict)
     records: dict[str, Record] = field(default_factory=dict)
     tails: dict[str, dict[tuple[int, int], LogTail]] = field(default_factory=dict)
+    set_aside: list[tuple[Entry, str]] = field(default_factory=list)
 
 
 class MemoryJournal:
@@ -86,7 +88,7 @@ class MemoryJournal:
             key=lambda pair: pair[0],
         )
         return Replay(
-            entries=[entry for _, entry in numbered],
+            entries=[replace(entry, seq=seq) for seq, entry in numbered],
             ended=[
                 EndedJob(
                     job_id=record.job_id,
@@ -151,6 +153,21 @@ class MemoryJournal:
             facts.closed.pop(f"job/{job_id}", None)
             facts.tails.pop(job_id, None)
         return job_ids
+
+    async def set_aside(self, rows: Sequence[SetAside]) -> None:
+        self._check("set aside in")
+        changes = {row.seq: row for row in rows}
+        for stream, numbered in self._facts.open.items():
+            kept: list[tuple[int, Entry]] = []
+            for seq, entry in numbered:
+                change = changes.get(seq)
+                if change is None:
+                    kept.append((seq, entry))
+                    continue
+                self._facts.set_aside.append((entry, change.reason))
+                if change.instead is not None:
+                    kept.append((seq, change.instead))
+            self._facts.open[stream] = kept
 
     async def close(self) -> None:
         self._refusal = self._refusal or "it is closed"

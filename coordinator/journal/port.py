@@ -8,7 +8,7 @@ Must not import `coordinator.core.machine`, `rpc`, grpc or protobuf.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -21,6 +21,17 @@ class Entry:
     at_ms: int
     kind: str
     body: str
+    seq: int = field(default=0, compare=False)
+    """Its number in the journal, by which people find it; 0 before it is there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAside:
+    """An entry to move out of its stream, why, and what takes its place, if anything does."""
+
+    seq: int
+    reason: str
+    instead: Entry | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +154,12 @@ class Journal(Protocol):
     async def forget(self, stopped_before_ms: int, limit: int) -> Sequence[str]:
         """Delete records that ended before then, with their streams and tails, at most `limit`
         jobs a call; returns their job ids. JournalFull as for `append`."""
+        ...
+
+    async def set_aside(self, rows: Sequence[SetAside]) -> None:
+        """Move entries out of their streams, all in one commit, and keep them with the reason.
+        What is written instead has the number and the stream of the entry whose place it takes.
+        For repairs: nobody else uses the journal meanwhile."""
         ...
 
     async def close(self) -> None: ...

@@ -27,6 +27,7 @@ from coordinator.journal.port import (
     Record,
     RecordQuery,
     Replay,
+    SetAside,
 )
 from coordinator.journal.reserve import Reserve
 
@@ -91,14 +92,25 @@ CREATE TABLE tails (
 # CROSS JOIN fixes the order of the loops: open streams first, then their events by index. Left to
 # itself the planner may read every event ever written, to save the sort.
 REPLAY = """
-    SELECT name, at_ms, kind, body
+    SELECT name, at_ms, kind, body, seq
     FROM streams INDEXED BY streams_open CROSS JOIN events USING (stream_id)
     WHERE open ORDER BY seq
 """
 HISTORY = """
-    SELECT name, at_ms, kind, body
+    SELECT name, at_ms, kind, body, seq
     FROM streams INDEXED BY streams_by_name CROSS JOIN events USING (stream_id)
     WHERE name = ? ORDER BY seq
+"""
+# Made by the first repair only.
+SET_ASIDE = """
+CREATE TABLE IF NOT EXISTS set_aside (
+    seq INTEGER NOT NULL,
+    stream TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    body TEXT NOT NULL,
+    reason TEXT NOT NULL
+)
 """
 RECORD_COLUMNS = tuple(field.name for field in dataclasses.fields(Record))
 RECORD = f"SELECT {', '.join(RECORD_COLUMNS)} FROM records"
@@ -236,6 +248,9 @@ class SqliteJournal:
 
         return await self._run("delete from", forget)
 
+    async def set_aside(self, rows: Sequence[SetAside]) -> None:
+        await self._run("set aside in", _set_aside, rows)
+
     async def close(self) -> None:
         """Wait for what was asked before, then let go of the file. Idempotent."""
         if self._closed:
@@ -358,7 +373,44 @@ def _append(connection: Connection, batch: Batch) -> None:
         )
 
 
+def _set_aside(connection: Connection, rows: Sequence[SetAside]) -> None:
+    with connection:
+        connection.execute("BEGIN")
+        connection.execute(SET_ASIDE)
+        for row in rows:
+            (stream_id,) = connection.execute(
+                "SELECT stream_id FROM events WHERE seq = ?", (row.seq,)
+            ).fetchone()
+            connection.execute(
+                "INSERT INTO set_aside SELECT seq, name, at_ms, kind, body, ?"
+                " FROM events JOIN streams USING (stream_id) WHERE seq = ?",
+                (row.reason, row.seq),
+            )
+            connection.execute("DELETE FROM events WHERE seq = ?", (row.seq,))
+            if row.instead is not None:
+                new = row.instead
+                connection.execute(
+                    "INSERT INTO events VALUES (?, ?, ?, ?, ?)",
+                    (row.seq, stream_id, new.at_ms, new.kind, new.body),
+                )
+
+
 def _replay(connection: Connection) -> Replay:
+    try:
+        return _read_all(connection)
+    except sqlite3.OperationalError as error:
+        # One that sqlite itself raises has a code; this is a text that is no UTF-8.
+        if hasattr(error, "sqlite_errorcode"):
+            raise
+    # A broken byte becomes what JSON does not know, so that its row is found to be unreadable.
+    connection.text_factory = lambda text: text.decode(errors="backslashreplace")
+    try:
+        return _read_all(connection)
+    finally:
+        connection.text_factory = str
+
+
+def _read_all(connection: Connection) -> Replay:
     ended = connection.execute(
         "SELECT job_id, status, client_token, stopped_at_ms FROM records"
         " ORDER BY stopped_at_ms, job_id"
@@ -378,8 +430,8 @@ def _history(connection: Connection, stream: str) -> list[Entry]:
 
 def _entries(rows: sqlite3.Cursor) -> list[Entry]:
     return [
-        Entry(stream=stream, at_ms=at_ms, kind=kind, body=body)
-        for stream, at_ms, kind, body in rows
+        Entry(stream=stream, at_ms=at_ms, kind=kind, body=body, seq=seq)
+        for stream, at_ms, kind, body, seq in rows
     ]
 
 

@@ -90,7 +90,7 @@ async def test_hosts_tell_what_operators_should_know(fake: FakeCoordinator, must
     notice = "the disk of the coordinator (/var/lib/muster) has 3 MiB free, less than 64"
     fake.answer("ListHosts", ListHostsResponse(hosts=[host("a")], notice=notice))
     ended = await muster("hosts")
-    assert ended.errors == f"muster: {notice}\n"
+    assert ended.err == f"muster: {notice}\n"
     assert "MiB free" not in ended.text
 
 

@@ -14,6 +14,7 @@ from coordinator.journal.port import (
     JournalError,
     JournalFull,
     RecordQuery,
+    SetAside,
 )
 from tests.contract.journals import (
     MemoryStore,
@@ -328,6 +329,30 @@ async def test_a_journal_with_room_says_nothing_of_it(journal: Journal) -> None:
     assert journal.shortage == ""
 
 
+# repairs
+
+
+async def test_what_is_set_aside_is_replaced_in_its_place_or_left_out(
+    journal: Journal, store: Store
+) -> None:
+    await journal.append(Batch(entries=[entry("job/a", "1"), entry("job/b", "2")]))
+    await journal.append(Batch(entries=[entry("job/a", "3"), entry("job/b", "4")]))
+    first, second, third, _ = (each.seq for each in (await journal.replay()).entries)
+    assert 0 < first < second < third
+    await journal.set_aside(
+        [
+            SetAside(seq=first, reason="why", instead=entry("job/a", "one")),
+            SetAside(seq=third, reason="why"),
+        ]
+    )
+    again = await store.open()
+    assert await bodies(again) == ["one", "2", "4"]
+    assert [each.body for each in await again.history("job/a")] == ["one"]
+    assert [each.seq for each in (await again.replay()).entries][:2] == [first, second]
+    await again.append(Batch(entries=[entry("job/c", "5")]))
+    assert await bodies(again) == ["one", "2", "4", "5"]
+
+
 # failing and closing
 
 
@@ -357,6 +382,7 @@ VERBS: list[Callable[[Journal], Awaitable[object]]] = [
     lambda journal: journal.log_tail("a", 0, 1),
     lambda journal: journal.forget(0, 1),
     lambda journal: journal.measure(),
+    lambda journal: journal.set_aside([]),
 ]
 
 
