@@ -20,15 +20,16 @@ FAULTS_FOUND = 1
 
 def run(command: str, data_dir: Path) -> int:
     """0: the journal has no fault, or none any more; 1: faults were found, or it cannot be read."""
+    path = data_dir / "journal.db"
     try:
-        return asyncio.run(_run(command, data_dir / "journal.db"))
+        if not path.exists():
+            raise JournalError(f"there is no journal {path}; name the coordinator's data directory")
+        return asyncio.run(_run(command, path))
     except JournalError as error:
         sys.exit(f"muster-coordinator {command}: {error}")
 
 
 async def _run(command: str, path: Path) -> int:
-    if not path.exists():
-        raise JournalError(f"there is no journal {path}; name the coordinator's data directory")
     journal = await SqliteJournal.open(path)
     try:
         entries = (await journal.replay()).entries

@@ -8,7 +8,6 @@ grpc or protobuf.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -29,7 +28,9 @@ from coordinator.journal.port import (
     Replay,
     SetAside,
 )
+from coordinator.journal.records import PUT_RECORD, record, record_row, records
 from coordinator.journal.reserve import Reserve
+from coordinator.journal.set_aside import set_aside
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -101,24 +102,6 @@ HISTORY = """
     FROM streams INDEXED BY streams_by_name CROSS JOIN events USING (stream_id)
     WHERE name = ? ORDER BY seq
 """
-# Made by the first repair only.
-SET_ASIDE = """
-CREATE TABLE IF NOT EXISTS set_aside (
-    seq INTEGER NOT NULL,
-    stream TEXT NOT NULL,
-    at_ms INTEGER NOT NULL,
-    kind TEXT NOT NULL,
-    body TEXT NOT NULL,
-    reason TEXT NOT NULL
-)
-"""
-RECORD_COLUMNS = tuple(field.name for field in dataclasses.fields(Record))
-RECORD = f"SELECT {', '.join(RECORD_COLUMNS)} FROM records"
-PUT_RECORD = f"""
-    INSERT OR REPLACE INTO records (job_name_folded, {", ".join(RECORD_COLUMNS)})
-    VALUES (:job_name_folded, {", ".join(f":{column}" for column in RECORD_COLUMNS)})
-"""
-
 HINTS = {
     sqlite3.SQLITE_NOTADB: "this is not a journal; move the file away or choose another data "
     "directory",
@@ -232,12 +215,12 @@ class SqliteJournal:
         return await self._run("read", _history, stream)
 
     async def record(self, job_id: str) -> Record | None:
-        return await self._run("read", _record, job_id)
+        return await self._run("read", record, job_id)
 
     async def records(
         self, query: RecordQuery, *, after: tuple[int, str] | None, limit: int
     ) -> Sequence[Record]:
-        return await self._run("read", _records, query, after, limit)
+        return await self._run("read", records, query, after, limit)
 
     async def log_tail(self, job_id: str, node_index: int, attempt: int) -> LogTail | None:
         return await self._run("read", _log_tail, job_id, node_index, attempt)
@@ -249,7 +232,7 @@ class SqliteJournal:
         return await self._run("delete from", forget)
 
     async def set_aside(self, rows: Sequence[SetAside]) -> None:
-        await self._run("set aside in", _set_aside, rows)
+        await self._run("set aside in", set_aside, rows)
 
     async def close(self) -> None:
         """Wait for what was asked before, then let go of the file. Idempotent."""
@@ -366,33 +349,11 @@ def _append(connection: Connection, batch: Batch) -> None:
             " VALUES (?, ?, ?, ?, ?)",
             ((t.job_id, t.node_index, t.attempt, t.offset, t.data) for t in batch.tails),
         )
-        connection.executemany(PUT_RECORD, map(_record_row, batch.records))
+        connection.executemany(PUT_RECORD, map(record_row, batch.records))
         connection.executemany(
             "UPDATE streams SET open = 0 WHERE name = ? AND open",
             ((name,) for name in batch.closed),
         )
-
-
-def _set_aside(connection: Connection, rows: Sequence[SetAside]) -> None:
-    with connection:
-        connection.execute("BEGIN")
-        connection.execute(SET_ASIDE)
-        for row in rows:
-            (stream_id,) = connection.execute(
-                "SELECT stream_id FROM events WHERE seq = ?", (row.seq,)
-            ).fetchone()
-            connection.execute(
-                "INSERT INTO set_aside SELECT seq, name, at_ms, kind, body, ?"
-                " FROM events JOIN streams USING (stream_id) WHERE seq = ?",
-                (row.reason, row.seq),
-            )
-            connection.execute("DELETE FROM events WHERE seq = ?", (row.seq,))
-            if row.instead is not None:
-                new = row.instead
-                connection.execute(
-                    "INSERT INTO events VALUES (?, ?, ?, ?, ?)",
-                    (row.seq, stream_id, new.at_ms, new.kind, new.body),
-                )
 
 
 def _replay(connection: Connection) -> Replay:
@@ -433,59 +394,6 @@ def _entries(rows: sqlite3.Cursor) -> list[Entry]:
         Entry(stream=stream, at_ms=at_ms, kind=kind, body=body, seq=seq)
         for stream, at_ms, kind, body, seq in rows
     ]
-
-
-def _record_row(record: Record) -> dict[str, object]:
-    row: dict[str, object] = {column: getattr(record, column) for column in RECORD_COLUMNS}
-    return row | {"job_name_folded": record.job_name.casefold()}
-
-
-def _as_records(rows: sqlite3.Cursor) -> list[Record]:
-    return [Record(**dict(zip(RECORD_COLUMNS, row, strict=True))) for row in rows]
-
-
-def _record(connection: Connection, job_id: str) -> Record | None:
-    rows = connection.execute(f"{RECORD} WHERE job_id = ?", (job_id,))
-    return next(iter(_as_records(rows)), None)
-
-
-def _records(
-    connection: Connection, query: RecordQuery, after: tuple[int, str] | None, limit: int
-) -> list[Record]:
-    terms: list[str] = []
-    values: list[object] = []
-
-    def restrict(term: str, *operands: object) -> None:
-        if operands[0] is not None:
-            terms.append(term)
-            values.extend(operands)
-
-    restrict("job_queue = ?", query.job_queue)
-    restrict("status = ?", query.status)
-    restrict("definition_revision = ?", query.definition_revision)
-    restrict("created_at_ms < ?", query.created_before_ms)
-    restrict("created_at_ms > ?", query.created_after_ms)
-    if query.job_name is not None:
-        _restrict_name("job_name_folded", query.job_name.casefold(), query.name_prefix, restrict)
-    if query.definition_name is not None:
-        _restrict_name("definition_name", query.definition_name, query.definition_prefix, restrict)
-    if after is not None:
-        restrict("(created_at_ms, job_id) < (?, ?)", *after)
-    where = f" WHERE {' AND '.join(terms)}" if terms else ""
-    rows = connection.execute(
-        f"{RECORD}{where} ORDER BY created_at_ms DESC, job_id DESC LIMIT ?", [*values, limit]
-    )
-    return _as_records(rows)
-
-
-def _restrict_name(column: str, name: str, is_prefix: bool, restrict: Callable[..., None]) -> None:
-    if is_prefix:
-        # A range, since LIKE has wildcards. Texts compare by bytes and 0xFF is in no UTF-8 text,
-        # so the upper bound lies above every text with this prefix. The `+` keeps the index for
-        # the order of the answer, which ends at its limit.
-        restrict(f"+{column} >= ? AND +{column} < CAST(? AS TEXT)", name, name.encode() + b"\xff")
-    else:
-        restrict(f"{column} = ?", name)
 
 
 def _log_tail(connection: Connection, job_id: str, node_index: int, attempt: int) -> LogTail | None:
