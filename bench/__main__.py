@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import agents, containers, gang, heartbeat, memory
+from bench import agents, containers, gang, heartbeat, hostile, memory
 
 SECTIONS: dict[str, Callable[[Path], Awaitable[None]]] = {
     "gang": gang.run,
@@ -27,6 +27,7 @@ SECTIONS: dict[str, Callable[[Path], Awaitable[None]]] = {
     "heartbeat": heartbeat.run,
     "memory": memory.run,
     "containers": containers.run,
+    "hostile": hostile.run,
 }
 
 

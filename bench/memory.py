@@ -11,17 +11,21 @@ from bench.agents import AGENTS, register_gang, terminate
 from bench.heartbeat import cpu_seconds
 from bench.programs import swarm
 from bench.report import fact, heading
-from tests.e2e.cluster import cluster
+from tests.e2e.cluster import Cluster, cluster
 
 SETTLE_SECONDS = 2.0
 """What starting left to do is not idleness."""
 IDLE_SECONDS = 20.0
+QUEUED = 2000
+"""Twice: the first jobs grow what all of them share."""
+AT_ONCE = 50
+"""So many calls that their own memory does not count."""
 HEARTBEAT = ("--heartbeat-seconds", "5")
 
 
 async def run(directory: Path) -> None:
     heading("memory: resident, and an idle agent")
-    for name, part in (("coordinator", _coordinator), ("agent", _agent)):
+    for name, part in (("coordinator", _coordinator), ("queue", _queue), ("agent", _agent)):
         (directory / name).mkdir()
         await part(directory / name)
 
@@ -38,6 +42,22 @@ async def _coordinator(directory: Path) -> None:
             fact(f"coordinator, {AGENTS}-node job", _resident(pid))
             await terminate(made, job_id)
             await agents.reached("released")
+
+
+async def _queue(directory: Path) -> None:
+    async with cluster(directory, 0, HEARTBEAT) as made:
+        pid = made.coordinator.pid
+        revision = await register_gang(made, AGENTS)
+        await _submit(made, revision, QUEUED)
+        before = psutil.Process(pid).memory_info().rss
+        await _submit(made, revision, QUEUED)
+        grown = psutil.Process(pid).memory_info().rss - before
+        fact(f"a queued {AGENTS}-node job", f"{grown / QUEUED / 1000:.1f} kB", "about 2 kB")
+
+
+async def _submit(made: Cluster, revision: str, jobs: int) -> None:
+    for _ in range(jobs // AT_ONCE):
+        await asyncio.gather(*(made.submit(revision) for _ in range(AT_ONCE)))
 
 
 async def _agent(directory: Path) -> None:

@@ -42,3 +42,5 @@ def _render(reply: ExplainJobResponse, style: Style) -> Iterator[str]:
         yield f"{usable} of {len(reply.hosts)} hosts could take a node now:"
         cells = [(h.host_id, "yes" if h.usable else "no", h.reason) for h in reply.hosts]
         yield from rows(("HOST", "USABLE", "WHY"), cells, style)
+        if reply.hosts_left_out:
+            yield f"and {reply.hosts_left_out} hosts more, which one reply does not hold"

@@ -49,7 +49,7 @@ async def run(args: argparse.Namespace) -> int:
                 return await _describe(there, args)
             case "drain" | "resume" | "fence":
                 return await _change(there, args)
-        reply = await there.hosts.ListHosts(ListHostsRequest(), timeout=ANSWER_SECONDS)
+        reply = await _all(there)
     if args.output == "json":
         from cli.jsonout import show
 
@@ -59,6 +59,17 @@ async def run(args: argparse.Namespace) -> int:
             print(f"muster: {reply.notice}", file=sys.stderr)
         print("\n".join(_table(reply, Style.of(sys.stdout))))
     return 0
+
+
+async def _all(there: Coordinator) -> ListHostsResponse:
+    whole, request = ListHostsResponse(), ListHostsRequest()
+    while True:
+        page = await there.hosts.ListHosts(request, timeout=ANSWER_SECONDS)
+        whole.hosts.extend(page.hosts)
+        whole.notice = page.notice
+        if not page.next_token:
+            return whole
+        request.next_token = page.next_token
 
 
 def _table(reply: ListHostsResponse, style: Style) -> list[str]:

@@ -73,8 +73,12 @@ async def _nodes(there: Coordinator, args: argparse.Namespace) -> ListJobsRespon
             request = ListJobsRequest(
                 multi_node_job_id=args.nodes, job_status=JobStatus.Value(status), max_results=1000
             )
-            page = await there.jobs.ListJobs(request, timeout=ANSWER_SECONDS)
-            found.extend(page.job_summary_list)
+            while True:
+                page = await there.jobs.ListJobs(request, timeout=ANSWER_SECONDS)
+                found.extend(page.job_summary_list)
+                if not page.next_token:
+                    break
+                request.next_token = page.next_token
     found.sort(key=lambda node: node.node_properties.node_index)
     return ListJobsResponse(job_summary_list=found)
 

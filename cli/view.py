@@ -11,6 +11,10 @@ from dataclasses import dataclass, field
 from muster.v1.job_pb2 import JobStatus, JobSummary
 from muster.v1.job_service_pb2 import JobEvent, NodeView, WatchJobResponse
 
+_TOLD_MAX = 50_000
+"""More events than the coordinator keeps of the largest job with all its attempts; a job that waits
+for days is told more, and this must not grow with them."""
+
 TERMINAL = ("SUCCEEDED", "FAILED")
 
 
@@ -31,7 +35,7 @@ class View:
 
     job: JobSummary = field(default_factory=JobSummary)
     nodes: dict[int, NodeView] = field(default_factory=dict)
-    _told: set[tuple[float, str, str, int | None]] = field(default_factory=set)
+    _told: dict[tuple[float, str, str, int | None], None] = field(default_factory=dict)
 
     def apply(self, response: WatchJobResponse) -> Change:
         """Take in one response. The same one twice changes nothing, as after a reconnect."""
@@ -53,7 +57,9 @@ class View:
         node = event.node_index if event.HasField("node_index") else None
         key = (event.at, event.kind, event.message, node)
         new = key not in self._told
-        self._told.add(key)
+        self._told[key] = None
+        if len(self._told) > _TOLD_MAX:
+            del self._told[next(iter(self._told))]
         return new
 
     @property

@@ -11,7 +11,8 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
@@ -37,7 +38,7 @@ from coordinator.core.story import tell
 from coordinator.journal.port import Batch, Journal, JournalFull, LogTail, Record, RecordQuery
 from coordinator.rpc.log_relay import LogRelay, away
 from coordinator.rpc.outbox import Outbox
-from coordinator.rpc.ports import Full, Overloaded, Unreachable, WatchUpdate
+from coordinator.rpc.ports import Full, Overloaded, Render, Unreachable, Watching
 from coordinator.watch import Watches
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,8 @@ T = TypeVar("T")
 
 _ORDINARY = (NodePrepared, NodeRunning, NodeExited, NodeReleased)
 RETENTION_PERIOD_MS = 3_600_000
+READ_SECONDS = 0.01
+"""How long reads may follow one another before the loop looks at everything else."""
 CLOCK_PERIOD_MS = 10_000
 """How soon the wall clock is looked at again after the agents' clocks did not confirm it."""
 FORGET_AT_ONCE = 200
@@ -99,6 +102,7 @@ class Daemon:
         """What the next step takes before all that is in the inbox."""
         self.tell_full: Callable[[bool], Awaitable[None]] | None = None
         """Told when the disk is full (True) and when there is room again."""
+        self._decoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
         self.log_relay = LogRelay()
 
     # life
@@ -138,7 +142,9 @@ class Daemon:
                 outbox = self._outboxes.get(effect.session_id)
                 if outbox is not None:
                     outbox.put(effect)
+            # Before the reads: a watch that begins with one begins after this step.
             self._watches.publish(step, self._machine.state)
+            await self._read(batch)
             await self._forget_old(now)
 
     def part(self) -> None:
@@ -152,6 +158,7 @@ class Daemon:
 
     async def close(self) -> None:
         self.part()
+        self._decoder.shutdown(wait=False, cancel_futures=True)
         await self._journal.close()
 
     async def _something_to_do(self) -> None:
@@ -236,22 +243,30 @@ class Daemon:
     def _answer(self, batch: list[_Waiting], step: Step) -> None:
         replies = iter(step.replies)
         for waiting in batch:
-            future = waiting.reply
-            result: object = None
-            if waiting.given is not None:
-                result = next(replies)
-            if future is None or future.done():
+            if waiting.given is None:
                 continue
-            if waiting.query is not None:
-                try:
-                    result = waiting.query(self._machine.state)
-                except Exception as error:  # a defect in a reader's query is the reader's
-                    future.set_exception(error)
-                    continue
+            result = next(replies)
+            if waiting.reply is None or waiting.reply.done():
+                continue
             if isinstance(result, Rejected):
-                future.set_exception(result)
+                waiting.reply.set_exception(result)
             else:
-                future.set_result(result)
+                waiting.reply.set_result(result)
+
+    async def _read(self, batch: list[_Waiting]) -> None:
+        """Last, since nobody's question may delay what the step has to send; and with pauses, in
+        which nothing changes, since no step runs."""
+        until = 0.0
+        for waiting in batch:
+            if waiting.query is None or waiting.reply is None or waiting.reply.done():
+                continue
+            if time.monotonic() >= until:
+                await asyncio.sleep(0)
+                until = time.monotonic() + READ_SECONDS
+            try:
+                waiting.reply.set_result(waiting.query(self._machine.state))
+            except Exception as error:  # a defect in a reader's query is the reader's
+                waiting.reply.set_exception(error)
 
     async def _forget_old(self, now: int) -> None:
         """Retention: looked at once an hour, a bounded piece at a time. What is deleted does not
@@ -326,26 +341,27 @@ class Daemon:
     ) -> Sequence[Record]:
         return await self._journal.records(query, after=after, limit=limit)
 
-    async def history(self, job_id: JobId) -> Sequence[Stamped]:
-        return shell.stamped(await self._journal.history(f"job/{job_id}"))
+    async def history(
+        self, job_id: JobId, *, after: int, limit: int
+    ) -> Sequence[tuple[int, Stamped]]:
+        entries = await self._journal.history(f"job/{job_id}", after=after, limit=limit)
+        return await self._decoded(
+            lambda: [(number, shell.stamped(entry)) for number, entry in entries]
+        )
+
+    async def _decoded(self, work: Callable[[], T]) -> T:
+        """A page of history or a large record takes long to decode; one thread does it, so that
+        neither the loop nor a commit waits, however many readers ask."""
+        return await asyncio.get_running_loop().run_in_executor(self._decoder, work)
 
     async def log_tail(self, key: NodeKey) -> LogTail | None:
         return await self._journal.log_tail(key.job_id, key.node_index, key.attempt)
 
-    def decode_job(self, record: Record) -> Job:
-        return shell.job_of(record)
+    async def decode_job(self, record: Record) -> Job:
+        return await self._decoded(lambda: shell.job_of(record))
 
-    @asynccontextmanager
-    async def watch(self, job_id: JobId) -> AsyncIterator[AsyncIterator[WatchUpdate]]:
-        def find(state: ClusterState) -> Job:
-            job = state.jobs.get(job_id)
-            if job is None:
-                raise NotFound(f"Job {job_id} is not in memory")
-            return job
-
-        job = await self.read(find)
-        with self._watches.open(job) as watch:
-            yield watch.updates()
+    def watch(self, job_id: JobId, render: Render[T]) -> AbstractAsyncContextManager[Watching[T]]:
+        return self._watches.open(job_id, render, self.read, lambda: self._journal.position)
 
     async def read_log(
         self, key: NodeKey, *, offset: int, follow: bool
@@ -368,14 +384,13 @@ class Daemon:
             yield piece
 
     async def _host_of(self, key: NodeKey) -> HostId:
-        job = await self.read(lambda state: state.jobs.get(key.job_id))
-        if job is None:
+        host_id = await self.read(lambda state: _placed(state.jobs.get(key.job_id), key))
+        if host_id is None:
             record = await self.record(key.job_id)
-            job = self.decode_job(record) if record is not None else None
-        node = job.node(key) if job is not None else None
-        if node is None:
+            host_id = _placed(await self.decode_job(record), key) if record is not None else None
+        if host_id is None:
             raise NotFound(f"{key} was never placed on a host")
-        return node.host_id
+        return host_id
 
     # sessions
 
@@ -395,6 +410,11 @@ def _no_room() -> Full:
         "the disk of the coordinator is full, so it can record nothing, and shows nothing that is "
         "not recorded; jobs go on. Make room there, it goes on by itself"
     )
+
+
+def _placed(job: Job | None, key: NodeKey) -> HostId | None:
+    node = job.node(key) if job is not None else None
+    return node.host_id if node is not None else None
 
 
 def _session(state: ClusterState, host_id: HostId) -> SessionId | None:

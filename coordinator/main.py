@@ -13,6 +13,7 @@ from coordinator.config import CoordinatorConfig
 from coordinator.core.arn import Arns
 from coordinator.core.settings import Settings
 from coordinator.daemon import Daemon
+from coordinator.garbage import Collections
 from coordinator.journal.port import JournalError
 from coordinator.journal.sqlite import SqliteJournal
 from coordinator.rpc.agent_service import AgentService
@@ -99,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return check.run(words[0], config.load(words[1:]).data_dir)
     settings = config.load(words)
     notify.status("starting")
+    Collections().install()
     logging.basicConfig(
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",

@@ -8,7 +8,7 @@ journal.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Generic, TypeVar, cast
 
@@ -18,6 +18,7 @@ from coordinator.core.events import ALL_EVENTS, Event, stream_of
 from coordinator.core.evolve_set_aside import UNREADABLE, unknown_spec
 from coordinator.core.ids import JobId, SessionId
 from coordinator.core.machine import Machine
+from coordinator.core.replacement import replaced_by
 from coordinator.core.settings import Settings
 from coordinator.core.state import Ended, Job
 from coordinator.core.states import JobState
@@ -124,7 +125,7 @@ def replayed(settings: Settings, replay: Replay) -> Machine:
     def read() -> Iterator[Stamped]:
         nonlocal reading
         for reading in replay.entries:
-            yield _stamped(reading)
+            yield stamped(reading)
 
     ended = [(JobId(job.job_id), _ended(job)) for job in replay.ended]
     try:
@@ -137,12 +138,8 @@ def replayed(settings: Settings, replay: Replay) -> Machine:
     return machine
 
 
-def stamped(entries: Iterable[Entry]) -> list[Stamped]:
-    """Raises CodecError for an entry that cannot be read."""
-    return [_stamped(entry) for entry in entries]
-
-
-def _stamped(entry: Entry) -> Stamped:
+def stamped(entry: Entry) -> Stamped:
+    """CodecError for an entry that cannot be read."""
     return Stamped(at_ms=entry.at_ms, event=CODEC.decode(entry.kind, entry.body))
 
 
@@ -161,8 +158,16 @@ def batch_of(step: Step) -> Batch | None:
     entries = []
     for stamped in step.events:
         kind, body = CODEC.encode(stamped.event)
+        replaces, replaces_from = replaced_by(stamped.event)
         entries.append(
-            Entry(stream=stream_of(stamped.event), at_ms=stamped.at_ms, kind=kind, body=body)
+            Entry(
+                stream=stream_of(stamped.event),
+                at_ms=stamped.at_ms,
+                kind=kind,
+                body=body,
+                replaces=replaces,
+                replaces_from=replaces_from,
+            )
         )
     return Batch(
         entries=entries,

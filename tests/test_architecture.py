@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "coordinator.core": set(),
     "coordinator.options": set(),
     "coordinator.notify": set(),
+    "coordinator.garbage": set(),
     "coordinator.config": {"coordinator.options"},
     "coordinator.journal": set(),
     "coordinator.rpc": {"coordinator.core", "coordinator.journal.port", "coordinator.options"}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from coordinator.core.container import ContainerOverrides, ContainerProperties
+from coordinator.core.node_set import NodeSet
 
 
 class DefinitionType(StrEnum):
@@ -131,13 +132,13 @@ class Submission:
 class NodeGroup:
     """A definition range after overrides and parameters: what its nodes really run.
 
-    `nodes` are the indices it serves after nesting is resolved, ascending; a range that inner
-    ranges shadow completely has none. `vcpus`, `memory_mib` and `gpus` are per node.
+    `nodes` are the indices it serves after nesting is resolved; a range that inner ranges shadow
+    completely has none. `vcpus`, `memory_mib` and `gpus` are per node.
     `container.command` has its `Ref::` placeholders replaced.
     """
 
     target_nodes: str
-    nodes: tuple[int, ...]
+    nodes: NodeSet
     container: ContainerProperties
     vcpus: int
     memory_mib: int

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from coordinator.core.barrier import holds_children
 from coordinator.core.container import ContainerProperties
-from coordinator.core.definition import JobSpec, NodeGroup
+from coordinator.core.definition import JobSpec
 from coordinator.core.effects import Assignment, NodeContainer
 from coordinator.core.ids import HostId, NodeKey
 from coordinator.core.lease import lease_seconds, stop_grace_seconds
@@ -67,7 +67,7 @@ def _let_be(key: NodeKey, progress: Progress, grace_seconds: int) -> Assignment:
     if progress not in (Progress.LAUNCHING, Progress.UP):
         return _stop(key, grace_seconds)
     nothing = NodeContainer(
-        properties=ContainerProperties(), environment=(), vcpus=0, memory_mib=0, gpus=0
+        properties=ContainerProperties(), own_variables=(), vcpus=0, memory_mib=0, gpus=0
     )
     return Assignment(
         key=key,
@@ -99,20 +99,19 @@ def _container(job: Job, attempt: Attempt, node_index: int) -> NodeContainer:
     group = job.group_of(node_index)
     return NodeContainer(
         properties=group.container,
-        environment=tuple(environment(job, attempt, group, node_index).items()),
+        own_variables=tuple(_own_variables(job, attempt, node_index).items()),
         vcpus=group.vcpus,
         memory_mib=group.memory_mib,
         gpus=group.gpus,
     )
 
 
-def environment(job: Job, attempt: Attempt, group: NodeGroup, node_index: int) -> dict[str, str]:
-    """The user's variables, then AWS's, which nobody can override (aws-batch-spec section 14).
+def _own_variables(job: Job, attempt: Attempt, node_index: int) -> dict[str, str]:
+    """AWS's variables (aws-batch-spec section 14).
 
     The main's address is absent on main: its absence is how programs tell that they are main.
     """
-    variables = {pair.name: pair.value or "" for pair in group.container.environment if pair.name}
-    variables |= _standard(job, attempt, node_index)
+    variables = _standard(job, attempt, node_index)
     if job.spec.is_multinode:
         variables |= _multinode(job.spec, attempt, node_index)
     return variables

@@ -14,13 +14,22 @@ from coordinator.core.states import Desired
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeContainer:
     """What to run: complete, but for the main's address while only preparing. `properties` are
-    as the user wrote them; what is here beside them is what came of them."""
+    as the user wrote them, one object for all nodes of a group; what is here beside them is what
+    came of them."""
 
     properties: ContainerProperties
-    environment: tuple[tuple[str, str], ...]
+    own_variables: tuple[tuple[str, str], ...]
+    """AWS's, which nobody can override; the user's are in `properties`. Apart, since a thousand
+    nodes have the same thousand variables of the user's, and each a few of its own."""
     vcpus: int
     memory_mib: int
     gpus: int
+
+    def environment(self) -> dict[str, str]:
+        """All variables: the user's, then AWS's (aws-batch-spec section 14)."""
+        pairs = self.properties.environment
+        variables = {pair.name: pair.value or "" for pair in pairs if pair.name}
+        return variables | dict(self.own_variables)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

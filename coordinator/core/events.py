@@ -206,12 +206,33 @@ class NodeReplaced:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """The newest that a host said against a job, and how often it has refused it."""
+
+    reason: str
+    permanent: bool
+    retry_after_ms: int
+    """On the wall clock."""
+    count: int = 1
+    not_started: bool = False
+    """It voted yes, and then the main could not be started there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GangAbandoned:
-    """All hosts of the vote are handed back; the attempt's number is used again."""
+    """All hosts of the vote are handed back; the attempt's number is used again. `votes` counts
+    the votes that were given up for it so far, and the rest is what is left of them: a journal
+    keeps this in their place (`replacement.py`). 0 in what older releases wrote: the entries of the
+    vote are still there, and say it all."""
 
     job_id: JobId
     attempt: int
     reason: str
+    votes: int = 0
+    refusals: dict[HostId, Refusal] = field(default_factory=dict)
+    permanent_refusals: int = 0
+    started_at_ms: int = 0
+    """Of the job; 0 also when a main was to start in the vote."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from coordinator.core.errors import InvariantViolation
 from coordinator.core.evolve_cluster import EVOLVE_CLUSTER
 from coordinator.core.evolve_set_aside import EVOLVE_SET_ASIDE
 from coordinator.core.ids import JobId, NodeKey
+from coordinator.core.names import clip
 from coordinator.core.state import (
     Attempt,
     Blocked,
@@ -23,9 +24,11 @@ from coordinator.core.state import (
     Gang,
     Job,
     NodeRun,
-    Refusal,
 )
 from coordinator.core.states import JOB_TRANSITIONS, NODE_TRANSITIONS, JobState, NodeState
+
+_REASON_CHARS = 500
+"""How much is kept of why a host refuses a job: each vote that is given up says it of all hosts."""
 
 
 def evolve(state: ClusterState, event: e.Event, at_ms: int) -> None:
@@ -188,8 +191,8 @@ def _node_refused(state: ClusterState, event: e.NodeRefused, at_ms: int) -> None
 
 def _remember_refusal(job: Job, event: e.NodeRefused | e.MainNotStarted) -> None:
     before = job.refusals.get(event.host_id)
-    job.refusals[event.host_id] = Refusal(
-        reason=event.reason,
+    job.refusals[event.host_id] = e.Refusal(
+        reason=clip(event.reason, _REASON_CHARS),
         permanent=event.permanent,
         retry_after_ms=event.retry_after_ms,
         count=before.count + 1 if before else 1,
@@ -219,11 +222,19 @@ def _node_replaced(state: ClusterState, event: e.NodeReplaced, at_ms: int) -> No
 
 
 def _gang_abandoned(state: ClusterState, event: e.GangAbandoned, at_ms: int) -> None:
-    job, attempt = _attempt(state, event.job_id, event.attempt)
-    for node in list(attempt.nodes.values()):
-        _hand_back(state, job, attempt, node)
-    job.attempts.pop()
-    _stand_in_line(state, job)
+    job = state.jobs[event.job_id]
+    if len(job.attempts) == event.attempt:  # else the journal has kept nothing of the vote but this
+        attempt = job.attempts[-1]
+        for node in list(attempt.nodes.values()):
+            _hand_back(state, job, attempt, node)
+        job.attempts.pop()
+        _stand_in_line(state, job)
+    if event.votes:
+        job.abandoned_votes = event.votes
+        job.refusals = dict(event.refusals)
+        job.permanent_refusals = event.permanent_refusals
+        job.started_at_ms = event.started_at_ms
+        job.blocked = None
 
 
 def _attempt_refused(state: ClusterState, event: e.AttemptRefused, at_ms: int) -> None:
@@ -234,7 +245,7 @@ def _attempt_refused(state: ClusterState, event: e.AttemptRefused, at_ms: int) -
     attempt.stopped_at_ms = at_ms
     attempt.reason = event.reason
     attempt.status_reason = event.status_reason
-    job.permanent_refusals = 0
+    job.permanent_refusals = job.abandoned_votes = 0
     _stand_in_line(state, job)
 
 
@@ -283,7 +294,7 @@ def _node_running(state: ClusterState, event: e.NodeRunning, at_ms: int) -> None
         _move_job(job, "MainRunning")
         attempt.started_at_ms = job.started_at_ms = at_ms
         job.refusals.clear()
-        job.permanent_refusals = 0
+        job.permanent_refusals = job.abandoned_votes = 0
 
 
 def _barrier_lifted(state: ClusterState, event: e.BarrierLifted, at_ms: int) -> None:

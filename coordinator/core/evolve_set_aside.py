@@ -8,6 +8,7 @@ from typing import Any
 from coordinator.core import events as e
 from coordinator.core.container import ContainerProperties
 from coordinator.core.definition import JobSpec, NodeGroup
+from coordinator.core.node_set import NodeSet
 from coordinator.core.state import ClusterState, Job
 from coordinator.core.states import JOB_TRANSITIONS
 
@@ -40,7 +41,11 @@ def _job_set_aside(state: ClusterState, event: e.JobSetAside, at_ms: int) -> Non
 def unknown_spec() -> JobSpec:
     """What stands for a job of which nothing is known: one container that does nothing."""
     nothing = NodeGroup(
-        target_nodes="0", nodes=(0,), container=ContainerProperties(), vcpus=0, memory_mib=0
+        target_nodes="0",
+        nodes=NodeSet.of((0,)),
+        container=ContainerProperties(),
+        vcpus=0,
+        memory_mib=0,
     )
     return JobSpec(
         job_name=UNREADABLE,

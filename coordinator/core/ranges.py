@@ -14,6 +14,7 @@ from itertools import combinations
 
 from coordinator.core.errors import InvalidArgument
 from coordinator.core.names import quote
+from coordinator.core.node_set import NodeSet
 
 MAX_NODES = 1000
 MAX_GROUPS = 5
@@ -54,8 +55,8 @@ def parse(text: str, where: str = "targetNodes") -> TargetRange:
     return TargetRange(lower, upper)
 
 
-def resolve(ranges: Sequence[TargetRange], num_nodes: int) -> tuple[tuple[int, ...], ...]:
-    """For each range the nodes it serves, ascending; none if inner ranges shadow it completely.
+def resolve(ranges: Sequence[TargetRange], num_nodes: int) -> tuple[NodeSet, ...]:
+    """For each range the nodes it serves; none if inner ranges shadow it completely.
 
     A node belongs to the smallest range around it; of equally small ones (`0:` and `0:3` of four
     nodes) to the later. Every node 0..num_nodes-1 is in exactly one of the results.
@@ -70,10 +71,10 @@ def resolve(ranges: Sequence[TargetRange], num_nodes: int) -> tuple[tuple[int, .
     if uncovered:
         raise InvalidArgument(
             f"targetNodes must account for all nodes 0 to {num_nodes - 1}; "
-            f"no range has {_as_runs(uncovered)}"
+            f"no range has {NodeSet.of(uncovered)}"
         )
     return tuple(
-        tuple(node for node in span if owner[node] == position)
+        NodeSet.of(node for node in span if owner[node] == position)
         for position, span in enumerate(spans)
     )
 
@@ -107,15 +108,3 @@ def _spans(ranges: Sequence[TargetRange], num_nodes: int) -> list[range]:
                 f"ranges must be apart or one inside the other"
             )
     return spans
-
-
-def _as_runs(nodes: Sequence[int]) -> str:
-    """Ascending indices in the grammar of ranges: `3:5, 9`."""
-    runs: list[list[int]] = []
-    for node in nodes:
-        if runs and runs[-1][-1] == node - 1:
-            runs[-1][1:] = [node]
-        else:
-            runs.append([node])
-    shown = [":".join(str(end) for end in run) for run in runs]
-    return ", ".join(shown)

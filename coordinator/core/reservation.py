@@ -101,7 +101,17 @@ def abandon(turn: Turn, job: Job, reason: str) -> None:
         return
     turn.touch_gang(job)
     remember_strays(turn, job, attempt)
-    turn.emit(e.GangAbandoned(job_id=job.job_id, attempt=attempt.number, reason=reason))
+    turn.emit(
+        e.GangAbandoned(
+            job_id=job.job_id,
+            attempt=attempt.number,
+            reason=reason,
+            votes=job.abandoned_votes + 1,
+            refusals=dict(job.refusals),
+            permanent_refusals=job.permanent_refusals,
+            started_at_ms=job.started_at_ms,
+        )
+    )
     turn.touch_job(job.job_id)
     turn.reschedule = True
 

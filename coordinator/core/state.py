@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from coordinator.core.definition import JobDefinition, JobSpec, NodeGroup
-from coordinator.core.events import HostRegistered, TimeLimitAction
+from coordinator.core.events import HostRegistered, Refusal, TimeLimitAction
 from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
 from coordinator.core.states import JobState, NodeState, Progress
 
@@ -82,17 +82,6 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    reason: str
-    permanent: bool
-    retry_after_ms: int
-    """On the wall clock."""
-    count: int = 1
-    not_started: bool = False
-    """It voted yes, and then the main could not be started there."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Blocked:
     """Since when a job cannot be placed for one reason: on the clock since the boot `boot_id`."""
 
@@ -119,6 +108,8 @@ class Job:
     """How often hosts have said since the last attempt that the job can start nowhere."""
     blocked: Blocked | None = None
     """Since when it cannot be placed; kept only in queues with time limits."""
+    abandoned_votes: int = 0
+    """How many votes were given up since the last attempt."""
     started_at_ms: int = 0
     stopped_at_ms: int = 0
     status_reason: str = ""

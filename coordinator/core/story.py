@@ -8,8 +8,11 @@ from __future__ import annotations
 from typing import assert_never
 
 from coordinator.core import events as e
+from coordinator.core.names import clip
 
 _HOSTS_SHOWN = 5
+_REFUSALS_SHOWN = 3
+_REASON_CHARS = 200
 
 
 def tell(event: e.JobEvent) -> tuple[str, str, int | None]:
@@ -41,7 +44,7 @@ def _sentence(event: e.JobEvent) -> str:
         case e.NodeReplaced():
             return f"host {event.host_id} takes over, and is asked to prepare"
         case e.GangAbandoned():
-            return f"attempt {event.attempt}: all hosts are handed back: {event.reason}"
+            return f"attempt {event.attempt}: all hosts are handed back: {_votes(event)}"
         case e.AttemptRefused():
             return f"attempt {event.attempt} ended: {_end(None, event.reason, event.status_reason)}"
         case e.AttemptStarted():
@@ -92,6 +95,21 @@ def _hosts(event: e.GangReserved) -> str:
     hosts = [placement.host_id for placement in event.placements]
     more = len(hosts) - _HOSTS_SHOWN
     return ", ".join(hosts[:_HOSTS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _votes(event: e.GangAbandoned) -> str:
+    """Why, and what is left of this vote and those before it."""
+    told = [event.reason]
+    if event.votes > 1:
+        told.append(f"this was vote {event.votes}")
+    newest = sorted(event.refusals.items(), key=lambda each: -each[1].retry_after_ms)
+    for host_id, refusal in newest[:_REFUSALS_SHOWN]:
+        times = "" if refusal.count == 1 else f" {refusal.count} times, at last"
+        told.append(f"host {host_id} refused{times}: {clip(refusal.reason, _REASON_CHARS)}")
+    more = len(newest) - _REFUSALS_SHOWN
+    if more > 0:
+        told.append(f"and {more} more host{'' if more == 1 else 's'} refused")
+    return "; ".join(told)
 
 
 def _end(exit_code: int | None, reason: str, status_reason: str) -> str:

@@ -23,17 +23,31 @@ from typing import (
     Generic,
     NamedTuple,
     NewType,
+    Protocol,
     TypeVar,
     Union,
     cast,
     get_args,
     get_origin,
     get_type_hints,
+    runtime_checkable,
 )
 
 T = TypeVar("T")
 
 Convert = Callable[[object], object]
+
+
+@runtime_checkable
+class HasPlain(Protocol):
+    """A class that says itself what it is in JSON."""
+
+    def to_plain(self) -> object: ...
+
+    @classmethod
+    def from_plain(cls, found: object) -> HasPlain:
+        """What `to_plain` gave, in this release or in one before it. ValueError for all else."""
+        ...
 
 
 class CodecError(Exception):
@@ -128,6 +142,8 @@ def _of(hint: object) -> _Codec:
         return _LEAVES[NoneType]
     if not isinstance(hint, type):
         raise _Fault(f"the codec does not support {hint}")
+    if issubclass(hint, HasPlain):
+        return _plain(hint)
     if dataclasses.is_dataclass(hint):
         return _dataclass(hint)
     if issubclass(hint, Enum):
@@ -196,6 +212,21 @@ def _enum(cls: type[Enum]) -> _Codec:
         return member
 
     return _Codec(to_value, from_value)
+
+
+def _plain(cls: type[HasPlain]) -> _Codec:
+    def to_plain(value: object) -> object:
+        if isinstance(value, cls):
+            return value.to_plain()
+        raise _unexpected(cls.__name__, value)
+
+    def from_plain(found: object) -> object:
+        try:
+            return cls.from_plain(found)
+        except ValueError as error:
+            raise _Fault(f"expected {cls.__name__}, found {_short.repr(found)}: {error}") from None
+
+    return _Codec(to_plain, from_plain)
 
 
 def _optional(inner: _Codec) -> _Codec:

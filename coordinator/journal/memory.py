@@ -27,9 +27,9 @@ from coordinator.journal.port import (
 class _Facts:
     """What a disk would hold, and so what outlives one MemoryJournal."""
 
-    next_seq: int = 1
+    position: int = 0
     open: dict[str, list[tuple[int, Entry]]] = field(default_factory=dict)
-    closed: dict[str, list[Entry]] = field(default_factory=dict)
+    closed: dict[str, list[tuple[int, Entry]]] = field(default_factory=dict)
     records: dict[str, Record] = field(default_factory=dict)
     tails: dict[str, dict[tuple[int, int], LogTail]] = field(default_factory=dict)
     set_aside: list[tuple[Entry, str]] = field(default_factory=list)
@@ -48,7 +48,9 @@ class MemoryJournal:
     def reopened(self) -> MemoryJournal:
         """A journal with the facts of this one, as after a crash; this one refuses from now on."""
         successor = MemoryJournal()
-        successor._facts = self._facts
+        facts = successor._facts = self._facts
+        streams = [*facts.open.values(), *facts.closed.values()]
+        facts.position = max((number for stream in streams for number, _ in stream), default=0)
         successor._is_full, successor._reserve = self._is_full, self._reserve
         self._refusal = "it was opened again"
         return successor
@@ -57,6 +59,10 @@ class MemoryJournal:
         """Make the next append raise. A real commit may fail before or after it became durable,
         and the caller cannot tell: `durable` chooses which."""
         self._fault = (reason, durable)
+
+    @property
+    def position(self) -> int:
+        return self._facts.position
 
     def fill(self, reserve: int = 0) -> None:
         """There is room for so many appends yet, and then for none, until `make_room`."""
@@ -114,10 +120,12 @@ class MemoryJournal:
     async def replay(self) -> Replay:
         return self.replay_now()
 
-    async def history(self, stream: str) -> Sequence[Entry]:
+    async def history(
+        self, stream: str, *, after: int = 0, limit: int
+    ) -> Sequence[tuple[int, Entry]]:
         self._check("read")
-        closed = self._facts.closed.get(stream, [])
-        return [*closed, *(entry for _, entry in self._facts.open.get(stream, []))]
+        numbered = self._facts.closed.get(stream, []) + self._facts.open.get(stream, [])
+        return [pair for pair in numbered if pair[0] > after][:limit]
 
     async def record(self, job_id: str) -> Record | None:
         self._check("read")
@@ -179,15 +187,30 @@ class MemoryJournal:
     def _commit(self, batch: Batch) -> None:
         facts = self._facts
         for entry in batch.entries:
-            facts.open.setdefault(entry.stream, []).append((facts.next_seq, entry))
-            facts.next_seq += 1
+            facts.position += 1
+            stream = facts.open.setdefault(entry.stream, [])
+            if entry.replaces:
+                _drop_replaced(stream, entry)
+            stream.append((facts.position, entry))
         for tail in batch.tails:
             facts.tails.setdefault(tail.job_id, {})[tail.node_index, tail.attempt] = tail
         for record in batch.records:
             facts.records[record.job_id] = record
-        for stream in batch.closed:
-            ended = facts.open.pop(stream, [])
-            facts.closed.setdefault(stream, []).extend(entry for _, entry in ended)
+        for name in batch.closed:
+            ended = facts.open.pop(name, [])
+            facts.closed.setdefault(name, []).extend(ended)
+
+
+def _drop_replaced(stream: list[tuple[int, Entry]], by: Entry) -> None:
+    first = None
+    for place in range(len(stream) - 1, -1, -1):
+        kind = stream[place][1].kind
+        if kind not in by.replaces:
+            break
+        if kind in by.replaces_from:
+            first = place
+    if first is not None:
+        del stream[first:]
 
 
 def _age(record: Record) -> tuple[int, str]:

@@ -15,12 +15,20 @@ from typing import Protocol
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One event of a stream (`job/<id>`, `queue/<name>`, `definition/<name>`, `host/<id>`,
-    `coordinator`). `at_ms` never decreases within a journal."""
+    `coordinator`). Order is that of the commits, never that of `at_ms`: clocks are set back.
+
+    When it is appended, an entry may stand for others. Then the newest entries of its stream go:
+    as far back as all are of the kinds `replaces`, from the oldest of these that is of the kinds
+    `replaces_from`; none when none is. That follows from the stream alone, so a store that can only
+    append may apply it when it reads. Neither member comes back from a read.
+    """
 
     stream: str
     at_ms: int
     kind: str
     body: str
+    replaces: tuple[str, ...] = field(default=(), compare=False)
+    replaces_from: tuple[str, ...] = field(default=(), compare=False)
     seq: int = field(default=0, compare=False)
     """Its number in the journal, by which people find it; 0 before it is there."""
 
@@ -116,7 +124,17 @@ class RecordQuery:
 class Journal(Protocol):
     """Durable facts. One writer. Every verb raises JournalError and nothing else; after a
     failed `append` the journal refuses everything, since what is durable is then unknown. The one
-    exception is JournalFull."""
+    exception is JournalFull.
+
+    Entries have numbers from 1, which grow in commit order and may leave gaps; while a journal is
+    open, none is used twice.
+    """
+
+    @property
+    def position(self) -> int:
+        """The number of the newest durable entry, as of the last `append` that returned; 0 when
+        there has been none."""
+        ...
 
     async def append(self, batch: Batch) -> None:
         """Make the batch durable. Returns only when it would survive a power cut. JournalFull:
@@ -137,8 +155,11 @@ class Journal(Protocol):
         """All entries of streams not closed, in commit order, and the recorded jobs."""
         ...
 
-    async def history(self, stream: str) -> Sequence[Entry]:
-        """One stream's entries in order, closed or not; empty when unknown."""
+    async def history(
+        self, stream: str, *, after: int = 0, limit: int
+    ) -> Sequence[tuple[int, Entry]]:
+        """One stream's entries in order with their numbers, closed or not: the first `limit`
+        behind number `after`; empty when there are none."""
         ...
 
     async def record(self, job_id: str) -> Record | None: ...

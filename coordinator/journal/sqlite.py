@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from sqlite3 import Connection
@@ -97,10 +97,12 @@ REPLAY = """
     FROM streams INDEXED BY streams_open CROSS JOIN events USING (stream_id)
     WHERE open ORDER BY seq
 """
+# A name's rows follow one another: it is open once at most. Each is read off an index in order, so
+# that a page costs the same however long the history is.
+STREAM_IDS = "SELECT stream_id FROM streams WHERE name = ? ORDER BY stream_id"
 HISTORY = """
-    SELECT name, at_ms, kind, body, seq
-    FROM streams INDEXED BY streams_by_name CROSS JOIN events USING (stream_id)
-    WHERE name = ? ORDER BY seq
+    SELECT seq, at_ms, kind, body FROM events
+    WHERE stream_id = ? AND seq > ? ORDER BY seq LIMIT ?
 """
 HINTS = {
     sqlite3.SQLITE_NOTADB: "this is not a journal; move the file away or choose another data "
@@ -118,7 +120,12 @@ class SqliteJournal:
     """`Journal` on one file, which no other process can open meanwhile."""
 
     def __init__(
-        self, path: Path, connection: Connection, thread: ThreadPoolExecutor, reserve: Reserve
+        self,
+        path: Path,
+        connection: Connection,
+        thread: ThreadPoolExecutor,
+        reserve: Reserve,
+        position: int,
     ) -> None:
         self._path = path
         self._connection = connection
@@ -126,6 +133,7 @@ class SqliteJournal:
         self._reserve = reserve
         self._shortage = ""
         self._closed = False
+        self._position = position
         self._poison: str | None = None
         """Why an append failed; read and written on the thread only."""
 
@@ -136,24 +144,31 @@ class SqliteJournal:
         newer version wrote it, or it is no journal."""
         reserve = Reserve(path.parent, reserve_bytes)
 
-        def on_thread() -> Connection:
-            connection = _open(path)
+        def on_thread() -> tuple[Connection, int]:
+            opened = _open(path)
             # Not before the lock: another coordinator's reserve is its own.
             reserve.take()
-            return connection
+            return opened
 
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         try:
-            connection = await asyncio.get_running_loop().run_in_executor(thread, on_thread)
+            loop = asyncio.get_running_loop()
+            connection, position = await loop.run_in_executor(thread, on_thread)
         except BaseException:
             thread.shutdown()
             raise
-        return cls(path, connection, thread, reserve)
+        return cls(path, connection, thread, reserve, position)
+
+    @property
+    def position(self) -> int:
+        return self._position
 
     async def append(self, batch: Batch) -> None:
         def append_or_poison(connection: Connection) -> None:
             try:
-                self._with_reserve(_append, connection, batch)
+                # Only here a number is given, so that appends in line get theirs in their order.
+                self._with_reserve(_append, connection, batch, self._position)
+                self._position += len(batch.entries)
             except JournalFull:
                 raise
             except BaseException as error:
@@ -211,8 +226,10 @@ class SqliteJournal:
     async def replay(self) -> Replay:
         return await self._run("replay", _replay)
 
-    async def history(self, stream: str) -> Sequence[Entry]:
-        return await self._run("read", _history, stream)
+    async def history(
+        self, stream: str, *, after: int = 0, limit: int
+    ) -> Sequence[tuple[int, Entry]]:
+        return await self._run("read", _history, stream, after, limit)
 
     async def record(self, job_id: str) -> Record | None:
         return await self._run("read", record, job_id)
@@ -279,7 +296,8 @@ def _refusal(verb: str, path: Path, error: Exception) -> JournalError:
     return JournalError(f"cannot {verb} {path}: {error}{hint}")
 
 
-def _open(path: Path) -> Connection:
+def _open(path: Path) -> tuple[Connection, int]:
+    """The connection, and the number of the newest entry."""
     try:
         # sqlite gives its WAL file the mode of the file. O_EXCL: to open and close a file that is
         # in use by this process would drop the locks on it (sqlite.org/howtocorrupt.html, 2.2).
@@ -294,13 +312,14 @@ def _open(path: Path) -> Connection:
         raise _refusal("open", path, error) from error
     try:
         _prepare(connection, path)
+        (position,) = connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
     except sqlite3.Error as error:
         connection.close()
         raise _refusal("open", path, error) from error
     except BaseException:
         connection.close()
         raise
-    return connection
+    return connection, position
 
 
 def _prepare(connection: Connection, path: Path) -> None:
@@ -332,7 +351,7 @@ def _prepare(connection: Connection, path: Path) -> None:
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def _append(connection: Connection, batch: Batch) -> None:
+def _append(connection: Connection, batch: Batch, position: int) -> None:
     with connection:
         connection.execute("BEGIN")
         connection.executemany(
@@ -340,9 +359,9 @@ def _append(connection: Connection, batch: Batch) -> None:
             ((name,) for name in dict.fromkeys(entry.stream for entry in batch.entries)),
         )
         connection.executemany(
-            "INSERT INTO events (stream_id, at_ms, kind, body) VALUES"
-            " ((SELECT stream_id FROM streams WHERE name = ? AND open), ?, ?, ?)",
-            ((each.stream, each.at_ms, each.kind, each.body) for each in batch.entries),
+            "INSERT INTO events (seq, stream_id, at_ms, kind, body) VALUES"
+            " (?, (SELECT stream_id FROM streams WHERE name = ? AND open), ?, ?, ?)",
+            _event_rows(connection, batch.entries, position + 1),
         )
         connection.executemany(
             "INSERT OR REPLACE INTO tails (job_id, node_index, attempt, offset, data)"
@@ -354,6 +373,35 @@ def _append(connection: Connection, batch: Batch) -> None:
             "UPDATE streams SET open = 0 WHERE name = ? AND open",
             ((name,) for name in batch.closed),
         )
+
+
+def _event_rows(
+    connection: Connection, entries: Sequence[Entry], first: int
+) -> Iterator[tuple[int, str, int, str, str]]:
+    """A row an entry. What an entry stands for goes when its own row is asked for, and so after
+    the rows before it are in."""
+    for number, each in enumerate(entries, first):
+        if each.replaces:
+            _drop_replaced(connection, each)
+        yield number, each.stream, each.at_ms, each.kind, each.body
+
+
+def _drop_replaced(connection: Connection, by: Entry) -> None:
+    newest_first = connection.execute(
+        "SELECT stream_id, seq, kind FROM events"
+        " WHERE stream_id = (SELECT stream_id FROM streams WHERE name = ? AND open)"
+        " ORDER BY seq DESC",
+        (by.stream,),
+    )
+    first = None
+    for stream_id, seq, kind in newest_first:
+        if kind not in by.replaces:
+            break
+        if kind in by.replaces_from:
+            first = stream_id, seq
+    newest_first.close()
+    if first is not None:
+        connection.execute("DELETE FROM events WHERE stream_id = ? AND seq >= ?", first)
 
 
 def _replay(connection: Connection) -> Replay:
@@ -376,8 +424,12 @@ def _read_all(connection: Connection) -> Replay:
         "SELECT job_id, status, client_token, stopped_at_ms FROM records"
         " ORDER BY stopped_at_ms, job_id"
     )
+    entries = [
+        Entry(stream=stream, at_ms=at_ms, kind=kind, body=body, seq=seq)
+        for stream, at_ms, kind, body, seq in connection.execute(REPLAY)
+    ]
     return Replay(
-        entries=_entries(connection.execute(REPLAY)),
+        entries=entries,
         ended=[
             EndedJob(job_id=job_id, status=status, client_token=token, stopped_at_ms=stopped_at_ms)
             for job_id, status, token, stopped_at_ms in ended
@@ -385,15 +437,17 @@ def _read_all(connection: Connection) -> Replay:
     )
 
 
-def _history(connection: Connection, stream: str) -> list[Entry]:
-    return _entries(connection.execute(HISTORY, (stream,)))
-
-
-def _entries(rows: sqlite3.Cursor) -> list[Entry]:
-    return [
-        Entry(stream=stream, at_ms=at_ms, kind=kind, body=body, seq=seq)
-        for stream, at_ms, kind, body, seq in rows
-    ]
+def _history(
+    connection: Connection, stream: str, after: int, limit: int
+) -> list[tuple[int, Entry]]:
+    found: list[tuple[int, Entry]] = []
+    for (stream_id,) in connection.execute(STREAM_IDS, (stream,)).fetchall():
+        rows = connection.execute(HISTORY, (stream_id, after, limit - len(found)))
+        found += (
+            (number, Entry(stream=stream, at_ms=at_ms, kind=kind, body=body))
+            for number, at_ms, kind, body in rows
+        )
+    return found
 
 
 def _log_tail(connection: Connection, job_id: str, node_index: int, attempt: int) -> LogTail | None:

@@ -17,6 +17,7 @@ from coordinator.core.effects import (
 )
 from coordinator.core.errors import InvalidArgument
 from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
+from coordinator.core.names import clip
 from coordinator.core.state import Gang
 from coordinator.core.states import Desired, Progress
 from coordinator.rpc.convert import to_proto
@@ -34,6 +35,13 @@ _PROGRESS = {
 }
 _DESIRED = {Desired.PREPARE: pb.PREPARE, Desired.RUN: pb.RUN, Desired.STOP: pb.STOP}
 TAIL_BYTES_MAX = 65_536
+NODES_MAX = 1_000
+"""A host holds one node, and what it has not let go of yet."""
+_LABELS_MAX = 1_000
+_NAMES = ("host_id", "agent_uuid", "boot_id", "private_ipv4_address", "version")
+_NAME_CHARS = 256
+_TEXT_CHARS = 4_096
+"""Of what an agent says of a failure; the rest is in the agent's own log."""
 
 
 def hello(session_id: SessionId, message: pb.Hello) -> i.HostHello:
@@ -41,6 +49,13 @@ def hello(session_id: SessionId, message: pb.Hello) -> i.HostHello:
     for member in ("host_id", "agent_uuid", "boot_id", "private_ipv4_address"):
         if not getattr(message, member):
             raise InvalidArgument(f"Hello.{member} is empty")
+    for member in _NAMES:
+        _check_count(f"Hello.{member}", len(getattr(message, member)), _NAME_CHARS, "characters")
+    for member in ("engine", "instance_type"):
+        length = len(getattr(message.resources, member))
+        _check_count(f"Hello.resources.{member}", length, _NAME_CHARS, "characters")
+    _check_count("Hello.labels", len(message.labels), _LABELS_MAX, "entries")
+    _check_count("Hello.observed", len(message.observed), NODES_MAX, "nodes")
     resources = message.resources
     return i.HostHello(
         session_id=session_id,
@@ -56,12 +71,14 @@ def hello(session_id: SessionId, message: pb.Hello) -> i.HostHello:
         private_ipv4=message.private_ipv4_address,
         labels=dict(message.labels),
         observed=tuple(observation(node) for node in message.observed),
-        unusable_reason=message.unusable_reason,
+        unusable_reason=clip(message.unusable_reason, _TEXT_CHARS),
         incarnation=message.incarnation,
     )
 
 
 def report(session_id: SessionId, message: pb.StatusReport) -> i.HostReport:
+    """Raises InvalidArgument for more nodes than a host can have."""
+    _check_count("StatusReport.nodes", len(message.nodes), NODES_MAX, "nodes")
     return i.HostReport(
         session_id=session_id,
         seq=message.seq,
@@ -81,9 +98,9 @@ def observation(node: pb.NodeReport) -> i.Observation:
         progress=progress,
         private_ipv4=node.private_ipv4_address,
         exit_code=node.exit_code if node.HasField("exit_code") else None,
-        reason=node.reason,
+        reason=clip(node.reason, _TEXT_CHARS),
         permanent=node.permanent,
-        unclean_reason=node.unclean_reason,
+        unclean_reason=clip(node.unclean_reason, _TEXT_CHARS),
         was_up=node.started_at_ms > 0,
         ran_ms=node.running_ms if node.HasField("running_ms") else None,
         not_started=node.not_started,
@@ -91,6 +108,11 @@ def observation(node: pb.NodeReport) -> i.Observation:
         log_tail=tail,
         log_tail_offset=node.log_tail_offset,
     )
+
+
+def _check_count(where: str, count: int, most: int, noun: str) -> None:
+    if count > most:
+        raise InvalidArgument(f"{where} has {count} {noun}; it may have {most}")
 
 
 def effect_message(effect: Effect) -> pb.CoordinatorMessage:
@@ -135,16 +157,52 @@ def _assignment(assignment: Assignment) -> pb.Assignment:
 
 
 def _container(container: NodeContainer) -> pb.NodeContainer:
-    properties = container.properties
+    """A copy of what all nodes of the group have, and then the node's own."""
+    message = pb.NodeContainer()
+    shared, names = _shared.of(container.properties)
+    message.CopyFrom(shared)
+    own = dict(container.own_variables)
+    if not names.isdisjoint(own):
+        del message.environment[:]
+        own = container.environment()
+    for name, value in own.items():
+        message.environment.add(name=name, value=value)
+    message.vcpus = container.vcpus
+    message.memory_mib = container.memory_mib
+    message.gpus = container.gpus
+    return message
+
+
+class _Shared:
+    """What came of the properties of a few groups: made once for all nodes of a gang, since to
+    copy it costs a hundredth. Found by identity, since properties are long to compare."""
+
+    def __init__(self) -> None:
+        self._made: list[tuple[ContainerProperties, pb.NodeContainer, frozenset[str]]] = []
+
+    def of(self, properties: ContainerProperties) -> tuple[pb.NodeContainer, frozenset[str]]:
+        """With all the user's variables, and their names."""
+        for known, message, names in self._made:
+            if known is properties:
+                return message, names
+        message = _properties(properties)
+        names = frozenset(pair.name for pair in message.environment)
+        self._made = [(properties, message, names), *self._made[: _SHARED_MAX - 1]]
+        return message, names
+
+
+_SHARED_MAX = 16
+_shared = _Shared()
+
+
+def _properties(properties: ContainerProperties) -> pb.NodeContainer:
+    variables = {pair.name: pair.value or "" for pair in properties.environment if pair.name}
     message = pb.NodeContainer(
         image=properties.image or "",
         command=properties.command,
         environment=[
-            pb.EnvironmentVariable(name=name, value=value) for name, value in container.environment
+            pb.EnvironmentVariable(name=name, value=value) for name, value in variables.items()
         ],
-        vcpus=container.vcpus,
-        memory_mib=container.memory_mib,
-        gpus=container.gpus,
         user=properties.user,
         privileged=bool(properties.privileged),
         readonly_root_filesystem=bool(properties.readonly_root_filesystem),

@@ -25,6 +25,8 @@ from muster.v1 import agent_service_pb2_grpc as pb_grpc
 logger = logging.getLogger(__name__)
 
 HELLO_SECONDS = 30.0
+SILENT_MAX = 1_000
+"""Sessions that have not said Hello."""
 
 
 class Sessions(Protocol):
@@ -47,16 +49,19 @@ Context = grpc.aio.ServicerContext[pb.AgentMessage, pb.CoordinatorMessage]
 class AgentService(pb_grpc.AgentServiceServicer):
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
+        self._silent: dict[SessionId, asyncio.Timeout] = {}
 
     async def Session(
         self, request_iterator: AsyncIterator[pb.AgentMessage], context: Context
     ) -> AsyncIterator[pb.CoordinatorMessage]:
         session_id = SessionId(str(uuid.uuid4()))
+        # Before its Hello a session is nothing to the daemon: anybody can open thousands of them.
+        first = await self._first(session_id, request_iterator, context)
         outbox = Outbox()
         self._sessions.attach(session_id, outbox)
         reader: asyncio.Task[None] | None = None
         try:
-            await self._hello(session_id, request_iterator, context)
+            await self._hello(session_id, first, context)
             reader = asyncio.create_task(self._read(session_id, request_iterator, outbox))
             while not outbox.closed:
                 for message in await outbox.take():
@@ -74,17 +79,30 @@ class AgentService(pb_grpc.AgentServiceServicer):
                 reader.cancel()
                 await asyncio.wait((reader,))
 
-    async def _hello(
+    async def _first(
         self,
         session_id: SessionId,
         requests: AsyncIterator[pb.AgentMessage],
         context: Context,
-    ) -> None:
+    ) -> pb.AgentMessage:
+        """Of those that have said nothing yet, the longest silent makes room for the newest: an
+        agent's Hello comes with its call."""
         try:
-            async with asyncio.timeout(HELLO_SECONDS):
-                first = await anext(aiter(requests))
+            async with asyncio.timeout(HELLO_SECONDS) as patience:
+                self._silent[session_id] = patience
+                if len(self._silent) > SILENT_MAX:
+                    oldest = self._silent.pop(next(iter(self._silent)))
+                    if not oldest.expired():
+                        oldest.reschedule(asyncio.get_running_loop().time())
+                try:
+                    return await anext(aiter(requests))
+                finally:
+                    self._silent.pop(session_id, None)
         except (TimeoutError, StopAsyncIteration):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no Hello came")
+            raise AssertionError("abort returned") from None
+
+    async def _hello(self, session_id: SessionId, first: pb.AgentMessage, context: Context) -> None:
         if not first.HasField("hello"):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be Hello")
         role, who = role_of(context)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from coordinator.core.arn import definition_ref, queue_name
 from coordinator.core.errors import InvalidArgument
 from coordinator.core.names import quote
 from coordinator.core.state import ClusterState, Revision
-from coordinator.rpc.paging import last_seen, page, page_size
+from coordinator.rpc.paging import last_seen, page_size, token
 from coordinator.rpc.render import Renderer
+from coordinator.rpc.turns import Turns
+from muster.v1.job_pb2 import JobDefinition, JobQueueDetail
 from muster.v1.job_service_pb2 import (
     DescribeJobDefinitionsRequest,
     DescribeJobDefinitionsResponse,
@@ -20,16 +20,17 @@ from muster.v1.job_service_pb2 import (
 _PAGE_MAX = 100
 
 
-def definitions(
-    request: DescribeJobDefinitionsRequest, renderer: Renderer
-) -> Callable[[ClusterState], DescribeJobDefinitionsResponse]:
-    """The query that answers the request: by name, newest revision first."""
+async def definitions(
+    turns: Turns, request: DescribeJobDefinitionsRequest, renderer: Renderer
+) -> DescribeJobDefinitionsResponse:
+    """By name, newest revision first."""
     if request.job_definitions and request.HasField("job_definition_name"):
         raise InvalidArgument("give jobDefinitions or jobDefinitionName, not both")
     _at_most(len(request.job_definitions), "jobDefinitions")
     wanted = [definition_ref(text) for text in request.job_definitions]
     if request.HasField("job_definition_name"):
         wanted = [definition_ref(request.job_definition_name)]
+    names = {name for name, _ in wanted}
     status = request.status if request.HasField("status") else None
     if status not in (None, "ACTIVE", "INACTIVE"):
         raise InvalidArgument(f"status is {quote(status)}; it must be ACTIVE or INACTIVE")
@@ -44,41 +45,50 @@ def definitions(
             and (status is None or revision.active == (status == "ACTIVE"))
         )
 
-    def query(state: ClusterState) -> DescribeJobDefinitionsResponse:
-        revisions = {
-            (name, -number): revision
+    def keys(state: ClusterState) -> list[tuple[str, int]]:
+        return sorted(
+            (name, -number)
             for name, numbered in state.definitions.items()
+            if not wanted or name in names
             for number, revision in numbered.items()
             if selects((name, -number), revision)
-        }
-        keys, next_token = page(sorted(revisions), size, "definitions", lambda key: key)
-        return DescribeJobDefinitionsResponse(
-            job_definitions=[renderer.definition(revisions[key]) for key in keys],
-            next_token=next_token,
         )
 
-    return query
+    def render(state: ClusterState, key: tuple[str, int]) -> JobDefinition | None:
+        revision = state.definitions.get(key[0], {}).get(-key[1])
+        return renderer.definition(revision) if revision is not None else None
+
+    found = await turns.cluster.read(keys)
+    shown, more = await turns.fill(found, render, size)
+    reply = DescribeJobDefinitionsResponse(
+        next_token=token("definitions", shown[-1][0]) if more else None
+    )
+    await turns.put((definition for _, definition in shown), reply.job_definitions)
+    return reply
 
 
-def queues(
-    request: DescribeJobQueuesRequest, renderer: Renderer
-) -> Callable[[ClusterState], DescribeJobQueuesResponse]:
-    """The query that answers the request, by name."""
+async def queues(
+    turns: Turns, request: DescribeJobQueuesRequest, renderer: Renderer
+) -> DescribeJobQueuesResponse:
+    """By name."""
     _at_most(len(request.job_queues), "jobQueues")
     wanted = [queue_name(text) for text in request.job_queues]
     size = page_size(request.max_results if request.HasField("max_results") else None, _PAGE_MAX)
     (after,) = last_seen(request.next_token, "queues", ("",)) or ("",)
 
-    def query(state: ClusterState) -> DescribeJobQueuesResponse:
-        names = sorted(name for name in state.queues if name > after)
-        selected = (name for name in names if not wanted or name in wanted)
-        shown, next_token = page(selected, size, "queues", lambda name: (name,))
-        return DescribeJobQueuesResponse(
-            job_queues=[renderer.queue(state.queues[name]) for name in shown],
-            next_token=next_token,
+    def keys(state: ClusterState) -> list[str]:
+        return sorted(
+            name for name in state.queues if name > after and (not wanted or name in wanted)
         )
 
-    return query
+    def render(state: ClusterState, name: str) -> JobQueueDetail | None:
+        queue = state.queues.get(name)
+        return renderer.queue(queue) if queue is not None else None
+
+    shown, more = await turns.fill(await turns.cluster.read(keys), render, size)
+    reply = DescribeJobQueuesResponse(next_token=token("queues", (shown[-1][0],)) if more else None)
+    await turns.put((queue for _, queue in shown), reply.job_queues)
+    return reply
 
 
 def _at_most(number: int, where: str) -> None:

@@ -27,6 +27,9 @@ Read = Callable[[Any, str], object]
 Write = Callable[[Message, str, Any], None]
 """Puts a value of the core into a message, under this name."""
 
+PARTS_MAX = 4_000
+"""An object that means something takes a dozen bytes, and a submission has 30 KiB."""
+
 _FARGATE = (
     "ephemeral_storage",
     "fargate_platform_configuration",
@@ -77,7 +80,12 @@ def refuse(message: Message, *names: str) -> None:
 def refuse_unknown(message: Message) -> None:
     """InvalidArgument if the request, or a message in it, has a member of a newer contract:
     leaving it out in silence would do something other than what was asked for."""
-    for path, part in _parts(message, ""):
+    for count, (path, part) in enumerate(_parts(message, "")):
+        if count > PARTS_MAX:
+            raise InvalidArgument(
+                f"{path}: the request has more than {PARTS_MAX} objects; none that could be "
+                "taken has so many"
+            )
         unknown = UnknownFieldSet(part)
         if len(unknown):
             raise InvalidArgument(

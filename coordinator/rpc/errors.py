@@ -26,6 +26,7 @@ from coordinator.core.errors import (
 )
 from coordinator.rpc.convert import refuse_unknown
 from coordinator.rpc.ports import Overloaded, Unreachable
+from coordinator.rpc.sizes import Unread
 
 logger = logging.getLogger(__name__)
 
@@ -71,9 +72,9 @@ def _unary(
     rpc: str, method: Callable[[Any, Any, Context], Awaitable[Message]]
 ) -> Callable[[Any, Any, Context], Awaitable[Message]]:
     @functools.wraps(method)
-    async def answer(self: object, request: Message, context: Context) -> Message:
+    async def answer(self: object, request: Message | Unread, context: Context) -> Message:
         try:
-            refuse_unknown(request)
+            _readable(request)
             return await method(self, request, context)
         except Exception as error:  # becomes the status; the table decides
             await _abort(context, rpc, error)
@@ -85,9 +86,11 @@ def _stream(
     rpc: str, method: Callable[[Any, Any, Context], AsyncIterator[Message]]
 ) -> Callable[[Any, Any, Context], AsyncIterator[Message]]:
     @functools.wraps(method)
-    async def answer(self: object, request: Message, context: Context) -> AsyncIterator[Message]:
+    async def answer(
+        self: object, request: Message | Unread, context: Context
+    ) -> AsyncIterator[Message]:
         try:
-            refuse_unknown(request)
+            _readable(request)
             responses = cast("AsyncGenerator[Message, None]", method(self, request, context))
             async with aclosing(responses):
                 async for response in responses:
@@ -96,6 +99,13 @@ def _stream(
             await _abort(context, rpc, error)
 
     return answer
+
+
+def _readable(request: Message | Unread) -> None:
+    """InvalidArgument for a request that was too long to be read, or is of a newer contract."""
+    if isinstance(request, Unread):
+        raise InvalidArgument(request.why)
+    refuse_unknown(request)
 
 
 def status_of(error: Exception) -> tuple[grpc.StatusCode, int] | None:

@@ -13,12 +13,16 @@ from coordinator.core.ids import HostId
 from coordinator.core.state import ClusterState
 from coordinator.core.validation import validate_reason
 from coordinator.rpc.errors import answering
+from coordinator.rpc.paging import last_seen, page_size, token
 from coordinator.rpc.ports import Cluster
 from coordinator.rpc.render import host
+from coordinator.rpc.turns import Turns, too_much
 from muster.v1 import host_service_pb2 as pb
 from muster.v1.host_service_pb2_grpc import HostServiceServicer
 
 _DESCRIBED_MAX = 100
+_PAGE_MAX = 10_000
+"""More than a reply holds; whoever asks for no size is shown what fits."""
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
@@ -29,15 +33,27 @@ class HostService(HostServiceServicer):
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
+        self._turns = Turns(cluster)
 
     async def ListHosts(
         self, request: pb.ListHostsRequest, context: Context
     ) -> pb.ListHostsResponse:
-        def query(state: ClusterState) -> pb.ListHostsResponse:
-            hosts = [host(state, host_id) for host_id in sorted(state.hosts)]
-            return pb.ListHostsResponse(hosts=hosts, notice=_notice(state))
-
-        return await self._cluster.read(query)
+        size = page_size(
+            request.max_results if request.HasField("max_results") else None, _PAGE_MAX
+        )
+        (after,) = last_seen(request.next_token, "hosts", ("",)) or ("",)
+        host_ids, notice = await self._cluster.read(
+            lambda state: (
+                sorted(host_id for host_id in state.hosts if host_id > after),
+                _notice(state),
+            )
+        )
+        shown, more = await self._turns.fill(host_ids, host, size)
+        reply = pb.ListHostsResponse(
+            next_token=token("hosts", (shown[-1][0],)) if more else None, notice=notice
+        )
+        await self._turns.put((each for _, each in shown), reply.hosts)
+        return reply
 
     async def DescribeHosts(
         self, request: pb.DescribeHostsRequest, context: Context
@@ -77,11 +93,14 @@ class HostService(HostServiceServicer):
         return found
 
     async def _describe(self, host_ids: Sequence[str]) -> list[pb.Host]:
-        def query(state: ClusterState) -> list[pb.Host]:
-            known = (HostId(host_id) for host_id in host_ids)
-            return [host(state, host_id) for host_id in known if host_id in state.hosts]
+        def render(state: ClusterState, host_id: HostId) -> pb.Host | None:
+            return host(state, host_id) if host_id in state.hosts else None
 
-        return await self._cluster.read(query)
+        wanted = [HostId(host_id) for host_id in host_ids]
+        shown, more = await self._turns.fill(wanted, render, len(wanted))
+        if more:
+            raise too_much("hosts", len(wanted), len(shown))
+        return [each for _, each in shown]
 
 
 def _notice(state: ClusterState) -> str:

@@ -5,7 +5,7 @@ A job only ever moves from memory to the journal, so looking in this order misse
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
 from coordinator.core.arn import job_ref
@@ -21,29 +21,20 @@ Query = Callable[[ClusterState, Job], T]
 """Must copy what it keeps: the job goes on changing."""
 
 
-async def each_job(cluster: Cluster, job_ids: Sequence[JobId], query: Query[T]) -> dict[JobId, T]:
-    """The query's value of every job that is known."""
-
-    def in_memory(state: ClusterState) -> dict[JobId, T]:
-        return {id_: query(state, state.jobs[id_]) for id_ in job_ids if id_ in state.jobs}
-
-    found = await cluster.read(in_memory)
-    ended = []
-    for job_id in job_ids:
-        record = await cluster.record(job_id) if job_id not in found else None
-        if record is not None:
-            ended.append(cluster.decode_job(record))
-    if ended:
-        found |= await cluster.read(lambda state: {job.job_id: query(state, job) for job in ended})
-    return found
-
-
 async def one_job(cluster: Cluster, job_id: JobId, query: Query[T]) -> T:
     """The query's value of a job. NotFound if there is none, or none any more."""
-    found = await each_job(cluster, [job_id], query)
-    if job_id not in found:
+
+    def in_memory(state: ClusterState) -> list[T]:
+        return [query(state, state.jobs[job_id])] if job_id in state.jobs else []
+
+    found = await cluster.read(in_memory)
+    if found:
+        return found[0]
+    record = await cluster.record(job_id)
+    if record is None:
         raise NotFound(f"Job {job_id} does not exist")
-    return found[job_id]
+    job = await cluster.decode_job(record)
+    return await cluster.read(lambda state: query(state, job))
 
 
 def whole_job(text: str, where: str = "jobId") -> JobId:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any, TypeAlias, cast
 
@@ -27,11 +27,14 @@ from coordinator.core.validation import validate_reason
 from coordinator.rpc import catalogue
 from coordinator.rpc.convert import from_proto, refuse
 from coordinator.rpc.errors import answering
-from coordinator.rpc.job_lookup import each_job, one_job, whole_job
+from coordinator.rpc.job_lookup import one_job, whole_job
 from coordinator.rpc.listing import JobListing
 from coordinator.rpc.node_log import node_log
 from coordinator.rpc.ports import Cluster
 from coordinator.rpc.render import Renderer
+from coordinator.rpc.seats import Seats
+from coordinator.rpc.sizes import ITEM_BYTES, REPLY_BYTES_MAX
+from coordinator.rpc.turns import Turns, too_much
 from coordinator.rpc.watching import JobWatch
 from muster.v1 import job_pb2
 from muster.v1 import job_service_pb2 as pb
@@ -39,6 +42,7 @@ from muster.v1.job_service_pb2_grpc import JobServiceServicer
 
 _DESCRIBED_MAX = 100
 
+Detail: TypeAlias = job_pb2.JobDetail
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -50,7 +54,9 @@ class JobService(JobServiceServicer):
         self._cluster = cluster
         self._arns = arns
         self._renderer = Renderer(arns)
-        self._listing = JobListing(cluster, self._renderer)
+        self._turns = Turns(cluster)
+        self._readers = Seats()
+        self._listing = JobListing(self._turns, self._renderer)
 
     # definitions
 
@@ -83,7 +89,7 @@ class JobService(JobServiceServicer):
     async def DescribeJobDefinitions(
         self, request: pb.DescribeJobDefinitionsRequest, context: Context
     ) -> pb.DescribeJobDefinitionsResponse:
-        return await self._cluster.read(catalogue.definitions(request, self._renderer))
+        return await catalogue.definitions(self._turns, request, self._renderer)
 
     # jobs
 
@@ -115,23 +121,47 @@ class JobService(JobServiceServicer):
             # The two spaces are AWS's own.
             raise InvalidArgument(f"Maximum number of jobs supported is  {_DESCRIBED_MAX}")
         refs = [ref for ref in map(_job_ref_or_none, request.jobs) if ref is not None]
-        wanted: dict[JobId, list[int | None]] = {}
-        for ref in refs:
-            wanted.setdefault(JobId(ref.job_id), []).append(ref.node_index)
+        reply = pb.DescribeJobsResponse()
+        await self._turns.put(await self._details(refs), reply.jobs)
+        return reply
 
-        def render(state: ClusterState, job: Job) -> dict[int | None, job_pb2.JobDetail | None]:
-            waiting = status_reason(state, self._cluster.settings, job)
-            left = leftovers(state, self._cluster.settings, job)
-            return {
-                index: self._renderer.job(job, waiting, left)
-                if index is None
-                else self._renderer.node(job, index)
-                for index in wanted[job.job_id]
-            }
+    async def _details(self, refs: Sequence[JobRef]) -> list[job_pb2.JobDetail]:
+        """Memory first: a job only ever moves from there to the journal, so none is missed."""
 
-        found = await each_job(self._cluster, list(wanted), render)
-        details = (found.get(JobId(ref.job_id), {}).get(ref.node_index) for ref in refs)
-        return pb.DescribeJobsResponse(jobs=[detail for detail in details if detail is not None])
+        def live(state: ClusterState, key: tuple[int, JobRef]) -> Detail | None:
+            job = state.jobs.get(JobId(key[1].job_id))
+            return self._detail(state, job, key[1]) if job is not None else None
+
+        keys = list(enumerate(refs))
+        shown, more = await self._turns.fill(keys, live, len(keys))
+        found = dict(shown)
+        ended: dict[JobId, list[tuple[int, JobRef]]] = {}
+        for key in keys:
+            if key not in found:
+                ended.setdefault(JobId(key[1].job_id), []).append(key)
+        for job_id, theirs in ended.items():
+            job = None if more else await self._turns.ended_job(job_id)
+            if job is not None:
+                shown, more = await self._ended_details(job, theirs)
+                found |= dict(shown)
+                more = more or sum(each.ByteSize() for each in found.values()) > REPLY_BYTES_MAX
+        if more:
+            raise too_much("jobs", len(refs), len(found))
+        return [found[key] for key in keys if key in found]
+
+    async def _ended_details(
+        self, job: Job, keys: Sequence[tuple[int, JobRef]]
+    ) -> tuple[list[tuple[tuple[int, JobRef], Detail]], bool]:
+        return await self._turns.fill(
+            keys, lambda state, key: self._detail(state, job, key[1]), len(keys)
+        )
+
+    def _detail(self, state: ClusterState, job: Job, ref: JobRef) -> Detail | None:
+        if ref.node_index is not None:
+            return self._renderer.node(job, ref.node_index)
+        settings = self._cluster.settings
+        waiting = status_reason(state, settings, job)
+        return self._renderer.job(job, waiting, leftovers(state, settings, job))
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         return await self._listing.answer(request)
@@ -206,7 +236,7 @@ class JobService(JobServiceServicer):
     async def DescribeJobQueues(
         self, request: pb.DescribeJobQueuesRequest, context: Context
     ) -> pb.DescribeJobQueuesResponse:
-        return await self._cluster.read(catalogue.queues(request, self._renderer))
+        return await catalogue.queues(self._turns, request, self._renderer)
 
     # beyond AWS
 
@@ -214,34 +244,41 @@ class JobService(JobServiceServicer):
         self, request: pb.WatchJobRequest, context: Context
     ) -> AsyncIterator[pb.WatchJobResponse]:
         watch = JobWatch(self._cluster, self._renderer, whole_job(request.job_id))
-        async with aclosing(watch.responses()) as responses:
-            async for response in responses:
-                yield response
+        with self._readers.one():
+            async with aclosing(watch.responses()) as responses:
+                async for response in responses:
+                    yield response
 
     async def GetNodeLog(
         self, request: pb.GetNodeLogRequest, context: Context
     ) -> AsyncIterator[pb.GetNodeLogResponse]:
-        async with aclosing(node_log(self._cluster, request)) as responses:
-            async for response in responses:
-                yield response
+        with self._readers.one():
+            async with aclosing(node_log(self._cluster, request)) as responses:
+                async for response in responses:
+                    yield response
 
     async def ExplainJob(
         self, request: pb.ExplainJobRequest, context: Context
     ) -> pb.ExplainJobResponse:
         def query(state: ClusterState, job: Job) -> pb.ExplainJobResponse:
             found = explain(state, self._cluster.settings, job)
-            return pb.ExplainJobResponse(
+            reply = pb.ExplainJobResponse(
                 status=job_pb2.JobStatus.Value(job.state),
                 summary=found.summary,
                 status_reason=found.status_reason,
                 needs=found.needs,
-                hosts=[
-                    pb.HostVerdict(
-                        host_id=verdict.host_id, usable=verdict.usable, reason=verdict.reason
-                    )
-                    for verdict in found.hosts
-                ],
             )
+            room = REPLY_BYTES_MAX - reply.ByteSize()
+            for verdict in found.hosts:
+                said = pb.HostVerdict(
+                    host_id=verdict.host_id, usable=verdict.usable, reason=verdict.reason
+                )
+                room -= said.ByteSize() + ITEM_BYTES
+                if room < 0:
+                    break
+                reply.hosts.append(said)
+            reply.hosts_left_out = len(found.hosts) - len(reply.hosts)
+            return reply
 
         return await one_job(self._cluster, whole_job(request.job_id), query)
 

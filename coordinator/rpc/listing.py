@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from heapq import nlargest
+from typing import TypeVar
 
 from coordinator.core.arn import definition_ref, queue_name
 from coordinator.core.errors import InvalidArgument, NotFound
 from coordinator.core.explain import status_reason
+from coordinator.core.ids import JobId
 from coordinator.core.names import quote
 from coordinator.core.state import ClusterState, Job
 from coordinator.core.states import JobState
-from coordinator.journal.port import Record, RecordQuery
+from coordinator.journal.port import RecordQuery
 from coordinator.rpc.convert import refuse
 from coordinator.rpc.job_lookup import one_job, whole_job
-from coordinator.rpc.paging import last_seen, page, page_size
-from coordinator.rpc.ports import Cluster
+from coordinator.rpc.paging import last_seen, page_size, token
 from coordinator.rpc.render import Renderer
+from coordinator.rpc.sizes import ITEM_BYTES, REPLY_BYTES_MAX
+from coordinator.rpc.turns import Turns
 from muster.v1.job_pb2 import JobStatus, JobSummary
 from muster.v1.job_service_pb2 import KeyValuesPair, ListJobsRequest, ListJobsResponse
 
 _PAGE_MAX = 1000
 _PAGE_MAX_FILTERED = 100
+_FEW_RECORDS, _MOST_RECORDS = 10, 200
+_TURN_RECORD_BYTES = 1024 * 1024
+_PAGE_RECORD_BYTES = 8 * 1024 * 1024
+"""Of records' text, read in one turn and for one page: a 1000-node job's is up to megabytes."""
 _MILLISECONDS = re.compile(r"[0-9]{1,15}")
+
+K = TypeVar("K", int, tuple[int, str])
 
 Age = tuple[int, str]
 """When a job was created, and its id: the order of a listing, newest first."""
@@ -33,7 +43,7 @@ Age = tuple[int, str]
 class JobListing:
     """Answers ListJobs."""
 
-    cluster: Cluster
+    turns: Turns
     renderer: Renderer
 
     async def answer(self, request: ListJobsRequest) -> ListJobsResponse:
@@ -50,36 +60,67 @@ class JobListing:
         size = _size(request, _PAGE_MAX_FILTERED if request.filters else _PAGE_MAX)
         after = last_seen(request.next_token, "jobs", (0, ""))
         # Memory first: a job that leaves it meanwhile is then found twice, never missed.
-        found: dict[Age, JobSummary | Record] = {}
-        found |= await self.cluster.read(
-            lambda state: self._in_memory(state, queue, query, after, size + 1)
-        )
+        found, more = await self._in_memory(queue, query, after, size)
         if query.status is None or JobState(query.status).is_terminal:
-            for record in await self.cluster.records(query, after=after, limit=size + 1):
-                found.setdefault((record.created_at_ms, record.job_id), record)
-        ages, next_token = page(sorted(found, reverse=True), size, "jobs", lambda age: age)
-        return ListJobsResponse(
-            job_summary_list=[self._summary(found[age]) for age in ages], next_token=next_token
-        )
+            ended, more_ended = await self._ended(query, after, size)
+            # What one of the two cut off, the next page begins with: nothing older is shown.
+            cuts = [min(part) for part, cut in ((found, more), (ended, more_ended)) if cut and part]
+            found = ended | found
+            found = {age: row for age, row in found.items() if age >= max(cuts, default=age)}
+            more = more or more_ended
+        shown, more = _fitting(found, size, more=more)
+        reply = ListJobsResponse(next_token=token("jobs", shown[-1]) if more and shown else None)
+        await self.turns.put((found[age] for age in shown), reply.job_summary_list)
+        return reply
 
-    def _in_memory(
-        self, state: ClusterState, queue: str, query: RecordQuery, after: Age | None, limit: int
-    ) -> dict[Age, JobSummary]:
-        if queue not in state.queues:
-            raise NotFound(f"JobQueue {queue} not found.")
-        jobs = (state.jobs[job_id] for job_id in state.queues[queue].live)
-        older = (job for job in jobs if after is None or _age(job) < after)
-        selected = nlargest(limit, (job for job in older if _selects(query, job)), key=_age)
-        settings = self.cluster.settings
-        return {
-            _age(job): self.renderer.job_summary(job, status_reason(state, settings, job))
-            for job in selected
-        }
+    async def _in_memory(
+        self, queue: str, query: RecordQuery, after: Age | None, size: int
+    ) -> tuple[dict[Age, JobSummary], bool]:
+        """The newest rows of the queue's jobs that have not left memory, and whether there are
+        more."""
 
-    def _summary(self, found: JobSummary | Record) -> JobSummary:
-        if isinstance(found, JobSummary):
-            return found
-        return self.renderer.job_summary(self.cluster.decode_job(found), None)
+        def live(state: ClusterState) -> list[JobId]:
+            if queue not in state.queues:
+                raise NotFound(f"JobQueue {queue} not found.")
+            return list(state.queues[queue].live)
+
+        def age(state: ClusterState, job_id: JobId) -> Age | None:
+            job = state.jobs.get(job_id)
+            if job is None or (after is not None and _age(job) >= after):
+                return None
+            return _age(job) if _selects(query, job) else None
+
+        def render(state: ClusterState, age: Age) -> JobSummary | None:
+            job = state.jobs.get(JobId(age[1]))
+            if job is None:
+                return None
+            waiting = status_reason(state, self.turns.cluster.settings, job)
+            return self.renderer.job_summary(job, waiting)
+
+        ages = await self.turns.each(await self.turns.cluster.read(live), age)
+        newest = nlargest(size + 1, (each for each in ages if each is not None))
+        shown, more = await self.turns.fill(newest, render, size)
+        return dict(shown), more
+
+    async def _ended(
+        self, query: RecordQuery, after: Age | None, size: int
+    ) -> tuple[dict[Age, JobSummary], bool]:
+        """The newest rows of jobs that have left memory, and whether there may be more. Records
+        are read a few at a time, and no more of them than is worth one page."""
+        found: dict[Age, JobSummary] = {}
+        read_bytes, few = 0, _FEW_RECORDS
+        while True:
+            job_records = await self.turns.records(query, after=after, limit=few)
+            for record, job in job_records:
+                after = record.created_at_ms, record.job_id
+                found[after] = self.renderer.job_summary(job, None)
+            if len(job_records) < few:
+                return found, False
+            longest = max(len(record.body) for record, _ in job_records)
+            read_bytes += sum(len(record.body) for record, _ in job_records)
+            if len(found) > size or read_bytes > _PAGE_RECORD_BYTES:
+                return found, True
+            few = max(1, min(_MOST_RECORDS, size + 1 - len(found), _TURN_RECORD_BYTES // longest))
 
     async def _nodes(self, request: ListJobsRequest) -> ListJobsResponse:
         job_id = whole_job(request.multi_node_job_id, "multiNodeJobId")
@@ -98,13 +139,30 @@ class JobListing:
             )
             return [row for row in rows if row is not None and JobStatus.Name(row.status) == status]
 
-        rows, next_token = page(
-            await one_job(self.cluster, job_id, summaries),
-            size,
-            "nodes",
-            lambda row: (row.node_properties.node_index,),
+        rows = {
+            row.node_properties.node_index: row
+            for row in await one_job(self.turns.cluster, job_id, summaries)
+        }
+        shown, more = _fitting(rows, size, more=False, newest_first=False)
+        return ListJobsResponse(
+            job_summary_list=[rows[index] for index in shown],
+            next_token=token("nodes", (shown[-1],)) if more else None,
         )
-        return ListJobsResponse(job_summary_list=rows, next_token=next_token)
+
+
+def _fitting(
+    rows: Mapping[K, JobSummary], size: int, *, more: bool, newest_first: bool = True
+) -> tuple[list[K], bool]:
+    """The keys of the rows of one page, in order, and whether there are more."""
+    keys = sorted(rows, reverse=newest_first)
+    shown: list[K] = []
+    room = REPLY_BYTES_MAX
+    for key in keys[:size]:
+        room -= rows[key].ByteSize() + ITEM_BYTES
+        if room < 0 and shown:
+            break
+        shown.append(key)
+    return shown, more or len(shown) < len(keys)
 
 
 def _size(request: ListJobsRequest, most: int) -> int:

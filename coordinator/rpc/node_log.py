@@ -92,12 +92,13 @@ async def _wait(cluster: Cluster, wanted: _Wanted) -> _Found:
     """Until the node is launched, or never will be. Stopping when the coordinator goes before."""
     async with AsyncExitStack() as stack:
         try:
-            updates = await stack.enter_async_context(cluster.watch(wanted.job_id))
+            watching = await stack.enter_async_context(
+                cluster.watch(wanted.job_id, lambda _, job, __: _find(job, wanted))
+            )
         except NotFound:
             # It left memory before it could be watched, so it has changed for the last time.
             return await _look_up(cluster, wanted)
-        async for update in updates:
-            found = _find(update.job, wanted)
+        async for found in watching.updates:
             if not found.may_come:
                 return found
     raise Stopping(f"the coordinator stops; job {wanted.job_id} goes on: follow it again")

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterable
-from itertools import islice
 from typing import TypeVar, cast
 
 from coordinator.core.errors import InvalidArgument
 
-T = TypeVar("T")
 K = TypeVar("K", bound=tuple[str | int, ...])
 
 _TOKEN_CHARS_MAX = 1024
@@ -63,13 +60,3 @@ def last_seen(text: str, listing: str, example: K) -> K | None:
 def _could_be_ours(part: str | int) -> bool:
     """Names, ids and times are small; a journal need not cope with what a caller made up."""
     return part.isascii() if isinstance(part, str) else abs(part) < 2**53
-
-
-def page(
-    items: Iterable[T], size: int, listing: str, key: Callable[[T], tuple[str | int, ...]]
-) -> tuple[list[T], str | None]:
-    """The first `size` of what is left, and the token of the next page if there is more."""
-    found = list(islice(items, size + 1))
-    if len(found) <= size:
-        return found, None
-    return found[:size], token(listing, key(found[size - 1]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from coordinator.core.effects import Stamped
 from coordinator.core.ids import JobId, NodeKey
@@ -38,19 +38,38 @@ class Unreachable(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WatchUpdate:
-    """What changed since the update before. `job` is as it is now, also when it just ended.
+class Changes:
+    """What changed of a job since its watcher was shown it before; all of it is durable.
 
     `nodes` are indices into the newest attempt; with `reset` they are all of them. `last` is
     true when nothing can change any more.
     """
 
-    job: Job
     nodes: Sequence[int]
     events: Sequence[Stamped]
     events_skipped: int
     reset: bool
     last: bool
+
+
+Render = Callable[[ClusterState, Job, Changes], T]
+"""What a watcher is shown of a job. Evaluated between steps; must copy what it keeps. Watchers
+with equal ones share a value."""
+
+
+class Read(Protocol):
+    """`Cluster.read`."""
+
+    async def __call__(self, query: Callable[[ClusterState], T]) -> T: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watching(Generic[T]):
+    """A watch that has begun. Of the job's history, what is numbered up to `begun_at` came before
+    the first update, and all that comes later is in the updates after it."""
+
+    begun_at: int
+    updates: AsyncIterator[T]
 
 
 class Cluster(Protocol):
@@ -65,8 +84,8 @@ class Cluster(Protocol):
         ...
 
     async def read(self, query: Callable[[ClusterState], T]) -> T:
-        """Evaluate on the state, between steps, when all of it is durable. The query must copy
-        what it keeps: the state goes on changing."""
+        """Evaluate on the state, between steps, when all of it is durable. What the query returns
+        must hold no live object of the state, which goes on changing: values and copies only."""
         ...
 
     async def record(self, job_id: JobId) -> Record | None: ...
@@ -75,15 +94,18 @@ class Cluster(Protocol):
         self, query: RecordQuery, *, after: tuple[int, str] | None, limit: int
     ) -> Sequence[Record]: ...
 
-    async def history(self, job_id: JobId) -> Sequence[Stamped]:
-        """Everything that happened to a job, in order."""
+    async def history(
+        self, job_id: JobId, *, after: int, limit: int
+    ) -> Sequence[tuple[int, Stamped]]:
+        """What happened to a job, in order, with numbers that grow: at most `limit` events behind
+        number `after`, of which 0 is before the first."""
         ...
 
     async def log_tail(self, key: NodeKey) -> LogTail | None: ...
 
-    def watch(self, job_id: JobId) -> AbstractAsyncContextManager[AsyncIterator[WatchUpdate]]:
-        """Updates of a job that is in memory, the first one with `reset`; ends after `last`.
-        NotFound when it is not in memory."""
+    def watch(self, job_id: JobId, render: Render[T]) -> AbstractAsyncContextManager[Watching[T]]:
+        """Updates of a job that is in memory, the first one with `reset`; they end after `last`,
+        or when the coordinator stops. NotFound when it is not in memory."""
         ...
 
     def read_log(
@@ -92,6 +114,6 @@ class Cluster(Protocol):
         """A node's output from the host that has it. Raises Unreachable."""
         ...
 
-    def decode_job(self, record: Record) -> Job:
-        """The job of a final record."""
+    async def decode_job(self, record: Record) -> Job:
+        """The job of a final record. It may be large, so it is not decoded on the event loop."""
         ...

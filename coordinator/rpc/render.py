@@ -20,6 +20,7 @@ from coordinator.core.events import JobEvent
 from coordinator.core.explain import clock, quarantine_reason
 from coordinator.core.ids import HostId
 from coordinator.core.leftovers import Leftover
+from coordinator.core.names import clip
 from coordinator.core.settings import COMPUTE_ENVIRONMENT
 from coordinator.core.state import Attempt, ClusterState, Job, NodeRun, Queue, Revision
 from coordinator.core.states import Desired, NodeState
@@ -30,6 +31,8 @@ from muster.v1 import host_service_pb2, job_pb2, job_service_pb2
 
 _DEFINITION_NAME_CHARS = 200
 _REASON_CHARS = 255
+_TOLD_CHARS = 500
+"""How much of a text `watch` shows: a response has many, and what an agent says may be long."""
 
 
 def newest_run(job: Job, node_index: int) -> tuple[Attempt, NodeRun] | None:
@@ -356,7 +359,7 @@ def node_view(job: Job, attempt: Attempt, node: NodeRun) -> job_service_pb2.Node
         since=node.since_ms,
         attempt=attempt.number,
         exit_code=node.exit_code,
-        reason=reason or None,
+        reason=clip(reason, _TOLD_CHARS) or None,
         released=node.released,
     )
 
@@ -365,7 +368,7 @@ def job_event(stamped: Stamped) -> job_service_pb2.JobEvent:
     """One event of a job's history."""
     kind, message, node_index = tell(cast("JobEvent", stamped.event))
     return job_service_pb2.JobEvent(
-        at=stamped.at_ms, kind=kind, message=message, node_index=node_index
+        at=stamped.at_ms, kind=kind, message=clip(message, _TOLD_CHARS), node_index=node_index
     )
 
 

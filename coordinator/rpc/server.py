@@ -16,6 +16,7 @@ from coordinator.rpc.agent_service import AgentService
 from coordinator.rpc.host_service import HostService
 from coordinator.rpc.job_service import JobService
 from coordinator.rpc.json_names import pool_with_json_names
+from coordinator.rpc.sizes import RECEIVED_BYTES_MAX, sized_services
 from muster.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
@@ -25,10 +26,8 @@ from muster.v1 import (
     job_service_pb2_grpc,
 )
 
-_MESSAGE_BYTES = 64 * 1024 * 1024
 _OPTIONS: list[tuple[str, int]] = [
-    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
-    ("grpc.max_send_message_length", _MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", RECEIVED_BYTES_MAX),
     # Another coordinator on the same port must fail to start, not share the connections.
     ("grpc.so_reuseport", 0),
     # A thousand agents that come back at once are a crowd, not an attack.
@@ -71,8 +70,9 @@ class Server:
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     ) -> None:
         self._server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
-        job_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, self._server)
-        host_service_pb2_grpc.add_HostServiceServicer_to_server(hosts, self._server)
+        sized = sized_services(self._server)
+        job_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, sized)
+        host_service_pb2_grpc.add_HostServiceServicer_to_server(hosts, sized)
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, self._server)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -1,23 +1,66 @@
-"""WatchJob: the whole of a job first, then each change as it happens."""
+"""WatchJob: the whole of a job first, page by page, then each change as it happens.
+
+The order of events is that of the journal, by number: times may repeat and go back. No response
+has more than a page of events, so that each fits what a gRPC client takes by default.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import cache
 
-from coordinator.core.effects import Stamped
 from coordinator.core.errors import NotFound
 from coordinator.core.explain import status_reason
 from coordinator.core.ids import JobId
+from coordinator.core.settings import Settings
 from coordinator.core.state import ClusterState, Job
-from coordinator.core.states import JobState
 from coordinator.rpc.errors import Stopping
 from coordinator.rpc.job_lookup import one_job
-from coordinator.rpc.ports import Cluster, WatchUpdate
+from coordinator.rpc.ports import Changes, Cluster
 from coordinator.rpc.render import Renderer, job_event, node_view
-from muster.v1.job_pb2 import JobSummary
 from muster.v1.job_service_pb2 import NodeView, WatchJobResponse
+
+EVENTS_PAGE = 500
+"""With every text at its longest, and with the views of 1000 nodes, that many fit into 4 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Update:
+    """What one update makes of a job. Watchers share it, so nobody writes to it."""
+
+    responses: tuple[WatchJobResponse, ...]
+    last: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Render:
+    """`ports.Render`, the same object for every watcher, so that thousands are shown one value."""
+
+    renderer: Renderer
+    settings: Settings
+
+    def __call__(self, state: ClusterState, job: Job, changes: Changes) -> _Update:
+        waiting = status_reason(state, self.settings, job)
+        summary = self.renderer.job_summary(job, waiting)
+        first = WatchJobResponse(
+            job=summary,
+            nodes=_nodes(job, changes.nodes),
+            events=map(job_event, changes.events[:EVENTS_PAGE]),
+            events_skipped=changes.events_skipped,
+            reset=changes.reset,
+        )
+        rest = [
+            WatchJobResponse(
+                job=summary, events=map(job_event, changes.events[start : start + EVENTS_PAGE])
+            )
+            for start in range(EVENTS_PAGE, len(changes.events), EVENTS_PAGE)
+        ]
+        return _Update((first, *rest), changes.last)
+
+
+_render_of = cache(_Render)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,70 +73,54 @@ class JobWatch:
 
     async def responses(self) -> AsyncGenerator[WatchJobResponse, None]:
         """Ends when the job has ended and nothing of it is left on any host; Stopping before."""
+        render = _render_of(self.renderer, self.cluster.settings)
         async with AsyncExitStack() as stack:
             try:
-                updates = await stack.enter_async_context(self.cluster.watch(self.job_id))
+                watching = await stack.enter_async_context(self.cluster.watch(self.job_id, render))
             except NotFound:
-                yield await self._ended()
+                whole = await one_job(self.cluster, self.job_id, self._ended)
+                async for response in self._with_history(whole, None):
+                    yield response
                 return
-            settled = False
-            recent: Sequence[Stamped] | None = None
-            async for update in updates:
-                # Before anything is awaited: the job goes on changing.
-                response = self._response(update)
-                settled = update.job.state.is_terminal and not update.job.unsettled
-                if recent is None:
-                    response.reset = True
-                    events = await self.cluster.history(self.job_id)
-                    recent = [stamped for stamped in events if stamped.at_ms == events[-1].at_ms]
-                else:
-                    events = _untold(update.events, recent)
-                response.events.extend(map(job_event, events))
-                if _has_reason(update.job):
-                    response.job.CopyFrom(await self._summary(response.job))
-                yield response
-        if not settled:
+            last, begun = False, False
+            async for update in watching.updates:
+                if not begun:
+                    (whole,) = update.responses
+                    async for response in self._with_history(whole, watching.begun_at):
+                        yield response
+                    begun = True
+                    continue
+                for response in update.responses:
+                    yield response
+                last = update.last
+        if not last:
             raise Stopping(f"the coordinator stops; job {self.job_id} goes on: watch it again")
 
-    def _response(self, update: WatchUpdate) -> WatchJobResponse:
+    async def _with_history(
+        self, whole: WatchJobResponse, until: int | None
+    ) -> AsyncGenerator[WatchJobResponse, None]:
+        """The whole of a job with its events up to number `until`, or all. Pages follow it: the
+        job as it was at first, and more events."""
+        response, after, more = WatchJobResponse(), 0, True
+        response.CopyFrom(whole)
+        while more:
+            page = await self.cluster.history(self.job_id, after=after, limit=EVENTS_PAGE)
+            told = [stamped for number, stamped in page if until is None or number <= until]
+            if after and not told:
+                return
+            more = len(told) == EVENTS_PAGE
+            after = page[-1][0] if page else after
+            response.events.extend(map(job_event, told))
+            yield response
+            response = WatchJobResponse(job=whole.job)
+
+    def _ended(self, _: ClusterState, job: Job) -> WatchJobResponse:
+        """All but the history of a job that has left memory."""
         return WatchJobResponse(
-            job=self.renderer.job_summary(update.job, None),
-            nodes=_nodes(update.job, update.nodes),
-            events_skipped=update.events_skipped,
-            reset=update.reset,
+            job=self.renderer.job_summary(job, None),
+            nodes=_nodes(job, sorted(job.attempts[-1].nodes) if job.attempts else ()),
+            reset=True,
         )
-
-    async def _summary(self, otherwise: JobSummary) -> JobSummary:
-        """With the reason why the job waits or stops, which only the whole state can tell."""
-
-        def query(state: ClusterState) -> JobSummary:
-            job = state.jobs.get(self.job_id)
-            if job is None:
-                return otherwise
-            waiting = status_reason(state, self.cluster.settings, job)
-            return self.renderer.job_summary(job, waiting)
-
-        return await self.cluster.read(query)
-
-    async def _ended(self) -> WatchJobResponse:
-        """All there is to say of a job that has left memory. NotFound if there never was one."""
-
-        def query(_: ClusterState, job: Job) -> WatchJobResponse:
-            return WatchJobResponse(
-                job=self.renderer.job_summary(job, None),
-                nodes=_nodes(job, sorted(job.attempts[-1].nodes) if job.attempts else ()),
-                reset=True,
-            )
-
-        response = await one_job(self.cluster, self.job_id, query)
-        response.events.extend(map(job_event, await self.cluster.history(self.job_id)))
-        return response
-
-
-def _has_reason(job: Job) -> bool:
-    """`explain.status_reason` has something to say of it."""
-    waits = job.state is JobState.PENDING or (job.state is JobState.RUNNABLE and not job.current)
-    return waits or job.state in (JobState.STARTING, JobState.RUNNING)
 
 
 def _nodes(job: Job, indices: Iterable[int]) -> list[NodeView]:
@@ -103,15 +130,4 @@ def _nodes(job: Job, indices: Iterable[int]) -> list[NodeView]:
     attempt = job.attempts[-1]
     return [
         node_view(job, attempt, attempt.nodes[index]) for index in indices if index in attempt.nodes
-    ]
-
-
-def _untold(events: Sequence[Stamped], recent: Sequence[Stamped]) -> Sequence[Stamped]:
-    """Without what the history told already: it is read a moment after the watch began. Times
-    never decrease, so what is older than `recent`, the history's last millisecond, was in it."""
-    last_ms = recent[-1].at_ms if recent else 0
-    return [
-        stamped
-        for stamped in events
-        if stamped.at_ms > last_ms or (stamped.at_ms == last_ms and stamped not in recent)
     ]

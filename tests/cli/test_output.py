@@ -94,6 +94,14 @@ async def test_hosts_tell_what_operators_should_know(fake: FakeCoordinator, must
     assert "MiB free" not in ended.text
 
 
+async def test_hosts_of_many_pages(fake: FakeCoordinator, muster: Muster) -> None:
+    first = ListHostsResponse(hosts=[host("a")], next_token="behind a")
+    fake.answer("ListHosts", first, ListHostsResponse(hosts=[host("b")]))
+    lines = (await muster("hosts")).text.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["a", "b"]
+    assert [request.next_token for request in fake.asked("ListHosts")] == ["", "behind a"]
+
+
 async def test_json_is_the_apis_own(fake: FakeCoordinator, muster: Muster) -> None:
     fake.answer("ListHosts", ListHostsResponse(hosts=[host("a")]))
     for argv in (["-o", "json", "hosts"], ["hosts", "-o", "json"], ["hosts", "list", "-o", "json"]):
@@ -172,18 +180,22 @@ async def test_list_chooses_among_a_filters_statuses(fake: FakeCoordinator, must
 async def test_nodes_are_listed_by_index(fake: FakeCoordinator, muster: Muster) -> None:
     def nodes(request: ListJobsRequest) -> ListJobsResponse:
         index = {JobStatus.RUNNING: 1, JobStatus.FAILED: 0}.get(request.job_status)
+        if request.next_token:
+            index = 2
         if index is None:
             return ListJobsResponse()
         job = summary(JobStatus.Name(request.job_status))
         job.job_id = f"{JOB}#{index}"
         job.node_properties.node_index = index
         job.node_properties.is_main_node = not index
-        return ListJobsResponse(job_summary_list=[job])
+        return ListJobsResponse(
+            job_summary_list=[job], next_token="behind 1" if index == 1 else None
+        )
 
     fake.answer("ListJobs", nodes)
     lines = (await muster("list", "--nodes", JOB)).text.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == [f"{JOB}#0", f"{JOB}#1"]
-    assert [line.split()[3] for line in lines[1:]] == ["main", "child"]
+    assert [line.split()[0] for line in lines[1:]] == [f"{JOB}#0", f"{JOB}#1", f"{JOB}#2"]
+    assert [line.split()[3] for line in lines[1:]] == ["main", "child", "child"]
 
 
 async def test_explain(fake: FakeCoordinator, muster: Muster) -> None:
@@ -203,6 +215,10 @@ async def test_explain(fake: FakeCoordinator, muster: Muster) -> None:
         "a     yes     -",
         "b     no      is busy",
     ]
+    reply.hosts_left_out = 9_000
+    assert (await muster("explain", JOB)).text.splitlines()[-1] == (
+        "and 9000 hosts more, which one reply does not hold"
+    )
 
 
 async def test_ending_jobs(fake: FakeCoordinator, muster: Muster) -> None:

@@ -10,6 +10,8 @@ import pty
 import struct
 import termios
 
+import pytest
+
 from cli.table import Style
 from cli.view import View, exit_code
 from cli.watch import frame
@@ -153,3 +155,14 @@ def test_a_failed_job_never_exits_with_0() -> None:
     assert exit_code(summary("FAILED", exit_code=7)) == 7
     assert exit_code(summary("FAILED", exit_code=0)) == 1
     assert exit_code(summary("FAILED")) == 1
+
+
+def test_what_was_told_is_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that waits for days is told about for days."""
+    monkeypatch.setattr("cli.view._TOLD_MAX", 3)
+    view = View()
+    refusals = [event("NodeRefused", f"no, {number}") for number in range(5)]
+    for each in refusals:
+        assert view.apply(told(summary("RUNNABLE"), events=(each,))).events == [each]
+    assert view.apply(told(summary("RUNNABLE"), events=tuple(refusals[2:]))).events == []
+    assert len(view._told) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,10 @@ import pytest
 from coordinator.journal.port import (
     Batch,
     EndedJob,
+    Entry,
     Journal,
     JournalError,
-    JournalFull,
     RecordQuery,
-    SetAside,
 )
 from tests.contract.journals import (
     MemoryStore,
@@ -43,6 +43,10 @@ async def bodies(journal: Journal) -> list[str]:
     return [each.body for each in (await journal.replay()).entries]
 
 
+async def history(journal: Journal, stream: str) -> list[Entry]:
+    return [each for _, each in await journal.history(stream, limit=100)]
+
+
 async def ids(
     journal: Journal,
     query: RecordQuery | None = None,
@@ -59,7 +63,7 @@ async def ids(
 async def test_a_new_journal_is_empty(journal: Journal) -> None:
     replay = await journal.replay()
     assert (list(replay.entries), list(replay.ended)) == ([], [])
-    assert list(await journal.history("job/a")) == []
+    assert await history(journal, "job/a") == []
     assert await journal.record("a") is None
     assert await journal.log_tail("a", 0, 1) is None
     assert await ids(journal) == []
@@ -96,7 +100,7 @@ async def test_a_closed_stream_is_not_replayed(journal: Journal) -> None:
 async def test_a_stream_may_begin_and_end_in_one_batch(journal: Journal) -> None:
     await journal.append(Batch(entries=[entry("job/a", "1")], closed=["job/a"]))
     assert await bodies(journal) == []
-    assert [each.body for each in await journal.history("job/a")] == ["1"]
+    assert [each.body for each in await history(journal, "job/a")] == ["1"]
 
 
 async def test_closing_what_is_not_open_changes_nothing(journal: Journal) -> None:
@@ -112,16 +116,112 @@ async def test_a_stream_written_after_its_end_begins_anew(journal: Journal, stor
     await journal.append(Batch(entries=[entry("queue/q", "2")]))
     again = await store.open()
     assert await bodies(again) == ["2"]
-    assert [each.body for each in await again.history("queue/q")] == ["1", "2"]
+    assert [each.body for each in await history(again, "queue/q")] == ["1", "2"]
 
 
 async def test_history_is_one_stream_closed_or_not(journal: Journal) -> None:
     await journal.append(Batch(entries=[entry("job/a", "1"), entry("job/ab", "2")]))
     await journal.append(Batch(entries=[entry("job/a", "3")]))
     expected = [entry("job/a", "1"), entry("job/a", "3")]
-    assert list(await journal.history("job/a")) == expected
+    assert await history(journal, "job/a") == expected
     await journal.append(Batch(closed=["job/a"]))
-    assert list(await journal.history("job/a")) == expected
+    assert await history(journal, "job/a") == expected
+
+
+async def test_history_comes_in_pages_behind_a_number(journal: Journal) -> None:
+    await journal.append(Batch(entries=[entry("job/a", str(n)) for n in range(3)]))
+    await journal.append(Batch(entries=[entry("job/b", "other"), entry("job/a", "3")]))
+    seen: list[str] = []
+    after = 0
+    while page := await journal.history("job/a", after=after, limit=3):
+        seen += [each.body for _, each in page]
+        assert [number for number, _ in page] == sorted({number for number, _ in page})
+        assert len(seen) <= 4, seen
+        after = page[-1][0]
+    assert seen == ["0", "1", "2", "3"]
+    assert after == journal.position
+    assert list(await journal.history("job/a", after=after, limit=3)) == []
+
+
+async def test_a_page_goes_on_across_the_end_of_a_stream(journal: Journal) -> None:
+    await journal.append(Batch(entries=[entry("queue/q", "1"), entry("queue/q", "2")]))
+    await journal.append(Batch(closed=["queue/q"]))
+    await journal.append(Batch(entries=[entry("queue/q", "3"), entry("queue/q", "4")]))
+    first = await journal.history("queue/q", limit=3)
+    assert [each.body for _, each in first] == ["1", "2", "3"]
+    rest = await journal.history("queue/q", after=first[-1][0], limit=3)
+    assert [each.body for _, each in rest] == ["4"]
+
+
+async def test_the_position_is_the_newest_entry_also_after_a_start(
+    journal: Journal, store: Store
+) -> None:
+    assert journal.position == 0
+    await journal.append(Batch(entries=[entry("job/a", "1"), entry("job/b", "2")]))
+    ((number, _),) = await journal.history("job/b", limit=1)
+    assert journal.position == number
+    again = await store.open()
+    assert again.position == number
+    await again.append(Batch(entries=[entry("job/a", "3")]))
+    assert again.position > number
+
+
+def summary(stream: str, body: str) -> Entry:
+    """An entry that stands for those of kinds A and B before it, from an A on."""
+    return replace(
+        entry(stream, body, kind="A"), replaces=("A", "B", "C"), replaces_from=("A", "B")
+    )
+
+
+REPLACED = [
+    ("", "s"),
+    ("X", "Xs"),
+    ("XABC", "Xs"),
+    ("XABCAC", "Xs"),
+    ("XCCABC", "XCCs"),
+    ("XABCX", "XABCXs"),
+    ("XCC", "XCCs"),
+    ("XABCXBC", "XABCXs"),
+]
+
+
+@pytest.mark.parametrize("in_one_batch", [True, False])
+@pytest.mark.parametrize(("kinds", "expected"), REPLACED)
+async def test_an_entry_takes_the_place_of_those_that_it_stands_for(
+    journal: Journal, store: Store, kinds: str, expected: str, in_one_batch: bool
+) -> None:
+    before = [entry("job/a", kind, kind=kind) for kind in kinds]
+    other = entry("job/b", "other", kind="A")
+    after = [summary("job/a", "s"), entry("job/a", "t", kind="C")]
+    if in_one_batch:
+        await journal.append(Batch(entries=[*before, other, *after]))
+    else:
+        for each in (*before, other):
+            await journal.append(Batch(entries=[each]))
+        await journal.append(Batch(entries=after))
+    numbers = [number for number, _ in await journal.history("job/a", limit=100)]
+    assert numbers == sorted(numbers)
+    assert journal.position == numbers[-1] == len(kinds) + 3
+    again = await store.open()
+    for found in ((await again.replay()).entries, await history(again, "job/a")):
+        assert "".join(each.body for each in found if each != other) == f"{expected}t"
+    assert await history(again, "job/b") == [other]
+    # What stands for others may be replaced itself; numbers are never used again.
+    await again.append(Batch(entries=[summary("job/a", "u")]))
+    assert "".join(each.body for each in await history(again, "job/a")) == f"{expected[:-1]}u"
+    assert again.position == len(kinds) + 4
+
+
+async def test_what_was_closed_is_replaced_by_nothing(journal: Journal) -> None:
+    await journal.append(Batch(entries=[entry("queue/q", "1", kind="A")], closed=["queue/q"]))
+    await journal.append(Batch(entries=[summary("queue/q", "2")]))
+    assert [each.body for each in await history(journal, "queue/q")] == ["1", "2"]
+
+
+async def test_a_failed_append_replaces_nothing(journal: Journal, store: Store) -> None:
+    await journal.append(Batch(entries=[entry("job/a", "1", kind="A")]))
+    await store.fail_append(Batch(entries=[summary("job/a", "2")]))
+    assert await bodies(await store.open()) == ["1"]
 
 
 async def test_replay_names_the_ended_jobs_in_order_of_their_end(journal: Journal) -> None:
@@ -263,13 +363,13 @@ async def test_forget_takes_record_stream_and_tails_together(journal: Journal) -
     await journal.append(ending(record("a", stopped_at_ms=10), record("b", stopped_at_ms=20)))
     assert list(await journal.forget(20, 100)) == ["a"]
     assert await journal.record("a") is None
-    assert list(await journal.history("job/a")) == []
+    assert await history(journal, "job/a") == []
     assert await journal.log_tail("a", 0, 1) is None
     assert await journal.log_tail("a", 1, 1) is None
     assert [each.job_id for each in (await journal.replay()).ended] == ["b"]
     assert await bodies(journal) == ["3"]
     assert await journal.record("b") == record("b", stopped_at_ms=20)
-    assert list(await journal.history("job/b")) == [entry("job/b", "2")]
+    assert await history(journal, "job/b") == [entry("job/b", "2")]
     assert await journal.log_tail("b", 0, 1) == tail("b")
 
 
@@ -279,78 +379,6 @@ async def test_forget_takes_the_longest_ended_first_up_to_its_limit(journal: Jou
     assert list(await journal.forget(100, 3)) == ["b", "d", "c"]
     assert list(await journal.forget(100, 3)) == ["a"]
     assert list(await journal.forget(100, 3)) == []
-
-
-# a full disk
-
-LARGE = Batch(
-    entries=[entry("job/a", "2" * 100_000), entry("job/b", "3")],
-    tails=[tail("a")],
-    records=[record("c")],
-    closed=["job/c"],
-)
-
-
-async def test_a_batch_without_room_is_not_durable_and_goes_in_later(
-    journal: Journal, store: Store
-) -> None:
-    before = [entry("job/a", "1"), entry("job/c", "1")]
-    await journal.append(Batch(entries=before))
-    store.fill()
-    for _ in range(3):
-        with pytest.raises(JournalFull):
-            await journal.append(LARGE)
-    assert list((await journal.replay()).entries) == before
-    assert await journal.log_tail("a", 0, 1) is None
-    assert await journal.record("c") is None
-    store.make_room()
-    await journal.append(LARGE)
-    await journal.append(Batch(entries=[entry("job/b", "4")]))
-    again = await store.open()
-    expected = [before[0], *LARGE.entries, entry("job/b", "4")]
-    assert list((await again.replay()).entries) == expected
-    assert await again.log_tail("a", 0, 1) is not None
-    assert await again.record("c") is not None
-
-
-async def test_nothing_of_a_batch_without_room_outlives_the_journal(
-    journal: Journal, store: Store
-) -> None:
-    await journal.append(Batch(entries=[entry("job/a", "1")]))
-    store.fill()
-    with pytest.raises(JournalFull):
-        await journal.append(LARGE)
-    assert await bodies(await store.open()) == ["1"]
-
-
-async def test_a_journal_with_room_says_nothing_of_it(journal: Journal) -> None:
-    await journal.append(Batch())
-    await journal.measure()
-    assert journal.shortage == ""
-
-
-# repairs
-
-
-async def test_what_is_set_aside_is_replaced_in_its_place_or_left_out(
-    journal: Journal, store: Store
-) -> None:
-    await journal.append(Batch(entries=[entry("job/a", "1"), entry("job/b", "2")]))
-    await journal.append(Batch(entries=[entry("job/a", "3"), entry("job/b", "4")]))
-    first, second, third, _ = (each.seq for each in (await journal.replay()).entries)
-    assert 0 < first < second < third
-    await journal.set_aside(
-        [
-            SetAside(seq=first, reason="why", instead=entry("job/a", "one")),
-            SetAside(seq=third, reason="why"),
-        ]
-    )
-    again = await store.open()
-    assert await bodies(again) == ["one", "2", "4"]
-    assert [each.body for each in await again.history("job/a")] == ["one"]
-    assert [each.seq for each in (await again.replay()).entries][:2] == [first, second]
-    await again.append(Batch(entries=[entry("job/c", "5")]))
-    assert await bodies(again) == ["one", "2", "4", "5"]
 
 
 # failing and closing
@@ -376,7 +404,7 @@ async def test_a_failed_append_leaves_nothing_of_its_batch(journal: Journal, sto
 VERBS: list[Callable[[Journal], Awaitable[object]]] = [
     lambda journal: journal.append(Batch()),
     lambda journal: journal.replay(),
-    lambda journal: journal.history("job/a"),
+    lambda journal: journal.history("job/a", limit=1),
     lambda journal: journal.record("a"),
     lambda journal: journal.records(RecordQuery(), after=None, limit=1),
     lambda journal: journal.log_tail("a", 0, 1),

@@ -11,8 +11,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.journal.port import Batch, Journal, RecordQuery
-from tests.contract.journals import MemoryStore, SqliteStore, entry, record, tail
+from coordinator.journal.port import Batch, Entry, Journal, RecordQuery
+from tests.contract.journals import MemoryStore, SqliteStore, record, tail
 
 JOBS = ["a", "b", "c"]
 STREAMS = [*(f"job/{job_id}" for job_id in JOBS), "queue/q"]
@@ -25,9 +25,18 @@ queues = st.sampled_from(["p", "q"])
 statuses = st.sampled_from(["SUCCEEDED", "FAILED"])
 job_ids = st.sampled_from(JOBS)
 
+entries = st.builds(
+    Entry,
+    stream=st.sampled_from(STREAMS),
+    at_ms=times,
+    kind=st.sampled_from("AABC"),
+    body=st.text(max_size=2),
+    replaces=st.sampled_from([(), (), ("A", "B")]),
+    replaces_from=st.just(("A",)),
+)
 batches = st.builds(
     Batch,
-    entries=st.lists(st.builds(entry, st.sampled_from(STREAMS), st.text(max_size=2)), max_size=4),
+    entries=st.lists(entries, max_size=6),
     tails=st.lists(
         st.builds(tail, job_ids, st.integers(0, 1), st.integers(1, 2), st.binary(max_size=2)),
         max_size=2,
@@ -82,7 +91,9 @@ async def everything(
 ) -> list[object]:
     replay = await journal.replay()
     answers: list[object] = [list(replay.entries), list(replay.ended)]
-    answers += [list(await journal.history(stream)) for stream in STREAMS]
+    answers += [journal.position]
+    answers += [list(await journal.history(stream, limit=100)) for stream in STREAMS]
+    answers += [list(await journal.history(stream, after=3, limit=2)) for stream in STREAMS]
     answers += [await journal.record(job_id) for job_id in JOBS]
     answers += [
         await journal.log_tail(job_id, node_index, attempt)

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.core import container, definition, events, state
+from coordinator.core.node_set import NodeSet
 from coordinator.journal.codec import CodecError, EventCodec, decode, encode
 
 Name = NewType("Name", str)
@@ -92,6 +93,8 @@ def values_of(hint: object) -> st.SearchStrategy[object]:
     if origin is dict:
         return st.dictionaries(values_of(args[0]), values_of(args[1]), max_size=2)
     assert isinstance(hint, type)
+    if hint is NodeSet:
+        return st.sets(st.integers(0, 9)).map(sorted).map(NodeSet.of)
     if dataclasses.is_dataclass(hint) or hasattr(hint, "_make"):
         members = {name: values_of(member) for name, member in get_type_hints(hint).items()}
         return st.builds(hint, **members)
@@ -262,6 +265,38 @@ def test_a_long_value_is_not_quoted_in_full() -> None:
     with pytest.raises(CodecError) as caught:
         decode(Leaf, json.dumps({"number": "x" * 10_000}))
     assert len(str(caught.value)) < 200
+
+
+@dataclass(frozen=True)
+class HasNodes:
+    nodes: NodeSet
+
+
+@pytest.mark.parametrize(
+    ("text", "nodes", "written"),
+    [
+        ("[]", [], "[]"),
+        ("[3]", [3], "[3]"),
+        # What releases wrote that knew lists only.
+        ("[0,1,2,5]", [0, 1, 2, 5], "[[0,2],5]"),
+        ("[[0,999]]", list(range(1000)), "[[0,999]]"),
+    ],
+)
+def test_a_set_of_nodes_is_read_from_runs_and_from_a_list(
+    text: str, nodes: list[int], written: str
+) -> None:
+    found = decode(HasNodes, f'{{"nodes":{text}}}')
+    assert list(found.nodes) == nodes
+    assert encode(found) == f'{{"nodes":{written}}}'
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["1", "{}", "[true]", '["1"]', "[[0]]", "[[0,1,2]]", "[2,1]", "[1,1]", "[-1]", "[[3,2]]"],
+)
+def test_what_is_no_set_of_nodes_is_refused(wrong: str) -> None:
+    with pytest.raises(CodecError, match=r"^HasNodes\.nodes: expected NodeSet, found "):
+        decode(HasNodes, f'{{"nodes":{wrong}}}')
 
 
 @dataclass

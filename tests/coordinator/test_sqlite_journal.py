@@ -280,9 +280,7 @@ async def test_a_damaged_file_is_named_with_what_to_do(path: Path) -> None:
         await journal.append(some("job/a", 1000))
     whole = path.read_bytes()
     path.write_bytes(whole[:4096] + b"\xa5" * (len(whole) - 4096))
-    async with opened(path) as journal:
-        with pytest.raises(JournalError, match="the file is damaged; restore it from a backup"):
-            await journal.replay()
+    assert "the file is damaged; restore it from a backup" in await complaint(path)
 
 
 async def test_a_journal_of_a_newer_version_is_refused(path: Path) -> None:
@@ -377,3 +375,27 @@ async def test_a_page_is_read_off_an_index_in_order(
     plan = [detail for *_, detail in rows]
     assert len(plan) == 1, plan
     assert f" USING INDEX records_by_{index}" in plan[0], plan
+
+
+async def test_a_page_of_history_is_read_in_order_and_ends_at_its_limit(path: Path) -> None:
+    """However long a history is, a page costs a page: neither it nor a summary sorts or scans."""
+    asked: list[str] = []
+    summary = Entry(stream="job/a", at_ms=1, kind="B", body="", replaces=("A",), replaces_from=())
+    async with opened(path) as journal:
+        await journal.append(some("job/a", 3))
+        journal._connection.set_trace_callback(asked.append)
+        await journal.history("job/a", after=1, limit=1)
+        await journal.append(Batch(entries=[summary]))
+        journal._connection.set_trace_callback(None)
+        plans = [
+            [
+                detail
+                for *_, detail in journal._connection.execute(f"EXPLAIN QUERY PLAN {statement}")
+            ]
+            for statement in asked
+            if "FROM events" in statement
+        ]
+    assert len(plans) == 2
+    for plan in plans:
+        assert plan[0].startswith("SEARCH events USING INDEX events_by_stream (stream_id=?"), plan
+        assert not any("TEMP" in detail or "SCAN events" in detail for detail in plan), plan

@@ -239,7 +239,7 @@ class Cluster:
     def environment(self, host: str) -> dict[str, str]:
         (assignment,) = self.sent[HostId(host)]
         assert assignment.container is not None
-        return dict(assignment.container.environment)
+        return assignment.container.environment()
 
     def prepared(self, *hosts: str, address: str = "") -> None:
         for host in hosts:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from coordinator.core.definition import JobSpec, NodeGroup
 from coordinator.core.events import HostRegistered
 from coordinator.core.ids import HostId
+from coordinator.core.node_set import NodeSet
 from coordinator.core.placement import place, shortfall
 from tests.core.harness import container
 
@@ -42,7 +43,7 @@ def spec(*groups: tuple[tuple[int, ...], int, int, int], kind: str | None = None
         groups=tuple(
             NodeGroup(
                 target_nodes="0:",
-                nodes=nodes,
+                nodes=NodeSet.of(nodes),
                 container=container(),
                 vcpus=vcpus,
                 memory_mib=memory,

@@ -72,7 +72,7 @@ def test_defaults() -> None:
     spec = _resolve(SUBMISSION, multinode("0:0", "1:3", main_node=1))
     assert (spec.job_name, spec.definition_name, spec.definition_revision) == ("job", "gang", 3)
     assert (spec.is_multinode, spec.num_nodes, spec.main_node) == (True, 4, 1)
-    assert [group.nodes for group in spec.groups] == [(0,), (1, 2, 3)]
+    assert [tuple(group.nodes) for group in spec.groups] == [(0,), (1, 2, 3)]
     assert [(g.vcpus, g.memory_mib, g.gpus) for g in spec.groups] == [(1, 64, 0)] * 2
     assert (spec.attempts, spec.evaluate_on_exit, spec.timeout_seconds) == (1, (), None)
     assert spec.instance_type is None
@@ -85,7 +85,7 @@ def test_a_container_job_is_a_gang_of_one() -> None:
     spec = _resolve(submission, single())
     assert (spec.is_multinode, spec.num_nodes, spec.main_node) == (False, 1, 0)
     (group,) = spec.groups
-    assert (group.target_nodes, group.nodes) == ("0", (0,))
+    assert (group.target_nodes, tuple(group.nodes)) == ("0", (0,))
     assert (group.container.command, group.vcpus) == (("go", "1"), 8)
 
 
@@ -166,7 +166,7 @@ def test_an_override_can_supply_amounts_that_the_definition_left_out() -> None:
 def test_a_shadowed_range_needs_nothing() -> None:
     shadowed = node_range("0:", ContainerProperties(image="x", privileged=True))
     spec = _resolve(SUBMISSION, multinode(shadowed, "0", "1:"))
-    assert [group.nodes for group in spec.groups] == [(), (0,), (1, 2, 3)]
+    assert [tuple(group.nodes) for group in spec.groups] == [(), (0,), (1, 2, 3)]
 
 
 @pytest.mark.parametrize("num_nodes", [3, 4, 1000])

@@ -6,24 +6,26 @@ Time stands still but for what a test does. Hosts are played by the test through
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 from coordinator.core import inputs as i
 from coordinator.core.effects import Stamped, Step
-from coordinator.core.errors import NotFound, Rejected
+from coordinator.core.errors import Rejected
 from coordinator.core.events import ALL_EVENTS, Event, stream_of
 from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
 from coordinator.core.machine import Machine
+from coordinator.core.replacement import replaced_by
 from coordinator.core.settings import Settings
 from coordinator.core.state import ClusterState, Job
 from coordinator.core.states import Progress
 from coordinator.journal.codec import EventCodec, decode, encode
 from coordinator.journal.memory import MemoryJournal
 from coordinator.journal.port import Batch, Entry, LogTail, Record, RecordQuery
-from coordinator.rpc.ports import Unreachable, WatchUpdate
+from coordinator.rpc.ports import Render, Unreachable, Watching
 from coordinator.watch import Watches
+from tests.fakes.live_objects import refuse_live
 
 T = TypeVar("T")
 
@@ -41,6 +43,8 @@ class FakeCluster:
         self.logs: dict[NodeKey, FakeLog] = {}
         self.before_history: Callable[[], None] | None = None
         """What happens between the beginning of a watch and the reading of the history."""
+        self.after_history: Callable[[], None] | None = None
+        """What happens between the reading of the history and its telling."""
         self.watches = Watches()
         self._codec: EventCodec[Event] = EventCodec(cast("Sequence[type[Event]]", ALL_EVENTS))
         self._commit(self.machine.start(self.now_ms))
@@ -67,12 +71,25 @@ class FakeCluster:
             self.now_ms += 1_000
             self.feed(i.Tick())
 
+    def know(self, events: Sequence[Event]) -> None:
+        """Facts that are in the journal and have no effect."""
+        self._commit(Step(events=[Stamped(at_ms=self.now_ms, event=each) for each in events]))
+
     def _commit(self, step: Step) -> None:
         entries = []
         for stamped in step.events:
             kind, body = self._codec.encode(stamped.event)
-            stream = stream_of(stamped.event)
-            entries.append(Entry(stream=stream, at_ms=stamped.at_ms, kind=kind, body=body))
+            replaces, replaces_from = replaced_by(stamped.event)
+            entries.append(
+                Entry(
+                    stream=stream_of(stamped.event),
+                    at_ms=stamped.at_ms,
+                    kind=kind,
+                    body=body,
+                    replaces=replaces,
+                    replaces_from=replaces_from,
+                )
+            )
         tails = [
             LogTail(
                 job_id=tail.key.job_id,
@@ -101,7 +118,9 @@ class FakeCluster:
         return reply
 
     async def read(self, query: Callable[[ClusterState], T]) -> T:
-        return query(self.state)
+        value = query(self.state)
+        refuse_live(self.state, value)
+        return value
 
     async def record(self, job_id: JobId) -> Record | None:
         return await self.journal.record(job_id)
@@ -111,24 +130,24 @@ class FakeCluster:
     ) -> Sequence[Record]:
         return await self.journal.records(query, after=after, limit=limit)
 
-    async def history(self, job_id: JobId) -> Sequence[Stamped]:
+    async def history(
+        self, job_id: JobId, *, after: int, limit: int
+    ) -> Sequence[tuple[int, Stamped]]:
         if self.before_history is not None:
             self.before_history()
+        entries = await self.journal.history(f"job/{job_id}", after=after, limit=limit)
+        if self.after_history is not None:
+            self.after_history()
         return [
-            Stamped(at_ms=entry.at_ms, event=self._codec.decode(entry.kind, entry.body))
-            for entry in await self.journal.history(f"job/{job_id}")
+            (number, Stamped(at_ms=entry.at_ms, event=self._codec.decode(entry.kind, entry.body)))
+            for number, entry in entries
         ]
 
     async def log_tail(self, key: NodeKey) -> LogTail | None:
         return await self.journal.log_tail(key.job_id, key.node_index, key.attempt)
 
-    @asynccontextmanager
-    async def watch(self, job_id: JobId) -> AsyncIterator[AsyncIterator[WatchUpdate]]:
-        job = self.state.jobs.get(job_id)
-        if job is None:
-            raise NotFound(f"Job {job_id} is not in memory")
-        with self.watches.open(job) as watch:
-            yield watch.updates()
+    def watch(self, job_id: JobId, render: Render[T]) -> AbstractAsyncContextManager[Watching[T]]:
+        return self.watches.open(job_id, render, self.read, lambda: self.journal.position)
 
     async def read_log(
         self, key: NodeKey, *, offset: int, follow: bool
@@ -141,7 +160,7 @@ class FakeCluster:
         if log.breaks_off:
             raise Unreachable("the host broke it off", is_passing=log.comes_back)
 
-    def decode_job(self, record: Record) -> Job:
+    async def decode_job(self, record: Record) -> Job:
         return decode(Job, record.body)
 
 

@@ -19,6 +19,7 @@ from coordinator.core.arn import Arns
 from coordinator.rpc.host_service import HostService
 from coordinator.rpc.job_service import JobService
 from coordinator.rpc.ports import Cluster
+from coordinator.rpc.sizes import sized_services
 from muster.v1 import job_service_pb2 as pb
 from muster.v1.host_service_pb2_grpc import HostServiceStub, add_HostServiceServicer_to_server
 from muster.v1.job_service_pb2_grpc import JobServiceStub, add_JobServiceServicer_to_server
@@ -62,10 +63,11 @@ ONE: JSON = {
 
 @dataclass
 class Client:
-    """Both stubs, and the calls that every test makes."""
+    """Both stubs, their channel, and the calls that every test makes."""
 
     jobs: JobServiceAsyncStub
     hosts: HostServiceAsyncStub
+    channel: grpc.aio.Channel
 
     async def register(self, definition: JSON) -> str:
         request = ParseDict(definition, pb.RegisterJobDefinitionRequest())
@@ -129,8 +131,9 @@ async def serving(cluster: Cluster, directory: Path) -> AsyncIterator[Client]:
     address = f"unix:{directory / 'coordinator.sock'}"
     server = grpc.aio.server()
     arns = Arns(region="local", account_id="000000000000")
-    add_JobServiceServicer_to_server(JobService(cluster, arns), server)
-    add_HostServiceServicer_to_server(HostService(cluster), server)
+    sized = sized_services(server)
+    add_JobServiceServicer_to_server(JobService(cluster, arns), sized)
+    add_HostServiceServicer_to_server(HostService(cluster), sized)
     server.add_insecure_port(address)
     await server.start()
     try:
@@ -138,6 +141,7 @@ async def serving(cluster: Cluster, directory: Path) -> AsyncIterator[Client]:
             yield Client(
                 cast("JobServiceAsyncStub", JobServiceStub(channel)),
                 cast("HostServiceAsyncStub", HostServiceStub(channel)),
+                channel,
             )
     finally:
         await server.stop(None)

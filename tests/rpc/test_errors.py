@@ -115,8 +115,8 @@ async def test_a_reader_that_goes_ends_what_was_opened_for_it(
     closed = asyncio.Event()
 
     class Watched(FakeCluster):
-        def watch(self, job_id: Any) -> Any:
-            opened = super().watch(job_id)
+        def watch(self, job_id: Any, render: Any) -> Any:
+            opened = super().watch(job_id, render)
 
             class Noticed:
                 async def __aenter__(self) -> Any:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
 
+from coordinator.core import events as e
 from coordinator.core import inputs as i
-from coordinator.core.states import Progress
+from coordinator.core.effects import Stamped, Step
+from coordinator.core.ids import HostId, JobId
+from coordinator.core.state import Attempt, ClusterState, Job, NodeRun
+from coordinator.core.states import NodeState, Progress
+from coordinator.rpc.ports import Changes
+from coordinator.rpc.watching import EVENTS_PAGE
+from coordinator.watch import EVENTS_MAX
 from muster.v1 import job_service_pb2 as pb
+from tests.core.shapes import SUBMISSION, multinode
 from tests.fakes.cluster import FakeCluster, FakeHosts
 from tests.rpc.conftest import ONE, Client, everything, refusal
 
@@ -36,7 +46,9 @@ async def test_a_job_from_its_submission_to_its_end(client: Client, hosts: FakeH
     assert first.job.status_reason.startswith("CAPACITY:")
 
     hosts.join("h-1", "h-2", "h-3")
-    reserved = await call.read()
+    # Hosts that come change the reason why it waits, and nothing else.
+    while not (reserved := await call.read()).events:
+        assert reserved.job.status_reason.startswith("CAPACITY:")
     assert reserved.reset
     assert _states(reserved) == {0: "PREPARING", 1: "PREPARING", 2: "PREPARING"}
     assert _kinds(reserved) == ["GangReserved"]
@@ -54,8 +66,11 @@ async def test_a_job_from_its_submission_to_its_end(client: Client, hosts: FakeH
     for index in (0, 2):
         key = hosts.key(job_id, index)
         hosts.host_of(key).say(key, Progress.PREPARED)
-    started = await call.read()
-    assert _states(started) == {0: "STARTING", 2: "PREPARED"}
+    # How many responses this takes is a matter of who is faster.
+    started: dict[int, str] = {}
+    while started.get(0) != "STARTING":
+        started |= _states(await call.read())
+    assert started == {0: "STARTING", 2: "PREPARED"}
     hosts.up(job_id, 0)
     launched = await call.read()
     assert _states(launched) == {0: "RUNNING", 1: "STARTING", 2: "STARTING"}
@@ -116,6 +131,145 @@ async def test_what_happens_while_the_history_is_read_is_told_once(
     assert kinds == ["JobSubmitted", "JobQueued", "GangReserved", "NodePrepared", "AttemptStarted"]
     assert _states(responses[1]) == {0: "STARTING"}
     call.cancel()
+
+
+async def test_a_clock_that_is_set_back_hides_no_event(
+    client: Client, cluster: FakeCluster, hosts: FakeHosts
+) -> None:
+    """What came while the history was read is told by number, whatever the clock says."""
+    hosts.join("h-1")
+    job_id = await client.submit(ONE)
+
+    def vote() -> None:
+        cluster.after_history = None
+        cluster.now_ms -= 3_600_000
+        hosts.vote(job_id)
+
+    cluster.after_history = vote
+    call = _watch(client, job_id)
+    events = [event for _ in range(2) for event in (await call.read()).events]
+    assert [event.kind for event in events] == [
+        *("JobSubmitted", "JobQueued", "GangReserved", "NodePrepared", "AttemptStarted")
+    ]
+    assert events[-1].at < events[0].at
+    call.cancel()
+
+
+async def test_a_long_history_comes_in_pages_that_a_default_client_takes(
+    client: Client, cluster: FakeCluster, hosts: FakeHosts
+) -> None:
+    job_id = await client.submit(ONE)
+    refusals = [
+        e.NodeRefused(
+            job_id=cluster.job(job_id).job_id,
+            attempt=1,
+            node_index=number,
+            host_id=HostId("h"),
+            reason=f"{number} " + "\U0001f600" * 20_000,
+        )
+        for number in range(2 * EVENTS_PAGE)
+    ]
+    cluster.know(refusals)
+    call = _watch(client, job_id)
+    pages: list[pb.WatchJobResponse] = []
+    while sum(len(page.events) for page in pages) < 2 + len(refusals):
+        pages.append(await call.read())
+    assert [page.reset for page in pages] == [True, False, False]
+    assert {page.job.job_id for page in pages} == {job_id}
+    assert max(page.ByteSize() for page in pages) < 2 * 2**20
+    told = [event.node_index for page in pages for event in page.events]
+    assert told == [0, 0, *range(len(refusals))]
+    hosts.join("h-1")
+    assert _kinds(await call.read()) == ["GangReserved"]
+    call.cancel()
+    # The same when it has left memory.
+    await client.jobs.TerminateJob(pb.TerminateJobRequest(job_id=job_id, reason="x"))
+    pages = await everything(_watch(client, job_id))
+    assert [page.reset for page in pages] == [True, False, False]
+    kinds = [kind for page in pages for kind in _kinds(page)]
+    assert kinds[:2] == ["JobSubmitted", "JobQueued"]
+    assert kinds[2 : 2 + len(refusals)] == ["NodeRefused"] * len(refusals)
+    assert kinds[2 + len(refusals) :] == ["GangAbandoned", "JobFailed", "JobArchived"]
+
+
+async def test_many_events_at_once_come_in_pages(client: Client, cluster: FakeCluster) -> None:
+    job_id = await client.submit(ONE)
+    call = _watch(client, job_id)
+    await call.read()
+    step = Step(
+        events=[
+            Stamped(
+                at_ms=number, event=e.DependencyEnded(job_id=JobId(job_id), dependency=JobId("d"))
+            )
+            for number in range(EVENTS_MAX + 7)
+        ]
+    )
+    cluster.watches.publish(step, cluster.state)
+    pages: list[pb.WatchJobResponse] = []
+    while sum(len(page.events) for page in pages) < EVENTS_MAX:
+        pages.append(await call.read())
+    assert {len(page.events) for page in pages} == {EVENTS_PAGE}
+    assert [event.at for page in pages for event in page.events] == list(range(EVENTS_MAX))
+    assert [page.events_skipped for page in pages] == [7, 0, 0, 0]
+    call.cancel()
+
+
+async def test_a_slow_watcher_loses_events_and_never_states(cluster: FakeCluster) -> None:
+    cluster.feed(i.RegisterDefinition(definition=multinode("0:", num_nodes=2), size_bytes=0))
+    cluster.feed(i.Submit(submission=SUBMISSION, size_bytes=0, new_job_id=JobId("j")))
+    job = cluster.job("j")
+    attempt = Attempt(number=1, reserved_at_ms=0)
+    for index in range(300):
+        attempt.nodes[index] = NodeRun(
+            node_index=index, host_id=HostId("h"), state=NodeState.PREPARING, since_ms=0
+        )
+    job.attempts.append(attempt)
+
+    def render(state: ClusterState, job: Job, changes: Changes) -> Changes:
+        return changes
+
+    happened = e.DependencyEnded(job_id=JobId("j"), dependency=JobId("d"))
+    async with cluster.watch(JobId("j"), render) as watching:
+        await anext(watching.updates)
+        for number in range(250):
+            step = Step(events=[Stamped(at_ms=number, event=happened)] * 10)
+            step.changed_nodes[JobId("j")] = {number: None}
+            cluster.watches.publish(step, cluster.state)
+        update = await anext(watching.updates)
+    job.attempts.clear()
+    assert list(update.nodes) == list(range(250))
+    assert [each.at_ms for each in update.events] == [n for n in range(200) for _ in range(10)]
+    assert (update.events_skipped, update.reset, update.last) == (500, False, False)
+
+
+async def test_watchers_that_wait_share_what_they_are_shown(
+    cluster: FakeCluster, hosts: FakeHosts
+) -> None:
+    cluster.feed(i.RegisterDefinition(definition=multinode("0:", num_nodes=2), size_bytes=0))
+    cluster.feed(i.Submit(submission=SUBMISSION, size_bytes=0, new_job_id=JobId("j")))
+    rendered = []
+
+    def render(state: ClusterState, job: Job, changes: Changes) -> tuple[int, list[int]]:
+        rendered.append(changes)
+        return len(rendered), list(changes.nodes)
+
+    async with AsyncExitStack() as stack:
+        watchings = [
+            await stack.enter_async_context(cluster.watch(JobId("j"), render)) for _ in range(3)
+        ]
+        first, second, busy = [watching.updates for watching in watchings]
+        assert [(await anext(each))[0] for each in (first, second, busy)] == [1, 2, 3]
+        waiting = [asyncio.ensure_future(anext(each)) for each in (first, second)]
+        await asyncio.sleep(0)
+        hosts.join("h-1")
+        assert await asyncio.gather(*waiting) == [(4, []), (4, [])]
+        waiting = [asyncio.ensure_future(anext(each)) for each in (first, second)]
+        await asyncio.sleep(0)
+        hosts.join("h-2")
+        assert await asyncio.gather(*waiting) == [(5, [0, 1]), (5, [0, 1])]
+        # The one that was busy gets all of it at once when it comes back.
+        assert await anext(busy) == (6, [0, 1])
+        assert [type(each.event).__name__ for each in rendered[-1].events] == ["GangReserved"]
 
 
 async def test_a_new_attempt_replaces_the_nodes_shown(client: Client, hosts: FakeHosts) -> None:

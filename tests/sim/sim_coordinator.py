@@ -17,6 +17,7 @@ from coordinator.core.events import ALL_EVENTS, Event, stream_of
 from coordinator.core.explain import status_reason
 from coordinator.core.ids import JobId, SessionId
 from coordinator.core.machine import Machine
+from coordinator.core.replacement import replaced_by
 from coordinator.core.state import ClusterState, Ended, Job
 from coordinator.core.states import JobState
 from coordinator.journal.codec import EventCodec, encode
@@ -172,8 +173,16 @@ class SimCoordinator:
         for stamped in step.events:
             kind, body = CODEC.encode(stamped.event)
             self.world.note(f"fact {kind} {body}")
+            replaces, replaces_from = replaced_by(stamped.event)
             entries.append(
-                Entry(stream=stream_of(stamped.event), at_ms=stamped.at_ms, kind=kind, body=body)
+                Entry(
+                    stream=stream_of(stamped.event),
+                    at_ms=stamped.at_ms,
+                    kind=kind,
+                    body=body,
+                    replaces=replaces,
+                    replaces_from=replaces_from,
+                )
             )
         self.journal.append_now(
             Batch(

@@ -232,6 +232,17 @@ def a_dropped_vote_is_not_replaced(patch: Patch) -> None:
     patch.setattr(scheduler, "_complete_vote", lambda turn, job, free: None)
 
 
+def what_stands_for_a_vote_forgets_the_refusals(patch: Patch) -> None:
+    real = Turn.emit
+
+    def emit(self: Turn, event: e.Event) -> None:
+        real(self, event)
+        if isinstance(event, e.GangAbandoned):
+            self.step.events[-1] = Stamped(at_ms=self.now, event=replace(event, refusals={}))
+
+    patch.setattr(Turn, "emit", emit)
+
+
 CUT_OFF: Focus = {"hosts": 5, "jobs": 3, "life_ms": 300_000, "cut_every_ms": 40_000}
 """Hosts that fall silent while they have work, and others to take it over."""
 BROKEN_LINES: Focus = {"hosts": 4, "drop_every_ms": 15_000, "late": 0.4, "life_ms": 40_000}
@@ -258,6 +269,7 @@ MUTATIONS: dict[Callable[[Patch], None], Focus] = {
     an_unclean_host_is_released: {"unclean": 0.4},
     a_late_hello_is_taken: BROKEN_LINES,
     a_dropped_vote_is_not_replaced: {},
+    what_stands_for_a_vote_forgets_the_refusals: {},
 }
 
 

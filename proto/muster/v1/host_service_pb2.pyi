@@ -155,24 +155,42 @@ global___Host = Host
 
 @typing.final
 class ListHostsRequest(google.protobuf.message.Message):
-    """All hosts."""
+    """Which page of all hosts."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    MAX_RESULTS_FIELD_NUMBER: builtins.int
+    NEXT_TOKEN_FIELD_NUMBER: builtins.int
+    max_results: builtins.int
+    """1 to 10000; absent means as many as a reply of 4 MiB holds."""
+    next_token: builtins.str
+    """From the page before; absent for the first."""
     def __init__(
         self,
+        *,
+        max_results: builtins.int | None = ...,
+        next_token: builtins.str | None = ...,
     ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_max_results", b"_max_results", "_next_token", b"_next_token", "max_results", b"max_results", "next_token", b"next_token"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_max_results", b"_max_results", "_next_token", b"_next_token", "max_results", b"max_results", "next_token", b"next_token"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_max_results", b"_max_results"]) -> typing.Literal["max_results"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_next_token", b"_next_token"]) -> typing.Literal["next_token"] | None: ...
 
 global___ListHostsRequest = ListHostsRequest
 
 @typing.final
 class ListHostsResponse(google.protobuf.message.Message):
-    """All hosts."""
+    """One page of all hosts."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     HOSTS_FIELD_NUMBER: builtins.int
+    NEXT_TOKEN_FIELD_NUMBER: builtins.int
     NOTICE_FIELD_NUMBER: builtins.int
+    next_token: builtins.str
+    """Absent on the last page."""
     notice: builtins.str
     """What operators should know of the coordinator itself, such as a disk that is short of room;
     empty when all is well.
@@ -185,9 +203,12 @@ class ListHostsResponse(google.protobuf.message.Message):
         self,
         *,
         hosts: collections.abc.Iterable[global___Host] | None = ...,
+        next_token: builtins.str | None = ...,
         notice: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["hosts", b"hosts", "notice", b"notice"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_next_token", b"_next_token", "next_token", b"next_token"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_next_token", b"_next_token", "hosts", b"hosts", "next_token", b"next_token", "notice", b"notice"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_next_token", b"_next_token"]) -> typing.Literal["next_token"] | None: ...
 
 global___ListHostsResponse = ListHostsResponse
 

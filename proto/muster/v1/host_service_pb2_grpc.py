@@ -67,7 +67,7 @@ class HostServiceServicer(object):
     """
 
     def ListHosts(self, request, context):
-        """Lists hosts by id. Reads only.
+        """Lists hosts by id, a page at a time. Reads only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

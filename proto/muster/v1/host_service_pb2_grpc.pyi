@@ -25,7 +25,7 @@ class HostServiceStub:
         muster.v1.host_service_pb2.ListHostsRequest,
         muster.v1.host_service_pb2.ListHostsResponse,
     ]
-    """Lists hosts by id. Reads only."""
+    """Lists hosts by id, a page at a time. Reads only."""
 
     DescribeHosts: grpc.UnaryUnaryMultiCallable[
         muster.v1.host_service_pb2.DescribeHostsRequest,
@@ -63,7 +63,7 @@ class HostServiceAsyncStub:
         muster.v1.host_service_pb2.ListHostsRequest,
         muster.v1.host_service_pb2.ListHostsResponse,
     ]
-    """Lists hosts by id. Reads only."""
+    """Lists hosts by id, a page at a time. Reads only."""
 
     DescribeHosts: grpc.aio.UnaryUnaryMultiCallable[
         muster.v1.host_service_pb2.DescribeHostsRequest,
@@ -103,7 +103,7 @@ class HostServiceServicer(metaclass=abc.ABCMeta):
         request: muster.v1.host_service_pb2.ListHostsRequest,
         context: _ServicerContext,
     ) -> typing.Union[muster.v1.host_service_pb2.ListHostsResponse, collections.abc.Awaitable[muster.v1.host_service_pb2.ListHostsResponse]]:
-        """Lists hosts by id. Reads only."""
+        """Lists hosts by id, a page at a time. Reads only."""
 
     @abc.abstractmethod
     def DescribeHosts(

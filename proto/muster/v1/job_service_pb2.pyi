@@ -8,7 +8,8 @@ Status codes that every RPC can answer, and what to do about them:
                       which member and what would be right. Do not repeat it unchanged.
   UNAUTHENTICATED, PERMISSION_DENIED
                       with TLS: the certificate names no role, or not one that may do this.
-  RESOURCE_EXHAUSTED  the coordinator's inbox is full; nothing was done. Repeat after a pause.
+  RESOURCE_EXHAUSTED  the coordinator's inbox is full, or too many read already; nothing was done.
+                      Repeat after a pause. Or the request has more than 1 MiB; docs/limits.md.
   UNAVAILABLE         the coordinator is starting, stopping or away. Repeat after a pause; what
                       was answered before is durable.
   INTERNAL            a defect; the coordinator's log has the story.
@@ -1146,7 +1147,7 @@ class NodeView(google.protobuf.message.Message):
     exit_code: builtins.int
     """Absent until it exited by itself or was stopped."""
     reason: builtins.str
-    """Why it failed or was stopped."""
+    """Why it failed or was stopped; at most 500 characters of it."""
     released: builtins.bool
     """False while something of it may still be on its host."""
     def __init__(
@@ -1189,7 +1190,7 @@ class JobEvent(google.protobuf.message.Message):
     kind: builtins.str
     """What, in one CamelCase word, such as NodeRefused."""
     message: builtins.str
-    """The same for people."""
+    """The same for people; at most 500 characters of it."""
     node_index: builtins.int
     """Which node; absent for the whole job."""
     def __init__(
@@ -1208,7 +1209,9 @@ global___JobEvent = JobEvent
 
 @typing.final
 class WatchJobResponse(google.protobuf.message.Message):
-    """First the whole of a job, then what changed."""
+    """First the whole of a job, then what changed. A response has at most 500 events; a longer history,
+    and a change with more events, goes on in the responses that follow.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1231,7 +1234,9 @@ class WatchJobResponse(google.protobuf.message.Message):
 
     @property
     def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___JobEvent]:
-        """What happened since the response before; at first all that is known."""
+        """What happened since the response before, in the order in which it did; at first all that is
+        known. Times may repeat, and go back when the coordinator's clock is set back.
+        """
 
     def __init__(
         self,
@@ -1362,12 +1367,15 @@ class ExplainJobResponse(google.protobuf.message.Message):
     STATUS_REASON_FIELD_NUMBER: builtins.int
     NEEDS_FIELD_NUMBER: builtins.int
     HOSTS_FIELD_NUMBER: builtins.int
+    HOSTS_LEFT_OUT_FIELD_NUMBER: builtins.int
     status: muster.v1.job_pb2.JobStatus.ValueType
     """Status."""
     summary: builtins.str
     """In one sentence."""
     status_reason: builtins.str
     """AWS Batch's statusReason for it; absent when AWS has none."""
+    hosts_left_out: builtins.int
+    """How many hosts are left out at the end of `hosts`, since a reply has at most 4 MiB."""
     @property
     def needs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """What the job needs, one sentence each."""
@@ -1384,9 +1392,10 @@ class ExplainJobResponse(google.protobuf.message.Message):
         status_reason: builtins.str | None = ...,
         needs: collections.abc.Iterable[builtins.str] | None = ...,
         hosts: collections.abc.Iterable[global___HostVerdict] | None = ...,
+        hosts_left_out: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_status_reason", b"_status_reason", "status_reason", b"status_reason"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_status_reason", b"_status_reason", "hosts", b"hosts", "needs", b"needs", "status", b"status", "status_reason", b"status_reason", "summary", b"summary"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_status_reason", b"_status_reason", "hosts", b"hosts", "hosts_left_out", b"hosts_left_out", "needs", b"needs", "status", b"status", "status_reason", b"status_reason", "summary", b"summary"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_status_reason", b"_status_reason"]) -> typing.Literal["status_reason"] | None: ...
 
 global___ExplainJobResponse = ExplainJobResponse

@@ -8,7 +8,8 @@ Status codes that every RPC can answer, and what to do about them:
                       which member and what would be right. Do not repeat it unchanged.
   UNAUTHENTICATED, PERMISSION_DENIED
                       with TLS: the certificate names no role, or not one that may do this.
-  RESOURCE_EXHAUSTED  the coordinator's inbox is full; nothing was done. Repeat after a pause.
+  RESOURCE_EXHAUSTED  the coordinator's inbox is full, or too many read already; nothing was done.
+                      Repeat after a pause. Or the request has more than 1 MiB; docs/limits.md.
   UNAVAILABLE         the coordinator is starting, stopping or away. Repeat after a pause; what
                       was answered before is durable.
   INTERNAL            a defect; the coordinator's log has the story.
