@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from coordinator.core.effects import Stamped, Step
 from coordinator.core.errors import NotFound
@@ -36,6 +36,10 @@ class _Told(NamedTuple):
     events_skipped: int = 0
 
 
+_Shared = dict[tuple[Render[Any], int], object]
+"""What watchers of a job were shown, by their question and the attempt that they had seen."""
+
+
 class Watch(Generic[T]):
     """One watcher of one job."""
 
@@ -55,22 +59,26 @@ class Watch(Generic[T]):
             self._told = [_joined(self._told)]
         self._archived = archived
 
-    def offer(self, state: ClusterState, shared: dict[tuple[Render[T], int], T | None]) -> None:
-        """Show a watcher that waits what it was told last. All that wait have been told the same,
-        so `shared` has what others with the same question were shown."""
+    def offer(self, state: ClusterState, shared: _Shared) -> None:
+        """Show a watcher that waits what it was told last; all that wait were told the same."""
         waiter = self._waiter
         if waiter is None or waiter.done():
             return
-        question = self._render, self._attempts
-        job = self._job(state)
         try:
-            if question in shared and job is not None:
-                self._seen(job)
-            else:
-                shared[question] = self.take(state)
-            waiter.set_result(shared[question])
+            waiter.set_result(self.show(state, shared))
         except Exception as error:  # a defect in a reader's question is the reader's
             waiter.set_exception(error)
+
+    def show(self, state: ClusterState, shared: _Shared) -> T | None:
+        """`take`, for a watcher that was told the same as all that have shown what is `shared`: it
+        has what others with the same question were shown."""
+        question = self._render, self._attempts
+        job = self._job(state)
+        if question in shared and job is not None:
+            self._seen(job)
+        else:
+            shared[question] = self.take(state)
+        return cast("T | None", shared[question])
 
     def take(self, state: ClusterState) -> T | None:
         """What changed since the last time, the whole at first and whenever an attempt begins.
@@ -127,6 +135,8 @@ class Watches:
 
     def __init__(self) -> None:
         self._by_job: dict[JobId, list[Watch[Any]]] = {}
+        self._begun: dict[JobId, _Shared] = {}
+        """What watches that began since the last step were shown."""
 
     @asynccontextmanager
     async def open(
@@ -136,7 +146,7 @@ class Watches:
         watch = Watch(job_id, render)
 
         def begin(state: ClusterState) -> tuple[T, int]:
-            first = watch.take(state)
+            first = watch.show(state, self._begun.setdefault(job_id, {}))
             if first is None:
                 raise NotFound(f"Job {job_id} is not in memory")
             self._by_job.setdefault(job_id, []).append(watch)
@@ -159,6 +169,7 @@ class Watches:
     def publish(self, step: Step, state: ClusterState) -> None:
         """Tell everybody what a durable step did: before anybody is answered who asked during the
         step, so that a watch that begins with it is not told what came before."""
+        self._begun.clear()
         if not self._by_job:
             return
         archived = {job.job_id: job for job in step.archived}
@@ -169,7 +180,7 @@ class Watches:
                 events.setdefault(job_id, []).append(stamped)
         for job_id in dict.fromkeys([*step.changed_nodes, *events]):
             told = _Told(step.changed_nodes.get(job_id, {}), events.get(job_id, []))
-            shared: dict[tuple[Render[object], int], object] = {}
+            shared: _Shared = {}
             for watch in self._by_job.get(job_id, ()):
                 watch.tell(told, archived.get(job_id))
                 watch.offer(state, shared)

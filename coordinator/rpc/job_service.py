@@ -33,7 +33,7 @@ from coordinator.rpc.node_log import node_log
 from coordinator.rpc.ports import Cluster
 from coordinator.rpc.render import Renderer
 from coordinator.rpc.seats import Seats
-from coordinator.rpc.sizes import ITEM_BYTES, REPLY_BYTES_MAX
+from coordinator.rpc.sizes import REPLY_BYTES_MAX
 from coordinator.rpc.turns import Turns, too_much
 from coordinator.rpc.watching import JobWatch
 from muster.v1 import job_pb2
@@ -267,16 +267,15 @@ class JobService(JobServiceServicer):
                 summary=found.summary,
                 status_reason=found.status_reason,
                 needs=found.needs,
+                hosts=[
+                    pb.HostVerdict(
+                        host_id=verdict.host_id, usable=verdict.usable, reason=verdict.reason
+                    )
+                    for verdict in found.hosts
+                ],
             )
-            room = REPLY_BYTES_MAX - reply.ByteSize()
-            for verdict in found.hosts:
-                said = pb.HostVerdict(
-                    host_id=verdict.host_id, usable=verdict.usable, reason=verdict.reason
-                )
-                room -= said.ByteSize() + ITEM_BYTES
-                if room < 0:
-                    break
-                reply.hosts.append(said)
+            while reply.hosts and reply.ByteSize() > REPLY_BYTES_MAX:
+                del reply.hosts[-(len(reply.hosts) // 10 + 1) :]
             reply.hosts_left_out = len(found.hosts) - len(reply.hosts)
             return reply
 

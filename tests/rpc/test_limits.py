@@ -190,10 +190,12 @@ async def test_an_explanation_leaves_out_what_a_reply_does_not_hold(
 ) -> None:
     hosts.join("h-1", "h-2")
     job_id = await client.submit()
-    monkeypatch.setattr("coordinator.rpc.job_service.REPLY_BYTES_MAX", 700)
+    whole = await client.jobs.ExplainJob(pb.ExplainJobRequest(job_id=job_id))
+    assert (len(whole.hosts), whole.hosts_left_out) == (2, 0)
+    most = whole.ByteSize() - 1
+    monkeypatch.setattr("coordinator.rpc.job_service.REPLY_BYTES_MAX", most)
     said = await client.jobs.ExplainJob(pb.ExplainJobRequest(job_id=job_id))
-    assert len(said.hosts) + said.hosts_left_out == 2
-    assert said.hosts_left_out > 0
+    assert (len(said.hosts), said.hosts_left_out) == (1, 1)
 
 
 async def test_wide_reads_are_made_in_slices(

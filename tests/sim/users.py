@@ -82,6 +82,7 @@ class Users:
     def __init__(self, world: World) -> None:
         self.world = world
         self.orders: list[Order] = []
+        self.asked_to_end: dict[str, None] = {}
         self._registered = 0
         self._job_count = 0
         self._ended = False
@@ -105,16 +106,22 @@ class Users:
         self.world.after(int(self.world.rng.expovariate(1 / every_ms)) + 1, go)
 
     def finish(self) -> None:
-        """Drains end, and what can never run is given up."""
+        """Drains end; what can never run is given up when all else has ended."""
         self._ended = True
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """A job that can never run holds up nobody, so what can run ends before."""
         self._ask_until_answered(
             lambda: [
                 i.ResumeHost(host_id=host) for host in self.world.coordinator.machine.state.hosts
             ]
         )
-        self._give_up()
-
-    def _give_up(self) -> None:
+        if any(
+            order.possible and not self.world.promises.has_ended(order) for order in self.orders
+        ):
+            self.world.after(PATIENCE_MS, self._give_up)
+            return
         hopeless = [order.job_id for order in self.orders if not order.possible and order.job_id]
         self._ask_until_answered(
             lambda: [
@@ -190,8 +197,9 @@ class Users:
                 timeout=rng.choice((None, None, JobTimeout(attempt_duration_seconds=60))),
                 client_token=f"token-{len(self.orders)}",
                 start_barrier=rng.choice((None, None, StartBarrier(timeout_seconds=30))),
+                verdict_after_seconds=rng.choice((None, None, 26, 70)),
             ),
-            possible=nodes <= self._most(name),
+            possible=nodes <= self._most(name) and all(order.possible for order in depends_on),
         )
         self.orders.append(order)
         self._place(order)
@@ -237,6 +245,7 @@ class Users:
         else:
             given = i.Terminate(job_id=job_id, node_index=index, reason="a user's wish")
         self.world.note(f"user: {given}")
+        self.asked_to_end[job_id] = None
         self.world.coordinator.take(given)
 
     def _operate(self) -> None:
