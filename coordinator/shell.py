@@ -51,6 +51,9 @@ class Inbox(Generic[T]):
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def __iter__(self) -> Iterator[T]:
+        return (item for _, item in self._waiting)
+
     @property
     def is_full(self) -> bool:
         return len(self._waiting) >= INBOX_MAX

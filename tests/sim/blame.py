@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from agent.core.assignment import NodeKey
 from coordinator.core import events as e
 from coordinator.core.ending import TIMED_OUT
-from tests.sim.knobs import SETTINGS, SKEW_MAX
+from tests.sim.knobs import FULL_DISK, SETTINGS, SKEW_MAX
 
 if TYPE_CHECKING:
     from coordinator.core.definition import JobSpec
@@ -125,7 +125,8 @@ class Blame:
         before_ms = self._failed_starts.get(where)
         self._failed_starts[where] = self.world.now
         # The pause is over when the wall clock says so, and a wrong one may say so at once.
-        if before_ms is None or self.world.knobs.sets_clocks:
+        # It counts from the decision, which a full disk makes durable much later.
+        if before_ms is None or self.world.knobs.sets_clocks or self.world.knobs.full_disk_every_ms:
             return
         if self.world.now - before_ms < SLOWEST * SETTINGS.refusal_backoff_ms:
             self.world.fail(f"{event}: it failed there {self.world.now - before_ms} ms before")
@@ -185,6 +186,8 @@ class Blame:
         if found is None:
             return
         found.by_lease[key.node_index] = None
+        if self.world.knobs == self.world.knobs.calmed(FULL_DISK):
+            self.world.fail(f"{key.name}: its lease ends, and nothing is wrong but a full disk")
         silent_ms = self.world.now - host.contact_ms
         # A contact is written down after it was made: who died may know the one before.
         wanted_ms = SLOWEST * found.lease_ms - SETTINGS.heartbeat_ms
