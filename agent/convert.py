@@ -43,6 +43,20 @@ class ProtocolError(Exception):
     """The coordinator sent something outside the contract; the session is given up."""
 
 
+def told(message: pb.CoordinatorMessage) -> i.Input | None:
+    """What the coordinator says to the machine; None for what is not the machine's. Raises
+    ProtocolError."""
+    match message.WhichOneof("body"):
+        case "heartbeat_ack":
+            return i.HeartbeatAcked(seq=message.heartbeat_ack.seq)
+        case "assignments":
+            return assignments(message.assignments)
+        case "ack":
+            return i.ReportAcked(seq=message.ack.report_seq)
+        case _:
+            return None
+
+
 def assignments(message: pb.Assignments) -> i.AssignmentsReceived:
     return i.AssignmentsReceived(
         generation=message.generation,

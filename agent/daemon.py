@@ -16,11 +16,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from agent import shell
 from agent.admission import Admission, NotAdmitted
-from agent.convert import ProtocolError, assignments, node_report
+from agent.convert import ProtocolError, node_report, told
 from agent.core import effects as f
 from agent.core import inputs as i
-from agent.core.assignment import ContainerSpec, Desired, NodeKey, Progress
+from agent.core.assignment import ContainerSpec, Desired, NodeKey
 from agent.core.machine import Machine
 from agent.core.state import Slot
 from agent.engine.port import Engine, EngineError, ErrorClass
@@ -92,7 +93,7 @@ class Daemon:
         """Counts Hellos, in this start and over all before: a late one must be known as older."""
         self._tasks = asyncio.TaskGroup()
         self._preparing: dict[NodeKey, asyncio.Task[None]] = {}
-        self._tails_told: dict[NodeKey, None] = {}
+        self._tails_told = shell.TailsTold()
         self._heartbeats: asyncio.Task[None] | None = None
         self._unusable_reason = "the agent is starting"
         self.ready = asyncio.Event()
@@ -186,21 +187,12 @@ class Daemon:
     async def _own_machine(self) -> None:
         while True:
             effects = await self._next_effects()
-            keep: dict[NodeKey, Slot] = {}
-            forget: dict[NodeKey, None] = {}
-            for effect in effects:
-                # The last word on a slot counts: one may be forgotten and made anew in one batch.
-                if isinstance(effect, f.KeepSlot):
-                    keep[effect.slot.key] = effect.slot
-                    forget.pop(effect.slot.key, None)
-                elif isinstance(effect, f.ForgetSlot):
-                    forget[effect.key] = None
-                    keep.pop(effect.key, None)
-            for key in forget:
-                self._tails_told.pop(key, None)
-            if keep or forget:
-                await asyncio.to_thread(self._ledger.save, list(keep.values()), list(forget))
-            if forget:
+            change = shell.ledger_change(effects)
+            self._tails_told.forget(change.forget)
+            if change:
+                keep, forget = list(change.keep.values()), list(change.forget)
+                await asyncio.to_thread(self._ledger.save, keep, forget)
+            if change.forget:
                 in_use = list(self._machine.state.slots)
                 await asyncio.to_thread(self._logs.prune, in_use)
             for effect in effects:
@@ -217,13 +209,7 @@ class Daemon:
             inputs = []
         while not self._inbox.empty():
             inputs.append(self._inbox.get_nowait())
-        if deadline is not None and deadline <= boot_ms():
-            # Also when the inbox is never empty: a lease ends on time.
-            inputs.append(i.Tick())
-        effects: list[f.Effect] = []
-        for given in inputs:
-            effects += self._machine.step(given, boot_ms())
-        return effects
+        return shell.step(self._machine, inputs, boot_ms())
 
     def _act(self, effect: f.Effect) -> None:
         if isinstance(effect, f.Prepare | f.Start | f.Stop | f.Remove):
@@ -384,6 +370,7 @@ class Daemon:
     def hello(self) -> pb.Hello:
         self._take(i.HeartbeatSent(seq=i.HELLO_SEQ, at_ms=boot_ms()))
         self._incarnation += 1
+        self._tails_told.begin_session()
         who = self._identity
         return pb.Hello(
             host_id=who.host_id,
@@ -395,10 +382,8 @@ class Daemon:
             resources=who.resources,
             labels=who.labels,
             private_ipv4_address=who.private_ipv4,
-            observed=[
-                node_report(slot, who.private_ipv4, boot_ms())
-                for slot in self._machine.state.slots.values()
-            ],
+            # With their output: the coordinator may let go of a node by this message.
+            observed=[self._node(slot) for slot in self._machine.state.slots.values()],
             unusable_reason=self._unusable_reason,
         )
 
@@ -406,7 +391,6 @@ class Daemon:
         logger.info("session open: session=%s", message.session_id)
         self._take(i.LinkUp())
         period_seconds = max(message.heartbeat_period_ms, 10) / 1000
-        self._tails_told.clear()
         self._heartbeats = self._tasks.create_task(self._beat(period_seconds), name="heartbeats")
 
     async def _beat(self, period_seconds: float) -> None:
@@ -419,13 +403,10 @@ class Daemon:
             await asyncio.sleep(period_seconds * random.uniform(0.8, 1.0))
 
     def message(self, message: pb.CoordinatorMessage) -> None:
+        given = told(message)
         body = message.WhichOneof("body")
-        if body == "heartbeat_ack":
-            self._take(i.HeartbeatAcked(seq=message.heartbeat_ack.seq))
-        elif body == "assignments":
-            self._take(assignments(message.assignments))
-        elif body == "ack":
-            self._take(i.ReportAcked(seq=message.ack.report_seq))
+        if given is not None:
+            self._take(given)
         elif body == "log_request":
             self._logs.deliver(self._link, message.log_request)
         elif body == "log_cancel":
@@ -447,10 +428,7 @@ class Daemon:
 
     def _node(self, slot: Slot) -> pb.NodeReport:
         node = node_report(slot, self._identity.private_ipv4, boot_ms())
-        ended = slot.progress >= Progress.EXITED and slot.started_at_ms
-        if ended and slot.key not in self._tails_told:
-            # Once a session: it is large, and the coordinator keeps it when it acknowledges.
-            self._tails_told[slot.key] = None
+        if self._tails_told.is_due(slot):
             tail = self._logs.tail(slot.key)
             if tail is not None:
                 node.log_tail_offset, node.log_tail = tail

@@ -89,8 +89,7 @@ class Daemon:
         self._journal = journal
         self._machine = Machine(settings)
         self._start = Step()
-        self._retention_ms = retention_days * 86_400_000
-        self._next_retention_ms = 0
+        self._retention = shell.Retention(retention_days * 86_400_000)
         self._clock_doubted = False
         self._inbox: shell.Inbox[_Waiting] = shell.Inbox()
         self._wake = asyncio.Event()
@@ -269,24 +268,21 @@ class Daemon:
                 waiting.reply.set_exception(error)
 
     async def _forget_old(self, now: int) -> None:
-        """Retention: looked at once an hour, a bounded piece at a time. What is deleted does not
-        come back, so the wall clock must be confirmed by the agents' clocks."""
-        if now < self._next_retention_ms:
+        if not self._retention.is_due(now):
             return
-        if not clocks.agree(self._machine.state, self.settings):
-            self._next_retention_ms = now + CLOCK_PERIOD_MS
+        before_ms = self._retention.ended_before_ms(self._machine, now)
+        if before_ms is None:
             self._tell_of_clock()
             return
         self._clock_doubted = False
         try:
-            gone = await self._journal.forget(wall_ms() - self._retention_ms, FORGET_AT_ONCE)
+            gone = await self._journal.forget(before_ms, shell.FORGET_AT_ONCE)
         except JournalFull as full:
-            self._next_retention_ms = now + RETENTION_PERIOD_MS
+            self._retention.postpone(now)
             logger.warning("no old job is deleted: %s", full)
             return
         self._machine.forget([JobId(job_id) for job_id in gone])
-        if len(gone) < FORGET_AT_ONCE:
-            self._next_retention_ms = now + RETENTION_PERIOD_MS
+        self._retention.deleted(len(gone), now)
 
     def _tell_of_clock(self) -> None:
         ahead_ms = clocks.clock_ahead_ms(self._machine.state)

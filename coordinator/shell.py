@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Generic, TypeVar, cast
 
+from coordinator.core import clocks
 from coordinator.core import inputs as i
 from coordinator.core.effects import SendHeartbeatAck, Stamped, Step
 from coordinator.core.events import ALL_EVENTS, Event, stream_of
@@ -31,6 +32,10 @@ INBOX_MAX = 20_000
 """Room for every host of a large cluster to report a few times while one commit is slow."""
 BATCH_MAX = 1_000
 """Inputs in one step: enough to share a commit, few enough to answer in time."""
+RETENTION_PERIOD_MS = 3_600_000
+CLOCK_PERIOD_MS = 60_000
+"""How soon the wall clock is looked at again after the agents' clocks did not confirm it."""
+FORGET_AT_ONCE = 200
 
 # The union of the event classes is a type to mypy and no class to ask for at run time.
 CODEC: EventCodec[Event] = EventCodec(cast("Sequence[type[Event]]", ALL_EVENTS))
@@ -39,11 +44,15 @@ CODEC: EventCodec[Event] = EventCodec(cast("Sequence[type[Event]]", ALL_EVENTS))
 class Inbox(Generic[T]):
     """What waits for the machine, in the order in which it came, with the time of each arrival."""
 
-    def __init__(self) -> None:
+    def __init__(self, batch_max: int = BATCH_MAX) -> None:
+        self._batch_max = batch_max
         self._waiting: deque[tuple[int, T]] = deque()
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def __iter__(self) -> Iterator[T]:
+        return (item for _, item in self._waiting)
 
     @property
     def is_full(self) -> bool:
@@ -56,7 +65,7 @@ class Inbox(Generic[T]):
     def take(self, now_ms: int) -> tuple[list[T], int]:
         """The next batch, and until when all that had arrived has been taken with it."""
         waiting = self._waiting
-        batch = [waiting.popleft()[1] for _ in range(min(len(waiting), BATCH_MAX))]
+        batch = [waiting.popleft()[1] for _ in range(min(len(waiting), self._batch_max))]
         return batch, waiting[0][0] if waiting else now_ms
 
     def withdraw(self, which: Callable[[T], bool] = lambda item: True) -> list[T]:
@@ -100,6 +109,36 @@ class Hold:
         beats = list(self._beats.values())
         self._beats.clear()
         return beats
+
+
+class Retention:
+    """When records of ended jobs are deleted: looked at once an hour, a bounded piece at a time.
+    What is deleted does not come back, so the wall clock must be confirmed by the agents' clocks.
+    """
+
+    def __init__(self, keep_ms: int, period_ms: int = RETENTION_PERIOD_MS) -> None:
+        self._keep_ms = keep_ms
+        self._period_ms = period_ms
+        self._next_ms = 0
+
+    def is_due(self, now_ms: int) -> bool:
+        return now_ms >= self._next_ms
+
+    def ended_before_ms(self, machine: Machine, now_ms: int) -> int | None:
+        """What ended before this time of the wall clock may go; None while nobody confirms it."""
+        if not clocks.agree(machine.state, machine.settings):
+            self._next_ms = now_ms + CLOCK_PERIOD_MS
+            return None
+        return machine.state.wall_ms - self._keep_ms
+
+    def postpone(self, now_ms: int) -> None:
+        """It could not be done now."""
+        self._next_ms = now_ms + self._period_ms
+
+    def deleted(self, count: int, now_ms: int) -> None:
+        """So many have gone; as many as could go at once mean that there may be more."""
+        if count < FORGET_AT_ONCE:
+            self._next_ms = now_ms + self._period_ms
 
 
 def step(

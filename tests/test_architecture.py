@@ -53,6 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent.host": {"agent.core", "agent.options", "psutil"},
     "agent.ledger": {"agent.core"},
     "agent.kit": {"agent.core"},
+    "agent.shell": {"agent.core"},
     "agent.admission": {"agent.core", "agent.policy", "agent.secret_store"},
     "agent.link": {"agent.convert", "agent.options"} | WIRE,
     "agent.spool_follow": {"agent.host", "agent.spool"},
@@ -60,6 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent.daemon": {
         *("agent.convert", "agent.core", "agent.engine.port", "agent.ledger.port", "agent.link"),
         *("agent.admission", "agent.kit", "agent.logs", "agent.notify", "agent.options", "muster"),
+        "agent.shell",
     },
     "agent.main": {"agent", "muster"},
     "cli": WIRE,

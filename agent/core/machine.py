@@ -114,7 +114,7 @@ class Machine:
                 slot.reason = "MusterLostContainerError: the engine no longer has the container"
                 self._advance(slot, Progress.EXITED, stopped_at_ms=given.wall_ms)
             elif slot.progress is Progress.STARTING and found is not None and found.started_at_ms:
-                up_boot_ms = self._came_up(found, given.wall_ms)
+                up_boot_ms = self._came_up(found, given.wall_ms, slot.up_boot_ms or 0)
                 self._up(slot, found.started_at_ms, found.private_ipv4, up_boot_ms)
             elif slot.progress is Progress.RUNNING and found is not None and not slot.up_boot_ms:
                 # The ledger is of an older release.
@@ -124,9 +124,11 @@ class Machine:
         for slot in list(self.state.slots.values()):
             self._go_on(slot)
 
-    def _came_up(self, found: i.Found, wall_ms: int) -> int:
-        """When a container came up that nobody saw coming up: the wall clock is all there is."""
-        return self._now - max(wall_ms - found.started_at_ms, 0)
+    def _came_up(self, found: i.Found, wall_ms: int, not_before_ms: int = 0) -> int:
+        """When a container came up that nobody saw coming up. The wall clock is all there is, and
+        it may have been set since; but no container came up before it was started, or before the
+        boot, so that no clock makes a young job old."""
+        return max(self._now - max(wall_ms - found.started_at_ms, 0), not_before_ms)
 
     def _adopt(self, key: NodeKey, found: i.Found, wall_ms: int) -> None:
         """A container with our labels that the ledger does not know: report it, start nothing."""
@@ -305,6 +307,7 @@ class Machine:
             # slot that never got this far is known not to run. One that may have been started to
             # wait is never started otherwise.
             slot.held = slot.held or assignment.hold
+            slot.up_boot_ms = slot.up_boot_ms or self._now
             self._advance(slot, Progress.STARTING)
             spec = replace(spec, address=slot.private_ipv4)
             start = Start(key=slot.key, spec=spec, gang=assignment.gang, hold=slot.held)

@@ -40,7 +40,8 @@ class Slot:
     permanent: bool = False
     stopped_at_ms: int = 0
     up_boot_ms: int | None = None
-    """When the container came up, on the host's clock since its boot; None until then."""
+    """When the container came up, on the host's clock since its boot; while it is STARTING, when
+    that began. None before."""
     not_started: bool = False
     """The container has certainly failed to start."""
     lease_ended: bool = False

@@ -24,8 +24,8 @@ def clock_ahead_ms(state: ClusterState) -> int | None:
     """How far at least half of the connected agents' clocks are from ours at most; None when no
     connected agent says its time."""
     distances = [
-        abs(presence.clock_ahead_ms)
+        abs(state.now_ms + presence.wall_less_clock_ms - state.wall_ms)
         for presence in state.presence.values()
-        if presence.session_id is not None and presence.clock_ahead_ms is not None
+        if presence.session_id is not None and presence.wall_less_clock_ms is not None
     ]
     return median_low(distances) if distances else None

@@ -202,16 +202,19 @@ def _remember_refusal(job: Job, event: e.NodeRefused | e.MainNotStarted) -> None
 
 
 def _main_not_started(state: ClusterState, event: e.MainNotStarted, at_ms: int) -> None:
-    """The gang votes again, with one host less."""
+    """The gang votes again, without that host and those that have let go of their nodes since."""
     job, attempt = _attempt(state, event.job_id, event.attempt)
     _move_job(job, "MainNotStarted")
-    main = attempt.nodes.pop(event.node_index)
     attempt.started = False
     attempt.gang = None
-    attempt.unreleased -= 1
-    attempt.prepared -= 1
+    for node in list(attempt.nodes.values()):
+        if node.node_index == event.node_index or node.released:
+            del attempt.nodes[node.node_index]
+            attempt.unreleased -= not node.released
+            attempt.prepared -= 1
+            key = NodeKey(job.job_id, attempt.number, node.node_index)
+            del state.hosts[node.host_id].holds[key]
     attempt.promised = {node.promised_ipv4: node.node_index for node in attempt.nodes.values()}
-    del state.hosts[main.host_id].holds[NodeKey(job.job_id, attempt.number, main.node_index)]
     _remember_refusal(job, event)
 
 

@@ -128,6 +128,10 @@ def _start_elsewhere(
     refresh(turn.state, turn.settings)
     if believed or not could_run(turn.state, job, refusing=job.refusals):
         fail_vote(turn, job, seen.reason, FAILED_TO_START)
+        return
+    for other in list(attempt.nodes.values()):
+        if turn.presence(other.host_id).lost:
+            lose(turn, job, attempt, other)  # while main was starting, there was no vote to leave
 
 
 def _blame(turn: Turn, job: Job) -> None:

@@ -142,7 +142,7 @@ def heartbeat(turn: Turn, beat: i.HostHeartbeat) -> None:
         presence = turn.presence(host_id)
         contact(turn, host_id, presence)
         if beat.wall_ms:
-            presence.clock_ahead_ms = beat.wall_ms - turn.wall
+            presence.wall_less_clock_ms = beat.wall_ms - turn.now
         turn.effect(SendHeartbeatAck(session_id=beat.session_id, seq=beat.seq))
 
 

@@ -51,5 +51,12 @@ class Listening:
         """Milliseconds of listening from `at_ms` to the newest mark. Time before the start of this
         process counts as none: nobody listened."""
         at_ms = max(at_ms, self.start_ms)
-        before = self._missed[bisect_right(self._ends, at_ms) - 1]
-        return max(self._heard_until_ms - at_ms - (self._missed[-1] - before), 0)
+        gap = bisect_right(self._ends, at_ms)
+        heard_ms = self._counted(at_ms, gap - 1)
+        if gap < len(self._ends):
+            # Within a gap: all that came after it counts.
+            heard_ms = max(heard_ms, self._counted(self._ends[gap], gap))
+        return max(heard_ms, 0)
+
+    def _counted(self, at_ms: int, gap: int) -> int:
+        return self._heard_until_ms - at_ms - (self._missed[-1] - self._missed[gap])

@@ -107,10 +107,19 @@ def _fence_by_lease(turn: Turn, host_id: HostId, presence: Presence) -> None:
         if after_ms is None or node.released:
             continue
         left_ms = presence.last_contact_ms + after_ms - turn.now
-        if left_ms <= 0:
+        if left_ms <= 0 and not _has_listened(turn):
+            _look_again(turn, host_id, turn.settings.pulse_ms)
+        elif left_ms <= 0:
             give_up(turn, host_id, LEASE_OVER)
         else:
             _look_again(turn, host_id, left_ms)
+
+
+def _has_listened(turn: Turn) -> bool:
+    """The lease may have run out while the coordinator slept, and how the node ended before that
+    waits at its door: a connected host is heard within a heartbeat's time of listening."""
+    window_ms = turn.settings.lost_after_ms
+    return turn.listening.since(turn.now - window_ms) >= turn.settings.heartbeat_ms
 
 
 def release_all(turn: Turn, host_id: HostId, proof: str) -> None:

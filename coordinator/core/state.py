@@ -204,8 +204,9 @@ class Presence:
     """When what runs on a lost host counts as failed, as long as the coordinator listens on."""
     unusable_reason: str = ""
     unusable_since_ms: int = 0
-    clock_ahead_ms: int | None = None
-    """How far its wall clock is ahead of ours; None when its agent has not said."""
+    wall_less_clock_ms: int | None = None
+    """What its wall clock said less what the coordinator's clock said then, so that a step of the
+    coordinator's own wall clock shows at once; None when its agent has not said."""
     asked_ms: int = 0
     """When the host was last asked for a vote."""
     ran: Ran | None = None

@@ -1,7 +1,7 @@
 """The journal without a disk: for tests and for the simulator, held to the same contract.
 
-The simulator has no event loop, so `append_now` and `replay_now` do the work and the async verbs
-call them. Must not import `coordinator.core`, `rpc`, grpc or protobuf.
+The simulator has no event loop, so `append_now`, `replay_now` and `forget_now` do the work and the
+async verbs call them. Must not import `coordinator.core`, `rpc`, grpc or protobuf.
 """
 
 from __future__ import annotations
@@ -148,6 +148,9 @@ class MemoryJournal:
         return self._facts.tails.get(job_id, {}).get((node_index, attempt))
 
     async def forget(self, stopped_before_ms: int, limit: int) -> Sequence[str]:
+        return self.forget_now(stopped_before_ms, limit)
+
+    def forget_now(self, stopped_before_ms: int, limit: int) -> Sequence[str]:
         self._check("delete")
         self._take_room()
         facts = self._facts

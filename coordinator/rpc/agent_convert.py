@@ -76,6 +76,18 @@ def hello(session_id: SessionId, message: pb.Hello) -> i.HostHello:
     )
 
 
+def said(session_id: SessionId, message: pb.AgentMessage) -> i.HostHeartbeat | i.HostReport:
+    """What an agent says after its Hello. Raises InvalidArgument for anything else."""
+    match message.WhichOneof("body"):
+        case "heartbeat":
+            beat = message.heartbeat
+            return i.HostHeartbeat(session_id=session_id, seq=beat.seq, wall_ms=beat.wall_ms)
+        case "report":
+            return report(session_id, message.report)
+        case body:
+            raise InvalidArgument(f"unexpected message {body}")
+
+
 def report(session_id: SessionId, message: pb.StatusReport) -> i.HostReport:
     """Raises InvalidArgument for more nodes than a host can have."""
     _check_count("StatusReport.nodes", len(message.nodes), NODES_MAX, "nodes")

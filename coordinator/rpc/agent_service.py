@@ -13,7 +13,7 @@ import grpc
 
 from coordinator.core.errors import DuplicateAgent, InvalidArgument
 from coordinator.core.ids import SessionId
-from coordinator.core.inputs import HostHeartbeat, Input
+from coordinator.core.inputs import Input
 from coordinator.rpc import agent_convert
 from coordinator.rpc.log_relay import LogRelay
 from coordinator.rpc.outbox import Outbox
@@ -131,16 +131,7 @@ class AgentService(pb_grpc.AgentServiceServicer):
         """Messages become inputs in the order they came. Ends the session when they end."""
         try:
             async for message in requests:
-                body = message.WhichOneof("body")
-                if body == "heartbeat":
-                    beat = message.heartbeat
-                    self._sessions.tell(
-                        HostHeartbeat(session_id=session_id, seq=beat.seq, wall_ms=beat.wall_ms)
-                    )
-                elif body == "report":
-                    self._sessions.tell(agent_convert.report(session_id, message.report))
-                else:
-                    raise InvalidArgument(f"unexpected message {body}")
+                self._sessions.tell(agent_convert.said(session_id, message))
         except InvalidArgument as error:
             outbox.fault = str(error)
             logger.warning("session broken off: session=%s %s", session_id, error)

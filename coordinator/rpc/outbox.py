@@ -63,9 +63,13 @@ class Outbox:
         self._changed.set()
 
     async def take(self) -> list[pb.CoordinatorMessage]:
-        """Wait for something to send. An acknowledgement goes before assignments: what it lets
-        the agent forget must be forgotten before the same node is assigned again."""
+        """Wait for something to send."""
         await self._changed.wait()
+        return self.take_now()
+
+    def take_now(self) -> list[pb.CoordinatorMessage]:
+        """What waits to be sent, in order. An acknowledgement goes before assignments: what it lets
+        the agent forget must be forgotten before the same node is assigned again."""
         self._changed.clear()
         effects = (self._welcome, self._ack, self._heartbeat_ack, self._assignments)
         messages = [effect_message(effect) for effect in effects if effect is not None]

@@ -363,3 +363,18 @@ def test_a_start_that_is_repeated_still_waits(bench: Bench) -> None:
     assert start.hold
     bench.do(i.StartedUp(key=KEY, started_at_ms=5, private_ipv4=""))
     assert len(bench.found(f.Lift)) == 1
+
+
+def test_a_clock_that_was_set_makes_no_container_older_than_its_start() -> None:
+    """The agent died while it started the container, and the wall clock was set a day ahead."""
+    bench = Bench()
+    bench.begin()
+    bench.connect()
+    bench.assign((KEY, Desired.PREPARE))
+    bench.do(i.Prepared(key=KEY))
+    bench.assign((KEY, Desired.RUN))
+    later = bench.restarted()
+    found = i.Found(key=KEY, started_at_ms=50, private_ipv4="10.0.0.1")
+    later.do(i.Started(managed=(found,), rebooted=False, wall_ms=86_400_050))
+    assert later.slot().progress is Progress.RUNNING
+    assert later.slot().up_boot_ms == bench.now

@@ -189,3 +189,26 @@ def test_a_job_that_starts_there_clears_the_host(cluster: Cluster) -> None:
     cluster.finish(good)
     jobs_that_start_elsewhere(cluster, 2)
     assert cluster.all_facts(e.HostDrained) == []
+
+
+def test_a_child_whose_host_rebooted_meanwhile_votes_anew(cluster: Cluster) -> None:
+    """Its host has let go of it, and nobody may count that a second time."""
+    cluster.hosts(4)
+    job = cluster.submit(3)
+    main, child, other = cluster.start_main(job)
+    cluster.hello(child, boot_id="boot-2", incarnation=2)
+    fails_to_start(cluster, main)
+    assert sorted(cluster.placed(job)) == [child, other, "h4"]
+    assert not any(node.released for node in cluster.attempt(job).nodes.values())
+    assert cluster.wants(child) is Desired.PREPARE
+    cluster.terminate(job)
+    cluster.replayed()
+
+
+def test_a_child_whose_host_is_lost_meanwhile_is_replaced(cluster: Cluster) -> None:
+    cluster.hosts(4)
+    job = cluster.submit(2)
+    main, child = cluster.start_main(job)
+    cluster.wait(40, silent=(child,))
+    fails_to_start(cluster, main)
+    assert sorted(cluster.placed(job)) == ["h3", "h4"]

@@ -44,6 +44,10 @@ def test_what_began_within_a_gap_is_not_blamed_for_it() -> None:
     assert listened([0, 60_000]).since(59_000) == 0
 
 
+def test_after_a_gap_counts_for_what_began_within_it() -> None:
+    assert listened([0, 60_000, 61_000, 62_000]).since(50_000) == 2_000
+
+
 def test_time_before_the_start_is_nobodys() -> None:
     assert listened([50_000, 51_000]).since(0) == 1_000
 

@@ -313,3 +313,30 @@ def test_who_submits_a_job_of_the_same_name_is_warned(cluster: Cluster) -> None:
     assert namesakes(cluster.state, cluster.settings, "other") == ""
     cluster.hello(host)
     assert namesakes(cluster.state, cluster.settings, "train") == ""
+
+
+def test_a_lease_that_ran_out_while_the_coordinator_slept_waits_for_what_is_at_its_door(
+    cluster: Cluster,
+) -> None:
+    """A short cut, and a long sleep of the coordinator: the main has ended meanwhile, well."""
+    cluster.hosts(2)
+    job = cluster.submit(1, attempts=2)
+    (main,) = cluster.run(job)
+    key = cluster.key(main)
+    cluster.wait(40, silent=(main,))
+    cluster.now += 3_600_000
+    cluster.do(i.Tick())
+    assert cluster.is_(job) is JobState.RUNNING
+    ended = i.Observation(key=key, progress=Progress.RELEASED, was_up=True, exit_code=0)
+    cluster.hello(main, ended)
+    assert cluster.is_(job) is JobState.SUCCEEDED
+
+
+def test_a_lease_that_ran_out_is_over_soon_after_the_coordinator_woke(cluster: Cluster) -> None:
+    cluster.hosts(2)
+    job = cluster.submit(1, attempts=2)
+    (main,) = cluster.run(job)
+    cluster.wait(40, silent=(main,))
+    cluster.now += 3_600_000
+    cluster.wait(10, silent=(main,))
+    assert cluster.job(job).attempts[0].nodes[0].released

@@ -8,21 +8,21 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TypeVar, cast
+from typing import TypeVar
 
+from coordinator import shell
 from coordinator.core import inputs as i
 from coordinator.core.effects import Stamped, Step
 from coordinator.core.errors import Rejected
-from coordinator.core.events import ALL_EVENTS, Event, stream_of
+from coordinator.core.events import Event
 from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
 from coordinator.core.machine import Machine
-from coordinator.core.replacement import replaced_by
 from coordinator.core.settings import Settings
 from coordinator.core.state import ClusterState, Job
 from coordinator.core.states import Progress
-from coordinator.journal.codec import EventCodec, decode, encode
+from coordinator.journal.codec import decode
 from coordinator.journal.memory import MemoryJournal
-from coordinator.journal.port import Batch, Entry, LogTail, Record, RecordQuery
+from coordinator.journal.port import LogTail, Record, RecordQuery
 from coordinator.rpc.ports import Render, Unreachable, Watching
 from coordinator.watch import Watches
 from tests.fakes.live_objects import refuse_live
@@ -46,7 +46,6 @@ class FakeCluster:
         self.after_history: Callable[[], None] | None = None
         """What happens between the reading of the history and its telling."""
         self.watches = Watches()
-        self._codec: EventCodec[Event] = EventCodec(cast("Sequence[type[Event]]", ALL_EVENTS))
         self._commit(self.machine.start(self.now_ms))
 
     @property
@@ -76,38 +75,9 @@ class FakeCluster:
         self._commit(Step(events=[Stamped(at_ms=self.now_ms, event=each) for each in events]))
 
     def _commit(self, step: Step) -> None:
-        entries = []
-        for stamped in step.events:
-            kind, body = self._codec.encode(stamped.event)
-            replaces, replaces_from = replaced_by(stamped.event)
-            entries.append(
-                Entry(
-                    stream=stream_of(stamped.event),
-                    at_ms=stamped.at_ms,
-                    kind=kind,
-                    body=body,
-                    replaces=replaces,
-                    replaces_from=replaces_from,
-                )
-            )
-        tails = [
-            LogTail(
-                job_id=tail.key.job_id,
-                node_index=tail.key.node_index,
-                attempt=tail.key.attempt,
-                offset=tail.offset,
-                data=tail.data,
-            )
-            for tail in step.tails
-        ]
-        self.journal.append_now(
-            Batch(
-                entries=entries,
-                tails=tails,
-                records=[_record(job) for job in step.archived],
-                closed=[f"job/{job.job_id}" for job in step.archived],
-            )
-        )
+        batch = shell.batch_of(step)
+        if batch is not None:
+            self.journal.append_now(batch)
 
     # rpc.ports.Cluster
 
@@ -139,7 +109,7 @@ class FakeCluster:
         if self.after_history is not None:
             self.after_history()
         return [
-            (number, Stamped(at_ms=entry.at_ms, event=self._codec.decode(entry.kind, entry.body)))
+            (number, Stamped(at_ms=entry.at_ms, event=shell.CODEC.decode(entry.kind, entry.body)))
             for number, entry in entries
         ]
 
@@ -312,18 +282,3 @@ class FakeHosts:
                 self.up(job_id, index)
         self.exit(job_id, main, exit_code)
         self.release(job_id)
-
-
-def _record(job: Job) -> Record:
-    return Record(
-        job_id=job.job_id,
-        job_queue=job.job_queue,
-        job_name=job.spec.job_name,
-        definition_name=job.spec.definition_name,
-        definition_revision=job.spec.definition_revision,
-        status=job.state.value,
-        created_at_ms=job.created_at_ms,
-        stopped_at_ms=job.stopped_at_ms,
-        client_token=job.client_token,
-        body=encode(job),
-    )

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
+
+from tests.sim.network import KEEPALIVE_MS
 
 if TYPE_CHECKING:
     from tests.sim.sim_host import SimHost
     from tests.sim.world import World
 
 STALL_MS = (1_000, 20_000, 60_000)
-CUT_MS = (2_000, 40_000, 150_000, 300_000)
+CUT_MS = (2_000, 40_000, 70_000, 150_000, 300_000, 900_000)
+PAUSE_MS = (2_000, 20_000, 60_000, 250_000)
+FULL_MS = (5_000, 60_000, 200_000)
+SLOW_MS = (10_000, 60_000, 200_000)
+DAY_MS = 86_400_000
+CLOCK_STEPS_MS = (-DAY_MS, -3_600_000, -2_000, 2_000, 3_600_000, DAY_MS, 9 * DAY_MS)
+HOST_CLOCK_STEPS_MS = (-2 * DAY_MS, -7_200_000, -2_000, 2_000, 7_200_000, 2 * DAY_MS)
+"""Never by as much as the coordinator's: two clocks that agree are believed."""
+RIGHTED_MS = 3_000
+"""How soon a clock that was wrong at the start is put right, as time synchronisation does."""
 COORDINATOR_DOWN_MS = (100, 5_000, 50_000, 250_000)
 AGENT_DOWN_MS = (50, 5_000, 60_000)
 POWER_OFF_MS = (3_000, 40_000, 250_000)
+PAUSE_SLACK_MS = 20_000
+"""What a coordinator that goes on needs until all that has waited is taken in and answered."""
 AGENT_HASTE_MS = 10_000
 """What an agent needs after its start until it enforces a lease that has ended meanwhile."""
 
@@ -30,7 +44,11 @@ class Faults:
             (knobs.stall_every_ms, self._stall),
             (knobs.cut_every_ms, self._cut),
             (knobs.agent_crash_every_ms, self._crash_agent),
-            (knobs.coordinator_crash_every_ms, self._crash_coordinator),
+            (knobs.coordinator_crash_every_ms, self.restart_coordinator),
+            (knobs.pause_every_ms, self._pause_coordinator),
+            (knobs.slow_commit_every_ms, self._slow_commits),
+            (knobs.clock_step_every_ms, self._step_clock),
+            (knobs.full_disk_every_ms, self._fill_disk),
             (knobs.power_every_ms, self._power_cycle),
         ):
             if every_ms is not None:
@@ -39,10 +57,16 @@ class Faults:
     def heal(self) -> None:
         """No new faults; what is down comes back within a moment."""
         self.active = False
-        if not self.world.coordinator.alive:
+        coordinator = self.world.coordinator
+        coordinator.wall_ahead_ms = coordinator.slow_until_ms = 0
+        coordinator.journal.make_room()
+        self._disturb_all()
+        coordinator.unpause()
+        if not coordinator.alive:
             self._coordinator_back()
         for host in self.world.hosts:
-            host.cut_until_ms = host.stalled_until_ms = 0
+            host.wall_ahead_ms = 0
+            host.cut_until_ms = 0
             if not host.powered:
                 host.power_on()
             elif host.agent is None or not host.agent.alive:
@@ -75,7 +99,8 @@ class Faults:
     def _stall(self) -> None:
         """Nothing gets through for a while, and nothing is lost."""
         host = self._any_host()
-        host.stalled_until_ms = self.world.now + self._duration(STALL_MS)
+        until_ms = self.world.now + self._duration(STALL_MS)
+        host.stalled_until_ms = max(host.stalled_until_ms, until_ms)
         self.world.note(f"{host.host_id} stalls until {host.stalled_until_ms / 1000:.3f}")
         host.disturb(host.stalled_until_ms)
 
@@ -104,18 +129,92 @@ class Faults:
             host.agent.die(notice_ms=2_000)
             host.in_this_boot(down_ms, host.start_agent)
 
-    def _crash_coordinator(self) -> None:
+    def _disturb_all(self, until_ms: int = 0) -> None:
+        for host in self.world.hosts:
+            host.disturb(until_ms)
+
+    def restart_coordinator(self) -> None:
+        """Its process dies, perhaps with its machine, and comes back after a while."""
         if self.world.coordinator.alive:
-            for host in self.world.hosts:
-                host.disturb()
-            self.world.coordinator.crash()
+            self._disturb_all()
+            self.world.coordinator.crash(reboot=self.world.chance(0.3))
             self.world.after(self._duration(COORDINATOR_DOWN_MS), self._coordinator_back)
 
     def _coordinator_back(self) -> None:
-        if not self.world.coordinator.alive:
-            for host in self.world.hosts:
-                host.disturb()
-            self.world.coordinator.start()
+        coordinator = self.world.coordinator
+        if coordinator.alive:
+            return
+        self._disturb_all()
+        if self.active and self.world.chance(self.world.knobs.wrong_at_start):
+            coordinator.wall_ahead_ms = self.world.rng.choice(CLOCK_STEPS_MS)
+            self.world.note(
+                f"coordinator's clock is {coordinator.wall_ahead_ms / 1000:.0f} s ahead"
+            )
+            self.world.after(RIGHTED_MS, self._right_clock)
+        coordinator.start()
+
+    def _right_clock(self) -> None:
+        self.world.note("coordinator's clock is right")
+        self.world.coordinator.wall_ahead_ms = 0
+
+    def _pause_coordinator(self) -> None:
+        """Nothing of it goes on for a while, and nothing that is sent to it is lost. Agents whose
+        pings nobody answers leave their connections."""
+        coordinator = self.world.coordinator
+        if not coordinator.alive or coordinator.paused:
+            return
+        pause_ms = self._duration(PAUSE_MS)
+        self.world.note(f"coordinator is paused for {pause_ms / 1000:.3f} s")
+        self._disturb_all(self.world.now + pause_ms + PAUSE_SLACK_MS)
+        coordinator.pause()
+        pauses = coordinator.pauses
+
+        def if_still(callback: Callable[[], None]) -> None:
+            if coordinator.paused and coordinator.pauses == pauses:
+                callback()
+
+        for host in self.world.hosts:
+            session = host.agent.session if host.agent is not None else None
+            if session is not None and self.world.chance(0.5):
+                patience_ms = self.world.rng.randint(KEEPALIVE_MS // 2, KEEPALIVE_MS)
+                self.world.after(patience_ms, partial(if_still, session.unanswered))
+        self.world.after(pause_ms, partial(if_still, self._wake_coordinator))
+
+    def _wake_coordinator(self) -> None:
+        self.world.note("coordinator goes on")
+        self.world.coordinator.unpause()
+
+    def _slow_commits(self) -> None:
+        """The disk is slow: the loop runs and the inbox grows while a commit goes on."""
+        coordinator = self.world.coordinator
+        coordinator.slow_until_ms = self.world.now + self._duration(SLOW_MS)
+        self.world.note(f"commits are slow until {coordinator.slow_until_ms / 1000:.3f}")
+        self._disturb_all(coordinator.slow_until_ms + PAUSE_SLACK_MS)
+
+    def _fill_disk(self) -> None:
+        """The coordinator's disk is full for a while, with room for a few steps in reserve."""
+        full_ms, reserve = self._duration(FULL_MS), self.world.rng.choice((0, 1, 20))
+        self.world.note(f"disk is full for {full_ms / 1000:.3f} s, reserve {reserve}")
+        self.world.coordinator.journal.fill(reserve)
+        self._disturb_all(self.world.now + full_ms)
+
+        def make_room() -> None:
+            self.world.note("disk has room")
+            self.world.coordinator.journal.make_room()
+
+        self.world.after(full_ms, make_room)
+
+    def _step_clock(self) -> None:
+        """Somebody sets a wall clock, wrong or right."""
+        rng = self.world.rng
+        if rng.random() < 0.6:
+            ahead_ms = rng.choice((0, *CLOCK_STEPS_MS))
+            self.world.note(f"coordinator's clock is {ahead_ms / 1000:.0f} s ahead")
+            self.world.coordinator.wall_ahead_ms = ahead_ms
+        else:
+            host, ahead_ms = self._any_host(), rng.choice((0, *HOST_CLOCK_STEPS_MS))
+            self.world.note(f"{host.host_id} clock is {ahead_ms / 1000:.0f} s ahead")
+            host.wall_ahead_ms = ahead_ms
 
     def _power_cycle(self) -> None:
         host = self._any_host()

@@ -6,31 +6,35 @@ Every kind of fault is off in some seeds, so that a rare mixture is not hidden b
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from random import Random
+from typing import Any
 
 from coordinator.core.settings import Settings
 
 SETTINGS = Settings(
     heartbeat_ms=8_000,
     lost_after_ms=25_000,
-    lease_seconds=60,
+    lease_seconds=90,
+    last_attempt_lease_seconds=600,
     stop_grace_seconds=10,
     fence_margin_seconds=15,
     vote_timeout_ms=45_000,
     refusal_backoff_ms=10_000,
     refusal_backoff_max_ms=40_000,
+    failed_starts_to_drain=2,
 )
 """Shorter than the real ones, in the same proportions: a lease is several times a host's silence,
 which is several heartbeats."""
 SKEW_MAX = 0.001
-SEEDS = 1000
+SEEDS = 3000
 """How many a test run plays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knobs:
-    """`every` is the mean time between two faults of a kind, None when there are none."""
+    """`every` is the mean time between two faults of a kind, None when there are none; other faults
+    are chances, or a number of hosts."""
 
     hosts: int
     types: int
@@ -40,19 +44,36 @@ class Knobs:
     delay_ms: int
     engine_ms: int
     life_ms: int
-    drop_every_ms: int | None
-    stall_every_ms: int | None
-    cut_every_ms: int | None
-    agent_crash_every_ms: int | None
-    coordinator_crash_every_ms: int | None
-    power_every_ms: int | None
-    operator_every_ms: int | None
-    user_every_ms: int | None
-    refuse: float
-    start_fails: float
-    engine_gone: float
-    unclean: float
-    late: float
+    batch_max: int
+    """How many inputs the coordinator takes in one step."""
+    verdict_seconds: int | None
+    last_lease_seconds: int
+    other_lease_seconds: int | None = None
+    """The lease that every second start of the coordinator is given, if it is another."""
+    drop_every_ms: int | None = None
+    stall_every_ms: int | None = None
+    cut_every_ms: int | None = None
+    agent_crash_every_ms: int | None = None
+    coordinator_crash_every_ms: int | None = None
+    pause_every_ms: int | None = None
+    slow_commit_every_ms: int | None = None
+    clock_step_every_ms: int | None = None
+    full_disk_every_ms: int | None = None
+    power_every_ms: int | None = None
+    operator_every_ms: int | None = None
+    user_every_ms: int | None = None
+    commit_fails: float = 0.0
+    wrong_at_start: float = 0.0
+    """How often the coordinator starts with a wrong clock that is put right soon after."""
+    refuse: float = 0.0
+    start_fails: float = 0.0
+    black_holes: int = 0
+    """Hosts on which no container starts until all heals."""
+    black_holes_permanent: bool = False
+    engine_gone: float = 0.0
+    unclean: float = 0.0
+    late: float = 0.0
+    tail_lost: float = 0.0
 
     @classmethod
     def draw(cls, rng: Random) -> Knobs:
@@ -62,7 +83,7 @@ class Knobs:
         def chance(*choices: float) -> float:
             return rng.choice((0.0, 0.0, *choices))
 
-        return cls(
+        knobs = cls(
             hosts=rng.randint(1, 6),
             types=rng.choice((1, 1, 2)),
             own_addresses=rng.random() < 0.5,
@@ -71,21 +92,79 @@ class Knobs:
             delay_ms=rng.choice((1, 20, 400)),
             engine_ms=rng.choice((10, 500, 2_000)),
             life_ms=rng.choice((5_000, 40_000, 300_000)),
+            batch_max=rng.choice((1_000, 1_000, 3, 1)),
+            verdict_seconds=rng.choice((None, None, 30, 80)),
+            last_lease_seconds=rng.choice((600, 600, 200, 0)),
+            other_lease_seconds=rng.choice((None, None, 80, 200)),
             drop_every_ms=every(100_000, 20_000),
             stall_every_ms=every(150_000, 40_000),
             cut_every_ms=every(150_000, 50_000),
             agent_crash_every_ms=every(100_000, 30_000),
             coordinator_crash_every_ms=every(120_000, 30_000),
+            pause_every_ms=every(120_000, 40_000),
+            slow_commit_every_ms=every(120_000, 40_000),
+            clock_step_every_ms=every(100_000, 20_000),
+            full_disk_every_ms=every(100_000, 30_000),
             power_every_ms=every(150_000, 50_000),
             operator_every_ms=every(100_000, 20_000),
             user_every_ms=every(100_000, 25_000),
+            commit_fails=chance(0.005, 0.02),
+            wrong_at_start=chance(0.3, 0.9),
             refuse=chance(0.1, 0.3),
             start_fails=chance(0.1, 0.2),
+            black_holes=rng.choice((0, 0, 1, 1, 2)),
+            black_holes_permanent=rng.random() < 0.4,
             engine_gone=chance(0.05, 0.2),
             unclean=chance(0.1, 0.4),
             late=chance(0.1, 0.4),
+            tail_lost=chance(0.2, 0.6),
+        )
+        return knobs.calmed(rng.choices((None, *CALM), weights=(8, 1, 2, 1))[0])
+
+    def calmed(self, kept: tuple[str, ...] | None) -> Knobs:
+        """Without any fault but these; None keeps all."""
+        if kept is None:
+            return self
+        off = {name: default for name, default in NO_FAULTS.items() if name not in kept}
+        return replace(self, **off)
+
+    @property
+    def is_calm(self) -> bool:
+        """Nothing goes wrong at all."""
+        return self == self.calmed(())
+
+    @property
+    def sets_clocks(self) -> bool:
+        return bool(self.clock_step_every_ms or self.wrong_at_start)
+
+    def settings(self, start: int) -> Settings:
+        """Those of one start of the coordinator: operators change them, and start it again."""
+        lease = SETTINGS.lease_seconds
+        if self.other_lease_seconds is not None and start % 2 == 0:
+            lease = self.other_lease_seconds
+        return replace(
+            SETTINGS,
+            lease_seconds=lease,
+            last_attempt_lease_seconds=self.last_lease_seconds,
+            verdict_after_seconds=self.verdict_seconds,
         )
 
     def __str__(self) -> str:
         shown = {name: value for name, value in asdict(self).items() if value not in (None, 0.0)}
         return ", ".join(f"{name}={value}" for name, value in shown.items())
+
+
+_COORDINATORS_OWN = (
+    *("pause_every_ms", "slow_commit_every_ms", "commit_fails", "coordinator_crash_every_ms"),
+    *("clock_step_every_ms", "wrong_at_start", "other_lease_seconds", "tail_lost"),
+)
+FULL_DISK = ("full_disk_every_ms",)
+CALM: tuple[tuple[str, ...], ...] = ((), _COORDINATORS_OWN, FULL_DISK)
+"""Nothing goes wrong; nothing but at the coordinator; nothing but its disk."""
+_FAULTS = {field.name for field in fields(Knobs) if field.name.endswith("_every_ms")} | {
+    *("other_lease_seconds", "commit_fails", "wrong_at_start", "refuse", "start_fails"),
+    *("black_holes", "engine_gone", "unclean", "late", "tail_lost"),
+}
+NO_FAULTS: dict[str, Any] = {
+    field.name: field.default for field in fields(Knobs) if field.name in _FAULTS
+}

@@ -1,7 +1,8 @@
 """Sessions between agents and the coordinator: two ordered streams of protobuf bytes each.
 
 A stream keeps its order or ends; it never loses a message in the middle, as TCP does not. What
-was in flight when it is cut may be lost. Each end learns of a cut at its own time.
+was in flight when it is cut may be lost. Each end learns of a cut at its own time. What waits to be
+sent downwards waits in the coordinator's own `Outbox`.
 """
 
 from __future__ import annotations
@@ -9,23 +10,17 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from coordinator.core.effects import (
-    CloseSession,
-    Effect,
-    SendAck,
-    SendAssignments,
-    SendHeartbeatAck,
-    SendWelcome,
-)
+from coordinator.core.effects import Effect
 from coordinator.core.ids import SessionId
-from coordinator.rpc.agent_convert import effect_message
+from coordinator.rpc.outbox import Outbox
 from muster.v1 import agent_service_pb2 as pb
 
 if TYPE_CHECKING:
     from tests.sim.sim_agent import SimAgent
     from tests.sim.world import World
 
-_SENT_IN_THIS_ORDER = (SendWelcome, SendAck, SendHeartbeatAck, SendAssignments)
+KEEPALIVE_MS = 30_000
+"""How long an end that gets no answer to its pings may go on before it gives a connection up."""
 
 
 class Session:
@@ -36,6 +31,7 @@ class Session:
         self.agent = agent
         self.session_id = session_id
         self.coordinator_life = world.coordinator.life
+        self.opened_at_ms = world.now
         self.open_at_agent = True
         self.open_at_coordinator = True
         self.cut = False
@@ -43,7 +39,7 @@ class Session:
         """What the agent had sent when it was cut still arrives: its kernel goes on trying."""
         self._last_up_ms = 0
         self._last_down_ms = 0
-        self._outbox: dict[type, Effect] = {}
+        self._outbox = Outbox()
         self._flushing = False
 
     # agent -> coordinator
@@ -59,41 +55,43 @@ class Session:
         coordinator = self.world.coordinator
         if (self.cut and not self.late) or self.coordinator_life != coordinator.life:
             return
-        if not self.open_at_coordinator:
-            return
-        coordinator.receive(self, pb.AgentMessage.FromString(data))
+        coordinator.hear(lambda: self._received(data))
+
+    def _received(self, data: bytes) -> None:
+        if self.open_at_coordinator:
+            self.world.coordinator.receive(self, pb.AgentMessage.FromString(data))
 
     # coordinator -> agent
 
     def put(self, effect: Effect) -> None:
-        """As `rpc.outbox`: a newer message of a kind replaces one that still waits."""
-        self._outbox[type(effect)] = effect
+        self._outbox.put(effect)
         if not self._flushing:
             self._flushing = True
-            self.world.after(self.world.delay(self.world.knobs.delay_ms // 2), self._flush)
+            delay_ms = self.world.delay(self.world.knobs.delay_ms // 2)
+            self.world.coordinator.later(delay_ms, self._flush)
 
     def _flush(self) -> None:
         self._flushing = False
-        waiting, self._outbox = self._outbox, {}
-        if self.cut or self.coordinator_life != self.world.coordinator.life:
+        messages = self._outbox.take_now()
+        if self.cut:
             return
-        for kind in _SENT_IN_THIS_ORDER:
-            if kind in waiting:
-                data = effect_message(waiting[kind]).SerializeToString()
-                self._last_down_ms = self._arrival(self._last_down_ms)
-                self.world.at(self._last_down_ms, partial(self._arrive_down, data))
-        if CloseSession in waiting:
+        for message in messages:
             self._last_down_ms = self._arrival(self._last_down_ms)
-            self.world.at(self._last_down_ms, self._refused)
+            self.world.at(
+                self._last_down_ms, partial(self._arrive_down, message.SerializeToString())
+            )
+        if self._outbox.refusal is not None:
+            self.refuse()
 
     def _arrive_down(self, data: bytes) -> None:
         if not self.cut and self.open_at_agent:
             self.agent.receive(self, pb.CoordinatorMessage.FromString(data))
 
-    def _refused(self) -> None:
-        self.open_at_coordinator = False
-        if not self.cut:
-            self.end_at_agent()
+    def refuse(self) -> None:
+        """The coordinator ends it, in order: what it has sent arrives."""
+        self._ended()
+        self._last_down_ms = self._arrival(self._last_down_ms)
+        self.world.at(self._last_down_ms, lambda: None if self.cut else self.end_at_agent())
 
     # ends
 
@@ -108,10 +106,13 @@ class Session:
             self.agent.link_ended(self)
 
     def end_at_coordinator(self) -> None:
+        if self.coordinator_life == self.world.coordinator.life:
+            self.world.coordinator.hear(self._ended)
+
+    def _ended(self) -> None:
         if self.open_at_coordinator:
             self.open_at_coordinator = False
-            if self.coordinator_life == self.world.coordinator.life:
-                self.world.coordinator.session_ended(self)
+            self.world.coordinator.session_ended(self)
 
     def hang_up(self) -> None:
         """The agent ends it, in order: what it has sent arrives."""
@@ -128,6 +129,14 @@ class Session:
         self.cut = self.late = True
         self.world.after(rng.randint(10, 2_000), self.end_at_agent)
         self.world.after(rng.randint(20_000, 60_000), self.end_at_coordinator)
+
+    def unanswered(self) -> None:
+        """The coordinator has not answered for too long: the agent leaves the connection, and what
+        it has sent waits at the other end."""
+        if not self.cut:
+            self.cut = self.late = True
+            self.end_at_agent()
+            self.end_at_coordinator()
 
     def break_off(self, *, notice_ms: int) -> None:
         """All that is in flight is lost; each end notices within `notice_ms`."""

@@ -1,22 +1,26 @@
 """What may never happen, whatever goes wrong: checked against the simulated hosts themselves.
 
 A container's start is where most promises would break, so that is where they are looked at, with
-the ground truth at hand that no real coordinator has.
+the ground truth at hand that no real coordinator has. What ends an attempt is in `blame.py`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agent.core.assignment import NodeKey
 from coordinator.core import events as e
 from coordinator.core.effects import Step
-from coordinator.core.ids import JobId
+from coordinator.core.gang import VERIFIED
+from coordinator.core.ids import HostId, JobId
 from coordinator.core.state import Job
+from tests.sim.blame import Blame
 from tests.sim.knobs import SETTINGS
 
 if TYPE_CHECKING:
     from tests.sim.sim_engine import Container
     from tests.sim.sim_host import SimHost
+    from tests.sim.users import Order
     from tests.sim.world import World
 
 Gang = tuple[str, int]
@@ -27,12 +31,14 @@ MAIN_ADDRESS = "AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS"
 class Promises:
     def __init__(self, world: World) -> None:
         self.world = world
+        self.blame = Blame(world)
         self._reserved: dict[Gang, dict[int, str]] = {}
         """Hosts by node index; durable, as are the next five."""
         self._voted: dict[Gang, dict[int, None]] = {}
         self._started: dict[Gang, None] = {}
         self._launched: dict[Gang, None] = {}
         self._terminal: dict[str, tuple[object, ...]] = {}
+        self._ended: dict[str, None] = {}
         self._archived: dict[str, None] = {}
         self._main_address: dict[Gang, str] = {}
         """Of main containers that have run."""
@@ -41,12 +47,17 @@ class Promises:
         self._newest: dict[str, int] = {}
         self._ran: dict[str, None] = {}
         self._tokens: dict[str, JobId] = {}
+        self._lost: dict[HostId, None] = {}
 
     # facts
 
     def after_step(self, step: Step) -> None:
-        """Before it is durable: a terminal job never changes, an archived one never comes back."""
+        """Before it is durable: a terminal job never changes, an archived one never comes back; and
+        no host is lost that is there."""
         state = self.world.coordinator.machine.state
+        self._look_for_lost()
+        for stamped in step.events:
+            self.blame.decided(stamped.event)
         for job_id in step.changed_nodes:
             job = state.jobs.get(job_id)
             if job is None:
@@ -57,10 +68,28 @@ class Promises:
             if before is not None and before != _ending(job):
                 self.world.fail(f"{job_id} has ended as {before} and is {_ending(job)}")
 
+    def _look_for_lost(self) -> None:
+        """A connected, beating host is never lost, whatever the coordinator itself does."""
+        presences = self.world.coordinator.machine.state.presence
+        for host in self.world.hosts:
+            presence = presences.get(host.host_id)
+            if presence is None or not presence.lost:
+                self._lost.pop(host.host_id, None)
+            elif host.host_id not in self._lost:
+                self._lost[host.host_id] = None
+                since_ms = host.beating_since_ms()
+                if since_ms is None or presence.session_id != host.session_id():
+                    continue
+                coordinator = self.world.coordinator
+                silent_ms = coordinator.clock() - presence.last_contact_ms
+                if since_ms <= self.world.now - silent_ms:
+                    self.world.fail(f"{host.host_id} is lost, and it has been beating")
+
     def durable(self, step: Step) -> None:
         """These events are in the journal now."""
         for stamped in step.events:
             event = stamped.event
+            self.blame.durable(event)
             match event:
                 case e.GangReserved():
                     hosts = {p.node_index: str(p.host_id) for p in event.placements}
@@ -69,10 +98,11 @@ class Promises:
                 case e.NodeReplaced():
                     hosts = self._reserved[event.job_id, event.attempt]
                     hosts[event.node_index] = event.host_id
-                case e.NodeRefused():
+                case e.NodeRefused() | e.MainNotStarted():
                     gang = event.job_id, event.attempt
                     del self._reserved[gang][event.node_index]
                     self._voted[gang].pop(event.node_index, None)
+                    self._started.pop(gang, None)
                 case e.NodePrepared():
                     self._voted[event.job_id, event.attempt][event.node_index] = None
                 case e.AttemptStarted():
@@ -81,6 +111,8 @@ class Promises:
                     self._launched[event.job_id, event.attempt] = None
                 case e.AttemptEnded():
                     self._watch_leftovers(event.job_id, event.attempt)
+                case e.NodeReleased():
+                    self._check_tail(event)
                 case e.JobSucceeded() | e.JobFailed():
                     self._job_ends(event.job_id)
                 case e.JobArchived():
@@ -99,8 +131,9 @@ class Promises:
         self._started[event.job_id, event.attempt] = None
 
     def _job_ends(self, job_id: JobId) -> None:
-        if job_id in self._terminal:
+        if job_id in self._ended:
             self.world.fail(f"{job_id} ends twice")
+        self._ended[job_id] = None
         job = self.world.coordinator.machine.state.jobs.get(job_id)
         if job is not None:
             self._terminal[job_id] = _ending(job)
@@ -112,6 +145,21 @@ class Promises:
             self.world.fail(f"{token} made both {before} and {job_id}")
         if not self.world.coordinator.knows_durably(job_id):
             self.world.fail(f"{job_id} was answered and is not in the journal")
+
+    def has_ended(self, order: Order) -> bool:
+        return order.job_id in self._ended
+
+    def _check_tail(self, event: e.NodeReleased) -> None:
+        """The agent's word that nothing is left is its last of the node, so by then its output is
+        kept; unless there was none, or it could not be read."""
+        key = NodeKey(job_id=event.job_id, attempt=event.attempt, node_index=event.node_index)
+        host = self._reserved[event.job_id, event.attempt][event.node_index]
+        sent = next(h.tails_read.get(key) for h in self.world.hosts if h.host_id == host)
+        if event.proof != VERIFIED or not sent:
+            return
+        tails = self.world.coordinator.journal._facts.tails
+        if (key.node_index, key.attempt) not in tails.get(key.job_id, {}):
+            self.world.fail(f"{key.name} is released, and its output is not kept")
 
     # the ground truth
 
@@ -126,6 +174,19 @@ class Promises:
         if key.name in self._ran:
             self.world.fail(f"{key.name} starts a second time")
         self._ran[key.name] = None
+        self._check_alone(host, container)
+        self._up.setdefault((key.job_id, key.attempt), {})[key.node_index] = None
+        told = container.gang
+        if told is None or told.addresses[key.node_index] != (container.address or host.address):
+            self.world.fail(f"{key.name} is at {container.address}, its gang is told {told}")
+        self._check_order(host, container)
+        self.blame.container_started(key)
+
+    def _check_alone(self, host: SimHost, container: Container) -> None:
+        """No other on its host, no other attempt of its job, nothing that its job depends on."""
+        key = container.key
+        job = self.world.coordinator.machine.state.jobs.get(JobId(key.job_id))
+        needed = [need.job_id for need in job.spec.depends_on] if job is not None else []
         for other_host in self.world.hosts:
             for other in other_host.engine.containers.values():
                 if other is container or not other.running:
@@ -134,11 +195,8 @@ class Promises:
                     self.world.fail(f"{key.name} and {other.key.name} run on {host.host_id}")
                 if other.key.job_id == key.job_id and other.key.attempt != key.attempt:
                     self.world.fail(f"two attempts alive: {key.name} and {other.key.name}")
-        self._up.setdefault((key.job_id, key.attempt), {})[key.node_index] = None
-        told = container.gang
-        if told is None or told.addresses[key.node_index] != (container.address or host.address):
-            self.world.fail(f"{key.name} is at {container.address}, its gang is told {told}")
-        self._check_order(host, container)
+                if other.key.job_id in needed:
+                    self.world.fail(f"{key.name} starts and depends on {other.key.name}")
 
     def command_started(self, container: Container) -> None:
         """Behind a barrier a child's command runs only once every node of the gang has come."""

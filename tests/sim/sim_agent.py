@@ -1,7 +1,7 @@
-"""The agent's shell without asyncio: the real machine, its ledger, a link and engine verbs.
+"""The agent's process without asyncio: `agent.shell`, its ledger, a link and engine verbs.
 
-Keeps the order of `agent.daemon`: step all that is queued, write the ledger, then act. One object
-is one process; when it dies, what it had in hand is never heard of.
+It keeps the order of `agent.daemon`: step all that is queued, write the ledger, then act. One
+object is one process; when it dies, what it had in hand is never heard of.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from agent.convert import assignments, node_report
+from agent import shell
+from agent.convert import node_report, told
 from agent.core import effects as f
 from agent.core import inputs as i
 from agent.core.assignment import NodeKey, Progress
@@ -17,7 +18,6 @@ from agent.core.machine import Machine
 from agent.core.state import Slot
 from muster.v1 import agent_service_pb2 as pb
 from tests.sim.network import Session
-from tests.sim.sim_coordinator import EPOCH_MS
 
 if TYPE_CHECKING:
     from tests.sim.sim_host import SimHost
@@ -41,8 +41,12 @@ class SimAgent:
         self._busy = False
         self._scheduled_ms: int | None = None
         self._preparing: dict[NodeKey, object] = {}
-        self._tails_told: dict[NodeKey, None] = {}
-        self._progress: dict[NodeKey, Progress] = {}
+        self._tails_told = shell.TailsTold()
+        self._beats: dict[int, int] = {}
+        """When each heartbeat of the session was sent."""
+        self._lease_ended = {slot.key: None for slot in contents.slots if slot.lease_ended}
+        self._progress: dict[NodeKey, tuple[Slot, Progress]] = {}
+        """Of slots, not of nodes: a node may be forgotten and asked for anew."""
         world.note(f"{host.host_id} agent starts, incarnation {contents.incarnation}")
         self._later(world.delay(world.knobs.engine_ms), self._reattach)
         self._later(world.delay(200), self._dial)
@@ -69,7 +73,7 @@ class SimAgent:
             i.Started(
                 managed=self.host.engine.managed(),
                 rebooted=self.contents.boot_id not in ("", self.boot_id),
-                wall_ms=EPOCH_MS + self.world.now,
+                wall_ms=self.host.wall(),
             )
         )
         if self.session is not None:
@@ -103,34 +107,37 @@ class SimAgent:
             return
         deadline = self.machine.next_deadline()
         if deadline is not None and deadline <= self.host.clock():
-            self._inbox.append(i.Tick())
-        self._wake()
+            self._busy = True
+            self._step()
+        else:
+            self._wake()
 
     def _step(self) -> None:
         inputs, self._inbox = self._inbox, []
-        effects: list[f.Effect] = []
-        for given in inputs:
-            effects += self.machine.step(given, self.host.clock())
-            self._check_forward_only()
-        keep = {e.slot.key: e.slot for e in effects if isinstance(e, f.KeepSlot)}
-        forget = [e.key for e in effects if isinstance(e, f.ForgetSlot)]
-        if not (keep or forget):
+        effects = shell.step(self.machine, inputs, self.host.clock())
+        self._check_slots()
+        change = shell.ledger_change(effects)
+        self._tails_told.forget(change.forget)
+        if not change:
             self._act_on_all(effects)
             return
 
         def save() -> None:
-            kept = [slot for key, slot in keep.items() if key not in forget]
-            self.host.ledger.save(kept, forget)
+            self.host.ledger.save(list(change.keep.values()), list(change.forget))
             self._act_on_all(effects)
 
         self._later(self.world.delay(2), save)
 
-    def _check_forward_only(self) -> None:
+    def _check_slots(self) -> None:
         slots = self.machine.state.slots
         for key, slot in slots.items():
-            if slot.progress < self._progress.get(key, slot.progress):
+            before, progress = self._progress.get(key, (slot, slot.progress))
+            if slot is before and slot.progress < progress:
                 self.world.fail(f"{self.host.host_id} {key.name} went back to {slot.progress}")
-        self._progress = {key: slot.progress for key, slot in slots.items()}
+            if slot.lease_ended and key not in self._lease_ended:
+                self._lease_ended[key] = None
+                self.world.promises.blame.lease_ends(self.host, key)
+        self._progress = {key: (slot, slot.progress) for key, slot in slots.items()}
 
     def _act_on_all(self, effects: list[f.Effect]) -> None:
         for effect in effects:
@@ -204,6 +211,7 @@ class SimAgent:
     def _hello(self) -> pb.Hello:
         slots = self.machine.state.slots.values()
         self._incarnation += 1
+        self._tails_told.begin_session()
         return pb.Hello(
             host_id=self.host.host_id,
             agent_uuid=f"agent of {self.host.host_id}",
@@ -217,36 +225,39 @@ class SimAgent:
                 engine="sim",
             ),
             private_ipv4_address=self.host.address,
-            observed=[node_report(slot, self.host.address, self.host.clock()) for slot in slots],
+            observed=[self._node(slot) for slot in slots],
             unusable_reason=self._unusable_reason,
         )
 
     def receive(self, session: Session, message: pb.CoordinatorMessage) -> None:
         if not self.alive or session is not self.session:
             return
-        match message.WhichOneof("body"):
-            case "welcome":
-                self._welcome(session, message.welcome)
-            case "heartbeat_ack":
-                self.take(i.HeartbeatAcked(seq=message.heartbeat_ack.seq))
-            case "assignments":
-                given = assignments(message.assignments)
+        if message.HasField("welcome"):
+            self._welcome(session, message.welcome)
+            return
+        given = told(message)
+        match given:
+            case i.AssignmentsReceived():
                 shown = "; ".join(f"{a.key.name} {a.desired}" for a in given.assignments)
                 self.world.note(f"{self.host.host_id} assignments {given.generation}: {shown}")
-                self.take(given)
-            case "ack":
-                self.take(i.ReportAcked(seq=message.ack.report_seq))
+            case i.HeartbeatAcked():
+                self.host.contact_ms = self._beats.pop(given.seq, self.host.contact_ms)
+        if given is not None:
+            self.take(given)
 
     def _welcome(self, session: Session, welcome: pb.Welcome) -> None:
         self.host.disturb()
         self.take(i.LinkUp())
-        self._tails_told.clear()
+        self._beats.clear()
+        self.host.contact_ms = max(self.host.contact_ms, session.opened_at_ms)
         self._beat(session, 1, welcome.heartbeat_period_ms)
 
     def _beat(self, session: Session, seq: int, period_ms: int) -> None:
         if session is self.session:
             self.take(i.HeartbeatSent(seq=seq, at_ms=self.host.clock()))
-            session.send_up(pb.AgentMessage(heartbeat=pb.Heartbeat(seq=seq)))
+            self._beats[seq] = self.world.now
+            beat = pb.Heartbeat(seq=seq, wall_ms=self.host.wall())
+            session.send_up(pb.AgentMessage(heartbeat=beat))
             pause_ms = int(period_ms * self.world.rng.uniform(0.8, 1.0))
             self._later(pause_ms, lambda: self._beat(session, seq + 1, period_ms))
 
@@ -258,8 +269,6 @@ class SimAgent:
 
     def _node(self, slot: Slot) -> pb.NodeReport:
         node = node_report(slot, self.host.address, self.host.clock())
-        ended = slot.progress >= Progress.EXITED and slot.started_at_ms
-        if ended and slot.key not in self._tails_told:
-            self._tails_told[slot.key] = None
+        if self._tails_told.is_due(slot) and self.host.reads_tail(slot.key):
             node.log_tail = slot.key.name.encode()
         return node

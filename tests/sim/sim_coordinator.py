@@ -1,144 +1,247 @@
-"""The coordinator's shell without asyncio: the real machine on a journal in memory.
+"""The coordinator's process without asyncio: `coordinator.shell` on a journal in memory.
 
-Keeps the order of `coordinator.daemon`: step all that is queued, commit, then answer and send. It
-can die between any two of these.
+It keeps the order of `coordinator.daemon`: step, commit, then send and answer. It can die between
+any two of these, and it can be paused: then nothing of its own goes on, and what others send to it
+waits in sockets.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from coordinator import shell
 from coordinator.core import inputs as i
-from coordinator.core.effects import Stamped, Step
-from coordinator.core.errors import Rejected
-from coordinator.core.events import ALL_EVENTS, Event, stream_of
+from coordinator.core.effects import Step
+from coordinator.core.errors import NoRoom, Rejected
 from coordinator.core.explain import status_reason
-from coordinator.core.ids import JobId, SessionId
+from coordinator.core.ids import HostId, JobId, SessionId
 from coordinator.core.machine import Machine
-from coordinator.core.replacement import replaced_by
-from coordinator.core.state import ClusterState, Ended, Job
-from coordinator.core.states import JobState
-from coordinator.journal.codec import EventCodec, encode
+from coordinator.core.state import ClusterState
 from coordinator.journal.memory import MemoryJournal
-from coordinator.journal.port import Batch, Entry, LogTail, Record
+from coordinator.journal.port import JournalError, JournalFull
 from coordinator.rpc import agent_convert
 from muster.v1 import agent_service_pb2 as pb
-from tests.sim.knobs import SETTINGS, SKEW_MAX
+from tests.sim.knobs import SKEW_MAX
 from tests.sim.network import Session
 
 if TYPE_CHECKING:
     from tests.sim.world import World
 
 Answer = Callable[[object], None]
-CODEC: EventCodec[Event] = EventCodec(cast("Sequence[type[Event]]", ALL_EVENTS))
+Waiting = tuple[i.Input, Answer | None]
 EPOCH_MS = 1_700_000_000_000
+RETENTION_MS = 7 * 86_400_000
+ROOM_PERIOD_MS = 1_000
+UP_BEFORE_MS = 10_000
+"""How long its machine has been up when the coordinator starts for the first time on it."""
 
 
 class SimCoordinator:
     def __init__(self, world: World) -> None:
         self.world = world
         self.journal = MemoryJournal()
-        self.machine = Machine(SETTINGS)
+        self.settings = world.knobs.settings(1)
+        self.machine = Machine(self.settings)
         self.rate = 1 + world.rng.uniform(-SKEW_MAX, SKEW_MAX)
+        self.boot = 1
+        self._boot_at_ms = -UP_BEFORE_MS
+        self.wall_ahead_ms = 0
+        """How far what its machine calls now is ahead of the truth."""
         self.life = 0
-        """Counts starts; what belongs to an earlier one is void."""
+        """Counts starts and ends; what belongs to an earlier one is void."""
+        self._starts = 0
         self.alive = False
+        self.started_at_ms = self.began_at_ms = self.woke_at_ms = 0
+        """When this life began, by `awake_ms` and by the world; and when it last went on."""
+        self.slow_until_ms = 0
+        """Until then a commit takes long."""
+        self.taken_until_ms = 0
+        """All that had come until then, by `awake_ms`, the machine has been told."""
+        self._arrived_ms: deque[int] = deque()
+        """When each input in the inbox came, by `awake_ms`."""
+        self._heard_ms: dict[HostId, list[int]] = {}
+        """When each host's messages came out of its socket, by `awake_ms`."""
+        self.heard_at_ms: dict[HostId, int] = {}
+        """The same, by the world."""
+        self.paused = False
+        self.pauses = 0
+        self._paused_at_ms = self._paused_ms = 0
         self._busy = False
         self._uncommitted = False
         self._scheduled_ms: int | None = None
-        self._inbox: list[tuple[i.Input, Answer | None]] = []
+        self._inbox: shell.Inbox[Waiting] = shell.Inbox()
+        self._retention = shell.Retention(RETENTION_MS, period_ms=0)
+        self._hold = shell.Hold()
+        self._first: list[Waiting] = []
+        """What the next step takes before all that is in the inbox."""
         self._sessions: dict[SessionId, Session] = {}
         self._session_count = 0
+        self._newest: dict[HostId, tuple[int, Session]] = {}
+        """Each host's newest incarnation and the session that told it."""
+        self._frozen: list[Callable[[], None]] = []
+        """What of its own fell due while it was paused."""
+        self._sockets: deque[Callable[[], None]] = deque()
+        """What others have sent and it has not read."""
+
+    # clocks
 
     def clock(self) -> int:
-        return EPOCH_MS + int(self.world.now * self.rate)
+        """Since its machine's boot, a little fast or slow."""
+        return int((self.world.now - self._boot_at_ms) * self.rate)
+
+    def wall(self) -> int:
+        return EPOCH_MS + self.world.now + self.wall_ahead_ms
+
+    def awake_ms(self) -> int:
+        """The time of the world without that in which it was paused."""
+        until_ms = self._paused_at_ms if self.paused else self.world.now
+        return until_ms - self._paused_ms
+
+    def silent_ms(self, host_id: HostId) -> int:
+        """For how long it was awake and heard nothing of a host, up to what it has been told of."""
+        heard_ms = self._heard_ms.setdefault(host_id, [])
+        told = bisect_right(heard_ms, self.taken_until_ms)
+        since_ms = max(heard_ms[told - 1] if told else 0, self.started_at_ms)
+        del heard_ms[: max(told - 1, 0)]
+        return self.taken_until_ms - since_ms
 
     # life and death
 
     def start(self) -> None:
         self.life += 1
+        self._starts += 1
         self.alive = True
+        self.started_at_ms = self.awake_ms()
+        self.began_at_ms = self.woke_at_ms = self.world.now
         self._busy = self._uncommitted = False
         self._scheduled_ms = None
-        self._inbox, self._sessions = [], {}
-        self.machine = self.replayed()
+        self._inbox = shell.Inbox(self.world.knobs.batch_max)
+        self._arrived_ms.clear()
+        self._sessions = {}
+        self._hold, self._first = shell.Hold(), []
+        self.settings = self.world.knobs.settings(self._starts)
+        self.machine = shell.replayed(self.settings, self.journal.replay_now())
         self.machine.check()
-        step = self.machine.start(self.clock())
-        self._commit(step)
+        boot_id = f"coordinator-boot-{self.boot}"
+        step = self.machine.start(self.clock(), wall_ms=self.wall(), boot_id=boot_id)
         self.world.note(f"coordinator starts, epoch {self.machine.state.epoch}")
-        self._wake()
+        self._busy = self._uncommitted = True
+        self._make_durable([], step)
 
-    def crash(self) -> None:
+    def crash(self, *, reboot: bool = False) -> None:
         """The process is gone: what was committed is known, and what was not never was."""
         self.world.note(f"coordinator dies{', with a step not committed' * self._uncommitted}")
+        self.unpause()
         if not self._uncommitted:
             self.compare_with_replay()
         self.alive = False
         self.life += 1
+        self._frozen.clear()
+        self._sockets.clear()
         self.journal = self.journal.reopened()
+        if reboot:
+            self.boot += 1
+            self._boot_at_ms = self.world.now
         for session in self._sessions.values():
             session.break_off(notice_ms=2_000 if self.world.chance(0.9) else 30_000)
 
-    def replayed(self) -> Machine:
-        replay = self.journal.replay_now()
-        machine = Machine(SETTINGS)
-        machine.replay(
-            [
-                Stamped(at_ms=entry.at_ms, event=CODEC.decode(entry.kind, entry.body))
-                for entry in replay.entries
-            ],
-            [
-                (
-                    JobId(ended.job_id),
-                    Ended(
-                        state=JobState(ended.status),
-                        client_token=ended.client_token,
-                        stopped_at_ms=ended.stopped_at_ms,
-                    ),
-                )
-                for ended in replay.ended
-            ],
-        )
-        return machine
-
     def compare_with_replay(self) -> None:
-        live, replayed = _durable(self.machine.state), _durable(self.replayed().state)
+        replayed = shell.replayed(self.settings, self.journal.replay_now())
+        live, again = _durable(self.machine.state), _durable(replayed.state)
         for name, value in live.items():
-            if value != replayed[name]:
-                self.world.fail(f"replay differs in {name}:\nlive {value}\nnow  {replayed[name]}")
+            if value != again[name]:
+                self.world.fail(f"replay differs in {name}:\nlive {value}\nnow  {again[name]}")
 
     def knows_durably(self, job_id: JobId) -> bool:
         facts = self.journal._facts
         return f"job/{job_id}" in facts.open or f"job/{job_id}" in facts.closed
 
+    # pauses
+
+    def pause(self) -> None:
+        """SIGSTOP, a suspended machine, swap: clocks go on, nothing else of it does."""
+        if self.alive and not self.paused:
+            self.paused = True
+            self.pauses += 1
+            self._paused_at_ms = self.world.now
+
+    def unpause(self) -> None:
+        """What of its own is due comes first, and what waits in sockets a little at a time."""
+        if not self.paused:
+            return
+        self._paused_ms += self.world.now - self._paused_at_ms
+        self.paused = False
+        self.woke_at_ms = self.world.now
+        frozen, self._frozen = self._frozen, []
+        for callback in frozen:
+            self.later(0, callback)
+        self.later(self.world.delay(20), self._read_sockets)
+
+    def hear(self, message: Callable[[], None]) -> None:
+        """Something arrives from outside; in order with all that came before."""
+        if self.paused or self._sockets:
+            self._sockets.append(message)
+        else:
+            message()
+
+    def _read_sockets(self) -> None:
+        for _ in range(min(len(self._sockets), self.world.rng.randint(1, 4))):
+            self._sockets.popleft()()
+        if self._sockets:
+            self.later(self.world.delay(20), self._read_sockets)
+
+    def later(self, delay_ms: int, callback: Callable[[], None]) -> None:
+        """Unless it is dead by then; not before it wakes if it is paused."""
+        life = self.life
+
+        def due() -> None:
+            if self.life == life:
+                if self.paused:
+                    self._frozen.append(callback)
+                else:
+                    callback()
+
+        self.world.after(delay_ms, due)
+
     # the loop
 
     def take(self, given: i.Input, answer: Answer | None = None) -> None:
+        """A request of somebody, or what an agent said."""
         if self.alive:
-            self._inbox.append((given, answer))
-            self._wake()
+            self.hear(lambda: self._put(given, answer))
 
-    def _later(self, delay_ms: int, callback: Callable[[], None]) -> None:
-        """Unless it is dead by then."""
-        life = self.life
-        self.world.after(delay_ms, lambda: callback() if self.life == life else None)
+    def _put(self, given: i.Input, answer: Answer | None = None) -> None:
+        if self._hold.is_on and isinstance(given, i.HostHeartbeat):
+            ack = self._hold.beat(self.machine, given)
+            session = self._sessions.get(given.session_id)
+            if ack is not None and session is not None:
+                session.put(ack)
+            return
+        if self._hold.is_on and answer is not None:
+            answer(NoRoom("the disk is full"))
+            return
+        self._inbox.put((given, answer), self.clock())
+        self._arrived_ms.append(self.awake_ms())
+        self._wake()
 
     def _wake(self) -> None:
         if self._busy:
             return
-        if self._inbox:
+        if self._inbox or self._first:
             self._busy = True
-            self._later(self.world.delay(1), self._step)
+            self.later(self.world.delay(1), self._step)
             return
         deadline = self.machine.next_deadline()
         if deadline is None:
             return
-        due_ms = int((deadline - EPOCH_MS) / self.rate) + 1
+        due_ms = self._boot_at_ms + int(deadline / self.rate) + 1
         if self._scheduled_ms is None or due_ms < self._scheduled_ms:
             self._scheduled_ms = due_ms
-            self._later(due_ms - self.world.now, self._deadline)
+            self.later(due_ms - self.world.now, self._deadline)
 
     def _deadline(self) -> None:
         self._scheduled_ms = None
@@ -146,76 +249,112 @@ class SimCoordinator:
             return
         deadline = self.machine.next_deadline()
         if deadline is not None and deadline <= self.clock():
-            self._inbox.append((i.Tick(), None))
-        self._wake()
+            self._busy = True
+            self._step()
+        else:
+            self._wake()
 
     def _step(self) -> None:
-        batch, self._inbox = self._inbox, []
-        step = self.machine.step([given for given, _ in batch], self.clock())
+        now_ms = self.clock()
+        batch, heard_until_ms = self._inbox.take(now_ms)
+        for _ in batch:
+            self._arrived_ms.popleft()
+        batch = [*self._first, *batch]
+        self._first = []
+        if self.journal.shortage != self.machine.state.shortage:
+            batch.insert(0, (i.RoomSeen(shortage=self.journal.shortage), None))
+        inputs = [given for given, _ in batch]
+        self.taken_until_ms = self._arrived_ms[0] if self._arrived_ms else self.awake_ms()
+        step = shell.step(self.machine, inputs, now_ms, self.wall(), heard_until_ms)
         if step.events:
             self.machine.check()
-            self.world.promises.after_step(step)
+        self.world.promises.after_step(step)
         if step.events or step.tails or step.archived:
             self._uncommitted = True
-            self._later(self.world.delay(2), lambda: self._durable(batch, step))
+            self.later(self._commit_ms(), lambda: self._make_durable(batch, step))
         else:
             self._publish(batch, step)
 
-    def _durable(self, batch: list[tuple[i.Input, Answer | None]], step: Step) -> None:
-        self._commit(step)
+    def _commit_ms(self) -> int:
+        if self.world.now < self.slow_until_ms:
+            return self.world.rng.randint(500, self.slow_until_ms - self.world.now + 500)
+        return self.world.delay(2)
+
+    def _make_durable(self, batch: list[Waiting], step: Step) -> None:
+        world = self.world
+        # A disk without room fails by that alone.
+        has_room = not self.journal.shortage
+        if has_room and world.faults.active and world.chance(world.knobs.commit_fails):
+            self._fail_commit(step)
+            return
+        try:
+            self._commit(step)
+        except JournalFull:
+            self._wait_for_room(batch, step)
+            return
+        if self._hold.is_on:
+            world.note("there is room again")
+            self._first = [(beat, None) for beat in self._hold.end()]
         self._uncommitted = False
-        if self.world.chance(0.02):
+        if world.chance(0.02):
             self.compare_with_replay()
-        self._later(self.world.delay(1), lambda: self._publish(batch, step))
+        self.later(world.delay(1), lambda: self._publish(batch, step))
+
+    def _wait_for_room(self, batch: list[Waiting], step: Step) -> None:
+        """The same is tried again; who waits for an answer to something later is refused."""
+        if not self._hold.is_on:
+            self.world.note("there is no room: the step is held")
+            self._hold.begin()
+            waiting = zip(self._arrived_ms, self._inbox, strict=True)
+            self._arrived_ms = deque(at_ms for at_ms, (_, answer) in waiting if answer is None)
+            for _, answer in self._inbox.withdraw(lambda waiting: waiting[1] is not None):
+                if answer is not None:
+                    answer(NoRoom("the disk is full"))
+        self.later(ROOM_PERIOD_MS, lambda: self._make_durable(batch, step))
+
+    def _fail_commit(self, step: Step) -> None:
+        """The caller cannot tell whether it is durable, so the process ends."""
+        durable = self.world.chance(0.5)
+        self.journal.fail_next_append("the disk says no", durable=durable)
+        try:
+            self._commit(step)
+        except JournalError as error:
+            self.world.note(f"{error}; {'durable' if durable else 'not durable'}")
+        if durable:
+            self.world.promises.durable(step)
+        self.world.faults.restart_coordinator()
 
     def _commit(self, step: Step) -> None:
-        entries = []
-        for stamped in step.events:
-            kind, body = CODEC.encode(stamped.event)
-            self.world.note(f"fact {kind} {body}")
-            replaces, replaces_from = replaced_by(stamped.event)
-            entries.append(
-                Entry(
-                    stream=stream_of(stamped.event),
-                    at_ms=stamped.at_ms,
-                    kind=kind,
-                    body=body,
-                    replaces=replaces,
-                    replaces_from=replaces_from,
-                )
-            )
-        self.journal.append_now(
-            Batch(
-                entries=entries,
-                tails=[
-                    LogTail(
-                        job_id=tail.key.job_id,
-                        node_index=tail.key.node_index,
-                        attempt=tail.key.attempt,
-                        offset=tail.offset,
-                        data=tail.data,
-                    )
-                    for tail in step.tails
-                ],
-                records=[_record(job) for job in step.archived],
-                closed=[f"job/{job.job_id}" for job in step.archived]
-                + [entry.stream for entry in entries if entry.kind == "QueueDeleted"],
-            )
-        )
+        batch = shell.batch_of(step)
+        if batch is None:
+            return
+        self.journal.append_now(batch)
+        for entry in batch.entries:
+            self.world.note(f"fact {entry.kind} {entry.body}")
         self.world.promises.durable(step)
 
-    def _publish(self, batch: list[tuple[i.Input, Answer | None]], step: Step) -> None:
-        for (given, answer), reply in zip(batch, step.replies, strict=True):
-            if isinstance(reply, Rejected):
-                self.world.note(f"refused {type(given).__name__}: {reply}")
-            if answer is not None:
-                answer(reply)
+    def _publish(self, batch: list[Waiting], step: Step) -> None:
         for effect in step.effects:
             session = self._sessions.get(effect.session_id)
             if session is not None:
                 session.put(effect)
+        replies = step.replies[: len(batch)]  # a tick that the shell added has one too
+        for (given, answer), reply in zip(batch, replies, strict=True):
+            if isinstance(reply, Rejected):
+                self.world.note(f"refused {type(given).__name__}: {reply}")
+            if answer is not None:
+                answer(reply)
+        self._forget_old()
         self._busy = False
         self._wake()
+
+    def _forget_old(self) -> None:
+        """Looked at after every step, and no record here lives for a day: none may ever go."""
+        before_ms = self._retention.ended_before_ms(self.machine, self.clock())
+        if self.journal.shortage:
+            return
+        if before_ms is not None and self.journal.forget_now(before_ms, shell.FORGET_AT_ONCE):
+            self.world.fail(f"records are deleted with the clock {self.wall_ahead_ms} ms ahead")
 
     # sessions
 
@@ -227,33 +366,42 @@ class SimCoordinator:
         return SessionId(f"s{self._session_count}")
 
     def receive(self, session: Session, message: pb.AgentMessage) -> None:
+        """Out of the socket, into the inbox."""
         host_id = session.agent.host.host_id
-        match message.WhichOneof("body"):
-            case "hello":
-                hello = agent_convert.hello(session.session_id, message.hello)
-                self.world.note(f"{host_id} hello {session.session_id} {_seen(hello.observed)}")
-                self.take(hello)
-            case "heartbeat":
-                seq = message.heartbeat.seq
-                self.take(i.HostHeartbeat(session_id=session.session_id, seq=seq))
-            case _:
-                report = agent_convert.report(session.session_id, message.report)
-                self.world.note(f"{host_id} report {report.seq} {_seen(report.observations)}")
-                self.take(report)
+        is_hello = message.HasField("hello")
+        if is_hello and message.hello.incarnation > self._newest.get(host_id, (0, session))[0]:
+            self._newest[host_id] = message.hello.incarnation, session
+        if host_id in self._newest and self._newest[host_id][1] is session:
+            # A message of an older session is no sign that the host is there.
+            self._heard_ms.setdefault(host_id, []).append(self.awake_ms())
+            self.heard_at_ms[host_id] = self.world.now
+        if is_hello:
+            hello = agent_convert.hello(session.session_id, message.hello)
+            self.world.note(f"{host_id} hello {session.session_id} {_seen(hello.observed)}")
+
+            def answer(reply: object) -> None:
+                if isinstance(reply, Rejected):
+                    session.refuse()
+
+            self._put(hello, answer)
+            return
+        said = agent_convert.said(session.session_id, message)
+        if isinstance(said, i.HostReport):
+            self.world.note(f"{host_id} report {said.seq} {_seen(said.observations)}")
+        self._put(said)
 
     def session_ended(self, session: Session) -> None:
         self._sessions.pop(session.session_id, None)
-        self.take(i.SessionEnded(session_id=session.session_id))
+        self._put(i.SessionEnded(session_id=session.session_id))
 
     # for the end and for people
 
     def unrest(self) -> list[str]:
         if not self.alive:
             return ["the coordinator is down"]
-        if self._busy:
-            return ["the coordinator steps"]
         state = self.machine.state
-        found = [f"job {job.job_id} is {job.state}" for job in state.jobs.values()]
+        found = ["the coordinator steps"] if self._busy or self._sockets else []
+        found += [f"job {job.job_id} is {job.state}" for job in state.jobs.values()]
         found += [f"{h} holds {list(host.holds)}" for h, host in state.hosts.items() if host.holds]
         found += [
             f"{host_id} has strays {list(presence.strays)}"
@@ -266,7 +414,7 @@ class SimCoordinator:
         state = self.machine.state
         lines = []
         for job in state.jobs.values():
-            why = status_reason(state, SETTINGS, job) or ""
+            why = status_reason(state, self.settings, job) or ""
             lines.append(f"  {job.job_id} {job.state} {job.status_reason} {why}")
             for attempt in job.attempts:
                 over = "over" if attempt.over else "started" if attempt.started else "votes"
@@ -280,21 +428,6 @@ class SimCoordinator:
 
 def _seen(observations: Sequence[i.Observation]) -> str:
     return "; ".join(f"{seen.key} {seen.progress.name}" for seen in observations)
-
-
-def _record(job: Job) -> Record:
-    return Record(
-        job_id=job.job_id,
-        job_queue=job.job_queue,
-        job_name=job.spec.job_name,
-        definition_name=job.spec.definition_name,
-        definition_revision=job.spec.definition_revision,
-        status=job.state.value,
-        created_at_ms=job.created_at_ms,
-        stopped_at_ms=job.stopped_at_ms,
-        client_token=job.client_token,
-        body=encode(job),
-    )
 
 
 def _durable(state: ClusterState) -> dict[str, Any]:
@@ -314,5 +447,6 @@ def _durable(state: ClusterState) -> dict[str, Any]:
         "ended": state.ended,
         "tokens": state.tokens,
         "dependents": state.dependents,
+        "leaving": state.leaving,
         "epoch": state.epoch,
     }

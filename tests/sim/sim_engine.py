@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from agent.core import effects as f
 from agent.core import inputs as i
 from agent.core.assignment import ContainerSpec, Gang, NodeKey
-from tests.sim.sim_coordinator import EPOCH_MS
 
 if TYPE_CHECKING:
     from tests.sim.sim_host import SimHost
@@ -64,16 +63,13 @@ class SimEngine:
             return True
         return False
 
-    def _wall_ms(self) -> int:
-        return EPOCH_MS + self.world.now
-
     # what happens to the machine
 
     def power_off(self) -> None:
         for container in self.containers.values():
             if container.running:
                 self._note(container, "is gone with its machine")
-                container.ended_at_ms = self._wall_ms()
+                container.ended_at_ms = self.host.wall()
         self.containers.clear()
         self._births.clear()
 
@@ -106,7 +102,10 @@ class SimEngine:
     def start(self, effect: f.Start, answer: Callable[[i.Input], None]) -> None:
         key = effect.key
         answers = not self._fails(self.world.knobs.engine_gone)
-        fails = key not in self.containers and self._fails(self.world.knobs.start_fails)
+        is_hole = self.host.black_hole and self.world.faults.active
+        fails = key not in self.containers and (
+            self._fails(self.world.knobs.start_fails) or is_hole
+        )
 
         def reply() -> None:
             if fails and answers:
@@ -127,7 +126,12 @@ class SimEngine:
                 return
             answer(
                 i.StartFailed(
-                    key=key, reason=reason, uncertain=not answers, wall_ms=self._wall_ms()
+                    key=key,
+                    reason=reason,
+                    uncertain=not answers,
+                    wall_ms=self.host.wall(),
+                    not_started=answers,
+                    permanent=is_hole and self.world.knobs.black_holes_permanent,
                 )
             )
 
@@ -151,7 +155,7 @@ class SimEngine:
             key=key,
             spec=effect.spec,
             address=effect.spec.address,
-            started_at_ms=self._wall_ms(),
+            started_at_ms=self.host.wall(),
             gang=effect.gang,
             held=effect.hold,
             obeys_ms=rng.choice((0, 500, 5_000, None)),
@@ -170,9 +174,8 @@ class SimEngine:
         life_ms = rng.choice((50, knobs.life_ms, 2 * knobs.life_ms))
         code = rng.choice((0, 0, 0, 1, 137))
         reason = "OutOfMemoryError: Container killed due to memory usage" if code == 137 else ""
-        self.host.in_this_boot(
-            int(rng.random() * life_ms) + 1, lambda: self._end(container, code, reason)
-        )
+        life = int(rng.random() * life_ms) + 1
+        self.host.in_this_boot(life, lambda: self._end(container, code, reason, by_itself=True))
 
     def lift(self, effect: f.Lift, answer: Callable[[i.Input], None]) -> None:
         def reply() -> None:
@@ -188,11 +191,15 @@ class SimEngine:
 
         self.host.in_this_boot(self._pause() // 4, reply)
 
-    def _end(self, container: Container, exit_code: int, reason: str = "") -> None:
+    def _end(
+        self, container: Container, exit_code: int, reason: str = "", *, by_itself: bool = False
+    ) -> None:
         if not container.running:
             return
         container.exit_code, container.reason = exit_code, reason
-        container.ended_at_ms = self._wall_ms()
+        container.ended_at_ms = self.host.wall()
+        if by_itself:
+            self.world.promises.blame.ended_by_itself(container)
         self._note(container, f"ends with {exit_code}")
         waiters, container.waiters = container.waiters, []
         for waiter in waiters:
@@ -223,7 +230,7 @@ class SimEngine:
         container = self.containers.get(effect.key)
 
         def stopped() -> None:
-            answer(i.Stopped(key=effect.key, wall_ms=self._wall_ms()))
+            answer(i.Stopped(key=effect.key, wall_ms=self.host.wall()))
 
         if container is None or not container.running:
             self.host.in_this_boot(self._pause(), stopped)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from agent.core.assignment import NodeKey
 from agent.ledger.memory import MemoryLedger
 from coordinator.core.ids import HostId
 from tests.sim.knobs import SKEW_MAX
 from tests.sim.sim_agent import SimAgent
+from tests.sim.sim_coordinator import EPOCH_MS
 from tests.sim.sim_engine import SimEngine
 
 if TYPE_CHECKING:
@@ -30,6 +32,14 @@ class SimHost:
         self.boot = 0
         self.boot_at_ms = 0
         self.agent: SimAgent | None = None
+        self.wall_ahead_ms = 0
+        """How far what its clock shows is ahead of the truth."""
+        self.black_hole = number >= world.knobs.hosts - world.knobs.black_holes
+        """No container starts here until all heals."""
+        self.changed_power_ms = 0
+        self.contact_ms = 0
+        """When the newest message was sent of which the agent knows that it arrived."""
+        self.tails_read: dict[NodeKey, bool] = {}
         self.stalled_until_ms = 0
         self.cut_until_ms = 0
         self.disturbed_at_ms = 0
@@ -38,6 +48,9 @@ class SimHost:
     def clock(self) -> int:
         """Monotonic, from the boot, a little fast or slow."""
         return int((self.world.now - self.boot_at_ms) * self.rate)
+
+    def wall(self) -> int:
+        return EPOCH_MS + self.world.now + self.wall_ahead_ms
 
     def world_time(self, clock_ms: int) -> int:
         """When the clock shows `clock_ms`."""
@@ -50,10 +63,26 @@ class SimHost:
     def disturb(self, until_ms: int = 0) -> None:
         self.disturbed_at_ms = max(self.disturbed_at_ms, self.world.now, until_ms)
 
+    def session_id(self) -> str | None:
+        session = self.agent.session if self.agent is not None else None
+        return session.session_id if session is not None else None
+
+    def beating_since_ms(self) -> int | None:
+        """Since when all that its agent sends gets through; None when it does not."""
+        agent = self.agent
+        session = agent.session if agent is not None and agent.alive else None
+        if session is None or session.cut or self.world.now < self.stalled_until_ms:
+            return None
+        return max(session.opened_at_ms, self.stalled_until_ms)
+
+    def reads_tail(self, key: NodeKey) -> bool:
+        """A spool that cannot be read costs output, never a report."""
+        return self.tails_read.setdefault(key, not self.world.chance(self.world.knobs.tail_lost))
+
     def power_on(self) -> None:
         self.powered = True
         self.boot += 1
-        self.boot_at_ms = self.world.now
+        self.boot_at_ms = self.changed_power_ms = self.contact_ms = self.world.now
         self.disturb()
         self.world.note(f"{self.host_id} boots, boot {self.boot}")
         self.in_this_boot(self.world.delay(500), self.start_agent)
@@ -63,6 +92,7 @@ class SimHost:
         self.world.note(f"{self.host_id} loses power")
         self.disturb()
         self.powered = False
+        self.changed_power_ms = self.world.now
         self.boot += 1
         self.engine.power_off()
         if self.agent is not None:

@@ -21,7 +21,7 @@ from coordinator.core.definition import (
     StartBarrier,
     Submission,
 )
-from coordinator.core.errors import InvalidArgument, Rejected
+from coordinator.core.errors import InvalidArgument, NoRoom, Rejected
 from coordinator.core.ids import JobId
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class Users:
     def __init__(self, world: World) -> None:
         self.world = world
         self.orders: list[Order] = []
+        self.asked_to_end: dict[str, None] = {}
         self._registered = 0
         self._job_count = 0
         self._ended = False
@@ -105,16 +106,22 @@ class Users:
         self.world.after(int(self.world.rng.expovariate(1 / every_ms)) + 1, go)
 
     def finish(self) -> None:
-        """Drains end, and what can never run is given up."""
+        """Drains end; what can never run is given up when all else has ended."""
         self._ended = True
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """A job that can never run holds up nobody, so what can run ends before."""
         self._ask_until_answered(
             lambda: [
                 i.ResumeHost(host_id=host) for host in self.world.coordinator.machine.state.hosts
             ]
         )
-        self._give_up()
-
-    def _give_up(self) -> None:
+        if any(
+            order.possible and not self.world.promises.has_ended(order) for order in self.orders
+        ):
+            self.world.after(PATIENCE_MS, self._give_up)
+            return
         hopeless = [order.job_id for order in self.orders if not order.possible and order.job_id]
         self._ask_until_answered(
             lambda: [
@@ -147,8 +154,8 @@ class Users:
             return
         number = self._registered
 
-        def answer(_: object) -> None:
-            if self._registered == number:
+        def answer(reply: object) -> None:
+            if self._registered == number and not isinstance(reply, NoRoom):
                 self._registered += 1
                 self._register()
 
@@ -190,8 +197,9 @@ class Users:
                 timeout=rng.choice((None, None, JobTimeout(attempt_duration_seconds=60))),
                 client_token=f"token-{len(self.orders)}",
                 start_barrier=rng.choice((None, None, StartBarrier(timeout_seconds=30))),
+                verdict_after_seconds=rng.choice((None, None, 26, 70)),
             ),
-            possible=nodes <= self._most(name),
+            possible=nodes <= self._most(name) and all(order.possible for order in depends_on),
         )
         self.orders.append(order)
         self._place(order)
@@ -209,6 +217,8 @@ class Users:
         job_id = JobId(f"job{self._job_count}")
 
         def answer(reply: object) -> None:
+            if isinstance(reply, NoRoom):
+                return  # it is repeated until there is room
             if isinstance(reply, InvalidArgument):
                 self.world.fail(f"{order.submission} was refused: {reply}")
             if isinstance(reply, Rejected):
@@ -237,6 +247,7 @@ class Users:
         else:
             given = i.Terminate(job_id=job_id, node_index=index, reason="a user's wish")
         self.world.note(f"user: {given}")
+        self.asked_to_end[job_id] = None
         self.world.coordinator.take(given)
 
     def _operate(self) -> None:

@@ -1,0 +1,72 @@
+"""What the agent's shell does between its inbox and its ledger, without a loop or a disk.
+
+`daemon.py` runs it on asyncio and sqlite, `tests/sim` on a heap and a dict: both call the same, so
+that the simulator sees what the daemon does. Must not import asyncio or an adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from agent.core import inputs as i
+from agent.core.assignment import NodeKey, Progress
+from agent.core.effects import Effect, ForgetSlot, KeepSlot
+from agent.core.machine import Machine
+from agent.core.state import Slot
+
+
+def step(machine: Machine, inputs: Sequence[i.Input], now_ms: int) -> list[Effect]:
+    """Step all that is there. A deadline that has come is looked at last, and also when the inbox
+    is never empty: a lease ends on time."""
+    deadline_ms = machine.next_deadline()
+    if deadline_ms is not None and deadline_ms <= now_ms:
+        inputs = [*inputs, i.Tick()]
+    return [effect for given in inputs for effect in machine.step(given, now_ms)]
+
+
+@dataclass(slots=True)
+class LedgerChange:
+    """What one batch of effects makes durable, all of it before any effect is acted on."""
+
+    keep: dict[NodeKey, Slot] = field(default_factory=dict)
+    forget: dict[NodeKey, None] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.keep or self.forget)
+
+
+def ledger_change(effects: Iterable[Effect]) -> LedgerChange:
+    """The last word on a slot counts: it may be forgotten and made anew in one batch."""
+    change = LedgerChange()
+    for effect in effects:
+        if isinstance(effect, KeepSlot):
+            change.keep[effect.slot.key] = effect.slot
+            change.forget.pop(effect.slot.key, None)
+        elif isinstance(effect, ForgetSlot):
+            change.forget[effect.key] = None
+            change.keep.pop(effect.key, None)
+    return change
+
+
+class TailsTold:
+    """Whose last output the open session has been sent. Once a session is enough: a tail is large,
+    and the coordinator keeps it when it acknowledges the report."""
+
+    def __init__(self) -> None:
+        self._told: dict[NodeKey, None] = {}
+
+    def is_due(self, slot: Slot) -> bool:
+        """Whether the tail goes with a report of the slot that is made now; true once."""
+        if slot.progress < Progress.EXITED or not slot.started_at_ms or slot.key in self._told:
+            return False
+        self._told[slot.key] = None
+        return True
+
+    def begin_session(self) -> None:
+        """The session before may have ended before its reports arrived."""
+        self._told.clear()
+
+    def forget(self, keys: Iterable[NodeKey]) -> None:
+        for key in keys:
+            self._told.pop(key, None)

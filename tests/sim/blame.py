@@ -1,0 +1,232 @@
+"""No healthy job is hurt: whatever ends an attempt or loses a node has a cause on the hosts.
+
+Each end is held against the ground truth: the main's own exit, a wish, a time that is really over,
+a host that was really silent for long enough. What the verdict and the lease should be is worked
+out here anew, not asked of the code that is tested.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from agent.core.assignment import NodeKey
+from coordinator.core import events as e
+from coordinator.core.ending import TIMED_OUT
+from tests.sim.knobs import FULL_DISK, SETTINGS, SKEW_MAX
+
+if TYPE_CHECKING:
+    from coordinator.core.definition import JobSpec
+    from coordinator.core.settings import Settings
+    from tests.sim.sim_engine import Container
+    from tests.sim.sim_host import SimHost
+    from tests.sim.world import World
+
+Gang = tuple[str, int]
+"""Job and attempt."""
+SLOWEST = 1 - 3 * SKEW_MAX
+"""Two clocks that go apart measure a time at least so long."""
+
+
+@dataclass(slots=True)
+class _Try:
+    """What is known of one attempt."""
+
+    spec: JobSpec
+    lease_ms: int
+    """As its hosts were told; 0 is for ever."""
+    hosts: dict[int, str]
+    asked_at_ms: int
+    """When its first hosts were asked for their votes: a vote may be older than a reboot."""
+    must_end: bool = False
+    """Somebody or something has asked for its end, as far as the coordinator has decided."""
+    stop_cause: str | None = None
+    """What is durable of that."""
+    own_exits: dict[int, int] = field(default_factory=dict)
+    born_at_ms: dict[int, int] = field(default_factory=dict)
+    lost: dict[int, None] = field(default_factory=dict)
+    by_lease: dict[int, None] = field(default_factory=dict)
+
+
+class Blame:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._tries: dict[Gang, _Try] = {}
+        self._failed_starts: dict[tuple[str, str], int] = {}
+
+    # facts
+
+    def decided(self, event: e.Event) -> None:
+        """Before it is durable: what is heard while it is written is no evidence against it."""
+        match event:
+            case e.AttemptStopRequested():
+                self._try(event).must_end = True
+            case e.NodeLost():
+                self._node_lost(event)
+            case _:
+                pass
+
+    def durable(self, event: e.Event) -> None:
+        match event:
+            case e.GangReserved():
+                spec = self.world.coordinator.machine.state.jobs[event.job_id].spec
+                self._tries[event.job_id, event.attempt] = _Try(
+                    spec=spec,
+                    lease_ms=_lease_ms(self.world.coordinator.settings, spec, event.attempt),
+                    hosts={p.node_index: str(p.host_id) for p in event.placements},
+                    asked_at_ms=self.world.now,
+                )
+            case e.NodeReplaced():
+                self._try(event).hosts[event.node_index] = event.host_id
+            case e.MainNotStarted():
+                self._main_not_started(event)
+            case e.AttemptStopRequested():
+                self._stop_requested(event)
+            case e.AttemptRefused():
+                self._attempt_refused(event)
+            case e.NodeLost():
+                self._try(event).lost[event.node_index] = None
+            case e.AttemptEnded():
+                self._attempt_ended(event)
+            case e.HostDrained():
+                self._host_drained(event)
+            case _:
+                pass
+
+    def _try(self, event: e.JobEvent) -> _Try:
+        return self._tries[event.job_id, event.attempt]  # type: ignore[union-attr]
+
+    def _host(self, host_id: str) -> SimHost:
+        return next(host for host in self.world.hosts if host.host_id == host_id)
+
+    def _stop_requested(self, event: e.AttemptStopRequested) -> None:
+        found = self._try(event)
+        found.stop_cause = event.cause
+        if event.by_user:
+            if event.job_id not in self.world.users.asked_to_end:
+                self.world.fail(f"{event}: no user has asked for it")
+        elif event.cause == TIMED_OUT:
+            born_ms = found.born_at_ms[found.spec.main_node]
+            wanted_ms = 1000 * (found.spec.timeout_seconds or 0)
+            # An agent that died over a start, on a host whose clock was set, knows only when the
+            # start began.
+            start_ms = 2 * self.world.knobs.engine_ms if self.world.knobs.sets_clocks else 0
+            if self.world.now - born_ms + start_ms < SLOWEST * wanted_ms:
+                self.world.fail(f"{event}: it has run for {self.world.now - born_ms} ms")
+        elif self.world.knobs.is_calm:
+            self.world.fail(f"{event}: nothing went wrong")
+
+    def _main_not_started(self, event: e.MainNotStarted) -> None:
+        """Once a back-off for each host, so that no host is asked again and again."""
+        host = self._host(event.host_id)
+        if not (host.black_hole or self.world.knobs.start_fails):
+            self.world.fail(f"{event}: nothing is wrong with the host")
+        where = event.job_id, str(event.host_id)
+        before_ms = self._failed_starts.get(where)
+        self._failed_starts[where] = self.world.now
+        # The pause is over when the wall clock says so, and a wrong one may say so at once.
+        # It counts from the decision, which a full disk makes durable much later.
+        if before_ms is None or self.world.knobs.sets_clocks or self.world.knobs.full_disk_every_ms:
+            return
+        if self.world.now - before_ms < SLOWEST * SETTINGS.refusal_backoff_ms:
+            self.world.fail(f"{event}: it failed there {self.world.now - before_ms} ms before")
+
+    def _attempt_refused(self, event: e.AttemptRefused) -> None:
+        knobs = self.world.knobs
+        bad = any(group.container.image == "bad" for group in self._try(event).spec.groups)
+        if not (bad or knobs.refuse or knobs.start_fails or knobs.black_holes):
+            self.world.fail(f"{event}: no host has a reason to refuse it")
+
+    def _host_drained(self, event: e.HostDrained) -> None:
+        if event.reason != "maintenance" and not (
+            self._host(event.host_id).black_hole or self.world.knobs.start_fails
+        ):
+            self.world.fail(f"{event}: containers start there")
+
+    # silence
+
+    def _node_lost(self, event: e.NodeLost) -> None:
+        found = self._try(event)
+        host = self._host(found.hosts[event.node_index])
+        if host.changed_power_ms >= found.asked_at_ms or self._has_stopped(host, found):
+            return
+        must_end = found.must_end and event.node_index == found.spec.main_node
+        wanted_ms = SETTINGS.lost_after_ms if must_end else self._verdict_ms(found)
+        silent_ms = self._silent_ms(host)
+        if silent_ms < SLOWEST * wanted_ms:
+            self.world.fail(f"{event}: {host.host_id} was silent for {silent_ms} of {wanted_ms} ms")
+
+    def _has_stopped(self, host: SimHost, found: _Try) -> bool:
+        """Its lease is over, whoever slept meanwhile; and the coordinator has been awake for long
+        enough to hear a host: what was sent while it slept comes to it only then."""
+        coordinator = self.world.coordinator
+        if not found.lease_ms or self.world.now < coordinator.woke_at_ms + SETTINGS.heartbeat_ms:
+            return False
+        heard_at_ms = max(coordinator.heard_at_ms.get(host.host_id, 0), coordinator.began_at_ms)
+        margin_ms = 1000 * (SETTINGS.stop_grace_seconds + SETTINGS.fence_margin_seconds)
+        return self.world.now - heard_at_ms >= SLOWEST * (found.lease_ms + margin_ms)
+
+    def _verdict_ms(self, found: _Try) -> int:
+        settings = self.world.coordinator.settings
+        wanted = found.spec.verdict_after_seconds or settings.verdict_after_seconds
+        seconds = min(300, settings.lease_seconds // 2) if wanted is None else wanted
+        bounded_ms = min(1000 * seconds, found.lease_ms or 1000 * seconds)
+        return max(bounded_ms, settings.lost_after_ms)
+
+    def _silent_ms(self, host: SimHost) -> int:
+        """How long the coordinator could have heard the host and did not."""
+        coordinator = self.world.coordinator
+        # Of each pause it may hold two pulses against a host.
+        blamed_ms = 2 * coordinator.settings.pulse_ms * coordinator.pauses
+        return coordinator.silent_ms(host.host_id) + blamed_ms
+
+    def lease_ends(self, host: SimHost, key: NodeKey) -> None:
+        """An agent stops a container for want of contact: for as long as it was told, no less."""
+        found = self._tries.get((key.job_id, key.attempt))
+        if found is None:
+            return
+        found.by_lease[key.node_index] = None
+        if self.world.knobs == self.world.knobs.calmed(FULL_DISK):
+            self.world.fail(f"{key.name}: its lease ends, and nothing is wrong but a full disk")
+        silent_ms = self.world.now - host.contact_ms
+        # A contact is written down after it was made: who died may know the one before.
+        wanted_ms = SLOWEST * found.lease_ms - SETTINGS.heartbeat_ms
+        if not found.lease_ms or silent_ms < wanted_ms:
+            self.world.fail(
+                f"{key.name}: {host.host_id} ends a lease of {found.lease_ms} ms after {silent_ms}"
+            )
+
+    # ends
+
+    def container_started(self, key: NodeKey) -> None:
+        self._tries[key.job_id, key.attempt].born_at_ms[key.node_index] = self.world.now
+
+    def ended_by_itself(self, container: Container) -> None:
+        key = container.key
+        assert container.exit_code is not None
+        self._tries[key.job_id, key.attempt].own_exits[key.node_index] = container.exit_code
+
+    def _attempt_ended(self, event: e.AttemptEnded) -> None:
+        """By a wish, by the main's own exit, or by what certainly happened to its host."""
+        found = self._try(event)
+        main = found.spec.main_node
+        if found.stop_cause is not None or main in found.lost or main in found.by_lease:
+            return
+        own = found.own_exits.get(main)
+        if event.exit_code is not None:
+            if event.exit_code != own:
+                self.world.fail(f"{event}: the main's own exit is {own}")
+            return
+        host = self._host(found.hosts[main])
+        knobs = self.world.knobs
+        if host.changed_power_ms < found.asked_at_ms and not (
+            host.black_hole or knobs.start_fails or knobs.engine_gone or knobs.unclean
+        ):
+            self.world.fail(f"{event}: nothing happened to {host.host_id}, its own exit is {own}")
+
+
+def _lease_ms(settings: Settings, spec: JobSpec, attempt: int) -> int:
+    if attempt < spec.attempts:
+        return 1000 * settings.lease_seconds
+    leases = settings.lease_seconds, settings.last_attempt_lease_seconds
+    return 0 if 0 in leases else 1000 * max(leases)

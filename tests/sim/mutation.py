@@ -1,0 +1,33 @@
+"""A rule taken away, and the seeds that should notice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import pytest
+
+from coordinator.core.errors import InvariantViolation
+from tests.sim.knobs import Knobs
+from tests.sim.world import BrokenPromise, World
+
+Patch = pytest.MonkeyPatch
+Focus = dict[str, Any]
+"""Knobs that make the trouble frequent which the rule is for."""
+Mutation = Callable[[Patch], None]
+SEEDS = range(300)
+
+
+def first_to_notice(focus: Focus) -> tuple[int, str]:
+    """The first seed that breaks a promise, and how; fails the test when there is none."""
+    for seed in SEEDS:
+        knobs = replace(Knobs.draw(Random(seed)), **focus)
+        try:
+            World(seed, knobs=knobs).run()
+        except BrokenPromise as broken:
+            if not isinstance(broken.__cause__, AssertionError | InvariantViolation):
+                raise  # the mutation does not fit the code any more, and proves nothing
+            return seed, str(broken).partition("\n")[0]
+    pytest.fail(f"{len(SEEDS)} seeds notice nothing")
