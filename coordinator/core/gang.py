@@ -22,7 +22,7 @@ from coordinator.core.ending import (
 from coordinator.core.ids import HostId, NodeKey
 from coordinator.core.inputs import Observation
 from coordinator.core.placement import shortfall
-from coordinator.core.reservation import refuse, retry_after_ms
+from coordinator.core.reservation import refuse, refusing, retry_after_ms
 from coordinator.core.state import Attempt, Job, NodeRun, Ran
 from coordinator.core.states import NodeState, Progress
 from coordinator.core.turn import Turn
@@ -106,8 +106,8 @@ def _start_elsewhere(
     turn: Turn, job: Job, attempt: Attempt, node: NodeRun, seen: Observation
 ) -> None:
     """A host on which nothing starts must not use up the attempts of a job: the gang votes again
-    without it. AWS Batch uses up an attempt; here that is done only when the hosts that have not
-    refused the job could not run it, or enough hosts say that it is wrong wherever it runs."""
+    without it. AWS Batch uses up an attempt; here that is done only when the hosts that can still
+    be asked could not run the job, or enough hosts say that it is wrong wherever it runs."""
     turn.touch_gang(job)
     turn.emit(
         e.MainNotStarted(
@@ -125,8 +125,10 @@ def _start_elsewhere(
     believed = seen.permanent and (
         job.permanent_refusals >= turn.settings.permanent_refusals_to_fail
     )
+    # A host that only refused a vote, a while ago, may be asked again.
+    left_out = {h: r for h, r in job.refusals.items() if r.not_started or r.permanent}
     refresh(turn.state, turn.settings)
-    if believed or not could_run(turn.state, job, refusing=job.refusals):
+    if believed or not could_run(turn.state, job, refusing=left_out | refusing(turn, job)):
         fail_vote(turn, job, seen.reason, FAILED_TO_START)
         return
     for other in list(attempt.nodes.values()):

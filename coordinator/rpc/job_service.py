@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -41,6 +42,9 @@ from muster.v1 import job_service_pb2 as pb
 from muster.v1.job_service_pb2_grpc import JobServiceServicer
 
 _DESCRIBED_MAX = 100
+_LARGE_BYTES = 4 * 1024
+SMALL_MAX, LARGE_MAX = 200, 8
+"""Definitions and submissions in one step of the machine: about 30 ms of it either way."""
 
 Detail: TypeAlias = job_pb2.JobDetail
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
@@ -56,6 +60,7 @@ class JobService(JobServiceServicer):
         self._renderer = Renderer(arns)
         self._turns = Turns(cluster)
         self._readers = Seats()
+        self._small, self._large = asyncio.Semaphore(SMALL_MAX), asyncio.Semaphore(LARGE_MAX)
         self._listing = JobListing(self._turns, self._renderer)
 
     # definitions
@@ -66,7 +71,7 @@ class JobService(JobServiceServicer):
         asked = i.RegisterDefinition(
             definition=from_proto(JobDefinition, request), size_bytes=_size_bytes(request)
         )
-        made = cast("JobDefinition", await self._cluster.ask(asked))
+        made = cast("JobDefinition", await self._ask(asked))
         name, revision = made.job_definition_name, made.revision
         return pb.RegisterJobDefinitionResponse(
             job_definition_name=name,
@@ -101,7 +106,7 @@ class JobService(JobServiceServicer):
             size_bytes=_size_bytes(request),
             new_job_id=JobId(str(uuid.uuid4())),
         )
-        job_id = cast("JobId", await self._cluster.ask(asked))
+        job_id = cast("JobId", await self._ask(asked))
         warning = await self._cluster.read(
             lambda state: namesakes(state, self._cluster.settings, request.job_name)
         )
@@ -185,6 +190,11 @@ class JobService(JobServiceServicer):
             i.Terminate(job_id=JobId(job_id), node_index=node_index, reason=request.reason)
         )
         return pb.TerminateJobResponse()
+
+    async def _ask(self, asked: i.RegisterDefinition | i.Submit) -> object:
+        """What is long to check. All that wait for one step are checked in it, so few may."""
+        async with self._small if asked.size_bytes < _LARGE_BYTES else self._large:
+            return await self._cluster.ask(asked)
 
     # queues
 

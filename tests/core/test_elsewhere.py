@@ -136,6 +136,19 @@ def test_a_gang_that_needs_every_host_is_not_kept_waiting(cluster: Cluster) -> N
     assert cluster.job(job).status_reason == "Task failed to start"
 
 
+def test_a_host_that_refused_a_vote_long_ago_can_be_asked(cluster: Cluster) -> None:
+    cluster.hosts(1)
+    job = cluster.submit(1)
+    cluster.refused("h1", "no space left")
+    cluster.released("h1")
+    cluster.hosts(1)
+    (main,) = cluster.start_main(job)
+    assert main == "h2"
+    cluster.wait(7_200)
+    fails_to_start(cluster, main)
+    assert cluster.placed(job) == ["h1"]
+
+
 def test_no_free_host_means_waiting_and_not_a_failure(cluster: Cluster) -> None:
     cluster.hosts(2)
     other = cluster.submit(1)

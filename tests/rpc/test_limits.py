@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, cast
 
 import grpc
@@ -213,6 +214,37 @@ async def test_wide_reads_are_made_in_slices(
     monkeypatch.setattr(turns, "SLICE_SECONDS", 0.0)
     assert await Turns(cluster).each([1, 2, 3], lambda _, key: 2 * key) == [2, 4, 6]
     assert reads == 3
+
+
+@pytest.mark.parametrize(("size", "most"), [(1, 200), (5_000, 8)])
+async def test_so_many_submissions_share_a_step(
+    cluster: FakeCluster, client: Client, monkeypatch: pytest.MonkeyPatch, size: int, most: int
+) -> None:
+    arn = await client.register(ONE)
+    waiting: list[asyncio.Future[None]] = []
+    ask = cluster.ask
+    enough = asyncio.Event()
+
+    async def held(given: Any) -> object:
+        waiting.append(asyncio.get_running_loop().create_future())
+        if len(waiting) == most:
+            enough.set()
+        await waiting[-1]
+        return await ask(given)
+
+    monkeypatch.setattr(cluster, "ask", held)
+    request = pb.SubmitJobRequest(
+        job_name="j", job_queue="default", job_definition=arn, parameters={"a": "x" * size}
+    )
+    calls = [client.jobs.SubmitJob(request) for _ in range(most + 10)]
+    await enough.wait()
+    # Read only when all the others have come so far.
+    await client.describe("none")
+    assert len(waiting) == most
+    monkeypatch.setattr(cluster, "ask", ask)
+    for each in waiting:
+        each.set_result(None)
+    assert len({(await call).job_id for call in calls}) == most + 10
 
 
 async def test_readers_have_seats(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
