@@ -55,6 +55,8 @@ async def run(args: argparse.Namespace) -> int:
 
         show(reply)
     else:
+        if reply.notice:
+            print(f"muster: {reply.notice}", file=sys.stderr)
         print("\n".join(_table(reply, Style.of(sys.stdout))))
     return 0
 
@@ -64,6 +66,7 @@ async def _all(there: Coordinator) -> ListHostsResponse:
     while True:
         page = await there.hosts.ListHosts(request, timeout=ANSWER_SECONDS)
         whole.hosts.extend(page.hosts)
+        whole.notice = page.notice
         if not page.next_token:
             return whole
         request.next_token = page.next_token

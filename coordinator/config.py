@@ -101,6 +101,15 @@ class CoordinatorConfig:
     retention_days: int = field(
         default=7, metadata=option(whole(1, 3650), "How long a job stays known after its end.")
     )
+    disk_reserve_mib: int = field(
+        default=64,
+        metadata=option(
+            whole(0, 65_536),
+            "Room on the disk of `data_dir` that is kept for the ends of jobs, in a file. With "
+            "less than as much free besides, no new jobs, definitions and queues are taken. "
+            "0: none.",
+        ),
+    )
     region: str = field(default="local", metadata=option(REGION, "The region in ARNs."))
     account_id: str = field(
         default="000000000000", metadata=option(ACCOUNT_ID, "The account in ARNs.")

@@ -1,7 +1,8 @@
 """The coordinator's imperative shell: inbox -> machine -> journal -> effects.
 
 One task owns the machine, so there are no locks: it takes all that is queued, steps, makes every
-event durable in one commit, and only then answers and sends. A failed commit is fatal.
+event durable in one commit, and only then answers and sends. A failed commit is fatal, but for one
+that a full disk rolled back: then it waits for room (`shell.Hold`).
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
-from coordinator import shell
+from coordinator import notify, shell
 from coordinator.core import clocks
 from coordinator.core import inputs as i
 from coordinator.core.effects import Stamped, Step
@@ -34,11 +35,10 @@ from coordinator.core.machine import Machine
 from coordinator.core.settings import Settings
 from coordinator.core.state import ClusterState, Job
 from coordinator.core.story import tell
-from coordinator.journal.codec import decode
-from coordinator.journal.port import Journal, LogTail, Record, RecordQuery
+from coordinator.journal.port import Batch, Journal, JournalFull, LogTail, Record, RecordQuery
 from coordinator.rpc.log_relay import LogRelay, away
 from coordinator.rpc.outbox import Outbox
-from coordinator.rpc.ports import Overloaded, Render, Unreachable, Watching
+from coordinator.rpc.ports import Full, Overloaded, Render, Unreachable, Watching
 from coordinator.watch import Watches
 
 logger = logging.getLogger(__name__)
@@ -52,6 +52,8 @@ READ_SECONDS = 0.01
 CLOCK_PERIOD_MS = 10_000
 """How soon the wall clock is looked at again after the agents' clocks did not confirm it."""
 FORGET_AT_ONCE = 200
+ROOM_PERIOD_MS = 1_000
+"""How often the room on the disk is looked at, and how soon a full disk is tried again."""
 
 
 @dataclass(slots=True)
@@ -86,24 +88,31 @@ class Daemon:
         self.settings = settings
         self._journal = journal
         self._machine = Machine(settings)
+        self._start = Step()
         self._retention = shell.Retention(retention_days * 86_400_000)
         self._clock_doubted = False
         self._inbox: shell.Inbox[_Waiting] = shell.Inbox()
         self._wake = asyncio.Event()
         self._outboxes: dict[SessionId, Outbox] = {}
         self._watches = Watches()
+        self._next_room_ms = 0
+        self._hold = shell.Hold()
+        self._first: list[_Waiting] = []
+        """What the next step takes before all that is in the inbox."""
+        self.tell_full: Callable[[bool], Awaitable[None]] | None = None
+        """Told when the disk is full (True) and when there is room again."""
         self._decoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
         self.log_relay = LogRelay()
 
     # life
 
     async def open(self) -> None:
-        """Replay the journal and begin a new epoch. Nothing may be asked before."""
+        """Replay the journal and begin a new epoch, which `run` makes durable first of all: a full
+        disk must not keep a start from listening. Nothing may be asked before."""
         replay = await self._journal.replay()
         self._machine = shell.replayed(self.settings, replay)
         self._machine.check(replayed=True)
-        start = self._machine.start(now_ms(), wall_ms=wall_ms(), boot_id=_boot_id())
-        await self._commit(start)
+        self._start = self._machine.start(now_ms(), wall_ms=wall_ms(), boot_id=_boot_id())
         logger.info(
             "replayed: events=%d open_jobs=%d ended_jobs=%d hosts=%d epoch=%d",
             len(replay.entries),
@@ -115,10 +124,14 @@ class Daemon:
 
     async def run(self) -> None:
         """Step for ever. Raises whatever makes it impossible to go on."""
+        await self._commit(self._start)
         while True:
             await self._something_to_do()
+            await self._look_at_room()
             now = now_ms()
             batch, heard_until = self._inbox.take(now)
+            batch = [*self._first, *batch]
+            self._first = []
             inputs = [waiting.given for waiting in batch if waiting.given is not None]
             step = shell.step(self._machine, inputs, now, wall_ms(), heard_until)
             await self._commit(step)
@@ -135,7 +148,7 @@ class Daemon:
 
     def part(self) -> None:
         """Tell everybody that it ends: streams close, and what is queued is not answered."""
-        for waiting in self._inbox.clear():
+        for waiting in self._inbox.withdraw():
             if waiting.reply is not None and not waiting.reply.done():
                 waiting.reply.cancel()
         for outbox in list(self._outboxes.values()):
@@ -149,7 +162,7 @@ class Daemon:
 
     async def _something_to_do(self) -> None:
         """Wait for an input or the next deadline."""
-        if self._inbox:
+        if self._inbox or self._first:
             return
         self._wake.clear()
         deadline = self._machine.next_deadline()
@@ -162,8 +175,52 @@ class Daemon:
 
     async def _commit(self, step: Step) -> None:
         batch = shell.batch_of(step)
-        if batch is not None:
+        if batch is None:
+            return
+        try:
             await self._journal.append(batch)
+        except JournalFull as full:
+            await self._wait_for_room(batch, full)
+
+    async def _wait_for_room(self, batch: Batch, full: JournalFull) -> None:
+        """Append the same batch until it goes in. See `shell.Hold` for what goes on meanwhile."""
+        logger.error(
+            "%s; until there is room nothing is recorded, answered or shown, but heartbeats are "
+            "acknowledged and jobs go on",
+            full,
+        )
+        self._hold.begin()
+        notify.status("the disk is full: jobs go on, nothing can be recorded")
+        for waiting in self._inbox.withdraw(lambda waiting: waiting.reply is not None):
+            if waiting.reply is not None and not waiting.reply.done():
+                waiting.reply.set_exception(_no_room())
+        if self.tell_full is not None:
+            await self.tell_full(True)
+        while self._hold.is_on:
+            # Nobody tells when there is room again.
+            await asyncio.sleep(ROOM_PERIOD_MS / 1000)
+            try:
+                await self._journal.append(batch)
+            except JournalFull:
+                continue
+            self._first = [_Waiting(beat, None, None) for beat in self._hold.end()]
+        if self.tell_full is not None:
+            await self.tell_full(False)
+        notify.status("there is room on the disk again")
+        logger.info("there is room on the disk again: all that waited is recorded")
+
+    async def _look_at_room(self) -> None:
+        if now_ms() >= self._next_room_ms:
+            await self._journal.measure()
+            self._next_room_ms = now_ms() + ROOM_PERIOD_MS
+        before = self._machine.state.shortage
+        shortage = self._journal.shortage
+        if shortage and not before:
+            logger.error("%s: no new jobs, definitions and queues are taken", shortage)
+        elif before and not shortage:
+            logger.info("there is room on the disk again: new jobs are taken")
+        if shortage != before:
+            self._first.append(_Waiting(i.RoomSeen(shortage=shortage), None, None))
 
     def _log(self, step: Step) -> None:
         """The story as operators read it. A node's ordinary steps are for debugging: there are a
@@ -218,7 +275,12 @@ class Daemon:
             self._tell_of_clock()
             return
         self._clock_doubted = False
-        gone = await self._journal.forget(before_ms, shell.FORGET_AT_ONCE)
+        try:
+            gone = await self._journal.forget(before_ms, shell.FORGET_AT_ONCE)
+        except JournalFull as full:
+            self._retention.postpone(now)
+            logger.warning("no old job is deleted: %s", full)
+            return
         self._machine.forget([JobId(job_id) for job_id in gone])
         self._retention.deleted(len(gone), now)
 
@@ -242,6 +304,12 @@ class Daemon:
 
     def tell(self, given: i.Input) -> None:
         """An input nobody waits for an answer of: what agents say. Raises Overloaded."""
+        if self._hold.is_on and isinstance(given, i.HostHeartbeat):
+            ack = self._hold.beat(self._machine, given)
+            outbox = self._outboxes.get(given.session_id)
+            if ack is not None and outbox is not None:
+                outbox.put(ack)
+            return
         self._put(_Waiting(given, None, None))
 
     async def _queue(
@@ -252,6 +320,8 @@ class Daemon:
         return await future
 
     def _put(self, waiting: _Waiting) -> None:
+        if self._hold.is_on and waiting.reply is not None:
+            raise _no_room()
         if self._inbox.is_full:
             raise Overloaded(
                 f"the coordinator has {shell.INBOX_MAX} requests queued; try again shortly"
@@ -284,7 +354,7 @@ class Daemon:
         return await self._journal.log_tail(key.job_id, key.node_index, key.attempt)
 
     async def decode_job(self, record: Record) -> Job:
-        return await self._decoded(lambda: decode(Job, record.body))
+        return await self._decoded(lambda: shell.job_of(record))
 
     def watch(self, job_id: JobId, render: Render[T]) -> AbstractAsyncContextManager[Watching[T]]:
         return self._watches.open(job_id, render, self.read, lambda: self._journal.position)
@@ -329,6 +399,13 @@ class Daemon:
         ended = _Waiting(i.SessionEnded(session_id=session_id), None, None)
         self._inbox.put(ended, now_ms())
         self._wake.set()
+
+
+def _no_room() -> Full:
+    return Full(
+        "the disk of the coordinator is full, so it can record nothing, and shows nothing that is "
+        "not recorded; jobs go on. Make room there, it goes on by itself"
+    )
 
 
 def _placed(job: Job | None, key: NodeKey) -> HostId | None:

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from coordinator import config, notify
+from coordinator import check, config, notify
 from coordinator.config import CoordinatorConfig
 from coordinator.core.arn import Arns
 from coordinator.core.settings import Settings
@@ -21,10 +21,14 @@ from coordinator.rpc.host_service import HostService
 from coordinator.rpc.job_service import JobService
 from coordinator.rpc.roles import RoleInterceptor
 from coordinator.rpc.server import Server
+from coordinator.shell import UnreadableEntry
 
 logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 2.0
+UNREADABLE = 3
+"""The exit status that the unit does not answer with another start."""
+MIB = 1024 * 1024
 
 
 def _settings(settings: CoordinatorConfig) -> Settings:
@@ -47,7 +51,9 @@ async def _run(settings: CoordinatorConfig) -> None:
         # Before the replay, which may take a while: it ends cleanly from here on.
         loop.add_signal_handler(signum, stopped.set)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    journal = await SqliteJournal.open(settings.data_dir / "journal.db")
+    journal = await SqliteJournal.open(
+        settings.data_dir / "journal.db", reserve_bytes=MIB * settings.disk_reserve_mib
+    )
     daemon = Daemon(journal, _settings(settings), settings.retention_days)
     try:
         await daemon.open()
@@ -59,6 +65,7 @@ async def _run(settings: CoordinatorConfig) -> None:
             interceptors=[RoleInterceptor()] if settings.tls is not None else [],
         )
         port = await server.start(settings.listen, settings.tls)
+        daemon.tell_full = server.tell_full
         logger.info("listening: address=%s port=%d", settings.listen.host, port)
         try:
             await _serve(daemon, stopped)
@@ -85,8 +92,13 @@ async def _serve(daemon: Daemon, stopped: asyncio.Event) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run until SIGTERM, then exit 0; jobs go on. 1: cannot run now; 2: wrong settings."""
-    settings = config.load(sys.argv[1:] if argv is None else argv)
+    """Run until SIGTERM, then exit 0; jobs go on. 1: cannot run now; 2: wrong settings; 3: a row of
+    the journal cannot be read, so that to try again is of no use. `check` and `repair` as the first
+    word do that instead."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in check.COMMANDS:
+        return check.run(words[0], config.load(words[1:]).data_dir)
+    settings = config.load(words)
     notify.status("starting")
     Collections().install()
     logging.basicConfig(
@@ -95,6 +107,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         asyncio.run(_run(settings))
+    except UnreadableEntry as error:
+        logger.error(
+            "%s. What runs goes on for its lease. `muster-coordinator check --data-dir %s` tells "
+            "what setting the row aside means; `muster-coordinator repair --data-dir %s` does it; "
+            "then start the coordinator again. If a newer version wrote the row, run that version",
+            error,
+            settings.data_dir,
+            settings.data_dir,
+        )
+        return UNREADABLE
     except (JournalError, OSError) as error:
         sys.exit(f"muster-coordinator: {error}")
     return 0

@@ -8,20 +8,22 @@ journal.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Generic, TypeVar, cast
 
 from coordinator.core import clocks
 from coordinator.core import inputs as i
-from coordinator.core.effects import Stamped, Step
+from coordinator.core.effects import SendHeartbeatAck, Stamped, Step
 from coordinator.core.events import ALL_EVENTS, Event, stream_of
+from coordinator.core.evolve_set_aside import UNREADABLE, unknown_spec
 from coordinator.core.folding import replaced_by
-from coordinator.core.ids import JobId
+from coordinator.core.ids import JobId, SessionId
 from coordinator.core.machine import Machine
 from coordinator.core.settings import Settings
 from coordinator.core.state import Ended, Job
 from coordinator.core.states import JobState
-from coordinator.journal.codec import EventCodec, encode
+from coordinator.journal.codec import CodecError, EventCodec, decode, encode
 from coordinator.journal.port import Batch, EndedJob, Entry, LogTail, Record, Replay
 
 T = TypeVar("T")
@@ -49,6 +51,9 @@ class Inbox(Generic[T]):
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def __iter__(self) -> Iterator[T]:
+        return (item for _, item in self._waiting)
+
     @property
     def is_full(self) -> bool:
         return len(self._waiting) >= INBOX_MAX
@@ -63,11 +68,47 @@ class Inbox(Generic[T]):
         batch = [waiting.popleft()[1] for _ in range(min(len(waiting), self._batch_max))]
         return batch, waiting[0][0] if waiting else now_ms
 
-    def clear(self) -> list[T]:
-        """Take out everything."""
-        found = [item for _, item in self._waiting]
-        self._waiting.clear()
+    def withdraw(self, which: Callable[[T], bool] = lambda item: True) -> list[T]:
+        """Take out everything, or what `which` names; the rest keeps its order."""
+        found = [item for _, item in self._waiting if which(item)]
+        self._waiting = deque(pair for pair in self._waiting if not which(pair[1]))
         return found
+
+
+class Hold:
+    """What goes on while the events of a step cannot be made durable, for want of room.
+
+    The step has changed the machine, and nobody may see that: its effects and replies wait, and so
+    does everything that came after it. The same batch is appended until it goes in. Heartbeats
+    alone are acknowledged meanwhile, since an acknowledgement shows nothing of the state.
+
+    No lease is endangered. A host counts its lease from when it sent a heartbeat that was
+    acknowledged. The machine hears of that heartbeat later, which only makes its own count longer;
+    and it hears of it first of all (`end`), before any deadline is looked at. If the coordinator
+    dies instead, every host has a fresh lease at its next start.
+    """
+
+    def __init__(self) -> None:
+        self.is_on = False
+        self._beats: dict[SessionId, i.HostHeartbeat] = {}
+
+    def begin(self) -> None:
+        self.is_on = True
+
+    def beat(self, machine: Machine, given: i.HostHeartbeat) -> SendHeartbeatAck | None:
+        """Take a heartbeat; its acknowledgement, or None when a newer session took over."""
+        if given.session_id not in machine.state.sessions:
+            return None
+        # Its host's clock is compared with ours when the machine takes it, which is later.
+        self._beats[given.session_id] = replace(given, wall_ms=0)
+        return SendHeartbeatAck(session_id=given.session_id, seq=given.seq)
+
+    def end(self) -> list[i.HostHeartbeat]:
+        """The step is durable. The heartbeats that the next step must take before all else."""
+        self.is_on = False
+        beats = list(self._beats.values())
+        self._beats.clear()
+        return beats
 
 
 class Retention:
@@ -90,6 +131,10 @@ class Retention:
             return None
         return machine.state.wall_ms - self._keep_ms
 
+    def postpone(self, now_ms: int) -> None:
+        """It could not be done now."""
+        self._next_ms = now_ms + self._period_ms
+
     def deleted(self, count: int, now_ms: int) -> None:
         """So many have gone; as many as could go at once mean that there may be more."""
         if count < FORGET_AT_ONCE:
@@ -106,12 +151,29 @@ def step(
     return machine.step(inputs, now_ms, wall_ms=wall_ms, heard_until_ms=heard_until_ms)
 
 
+class UnreadableEntry(Exception):
+    """An entry that cannot be decoded, or that does not fit what came before: only a repair helps.
+    The message names it."""
+
+
 def replayed(settings: Settings, replay: Replay) -> Machine:
-    """The machine that a journal makes. CodecError for an entry that cannot be read."""
+    """The machine that a journal makes. Raises UnreadableEntry."""
     machine = Machine(settings)
-    machine.replay(
-        map(stamped, replay.entries), [(JobId(job.job_id), _ended(job)) for job in replay.ended]
-    )
+    reading: Entry | None = None
+
+    def read() -> Iterator[Stamped]:
+        nonlocal reading
+        for reading in replay.entries:
+            yield stamped(reading)
+
+    ended = [(JobId(job.job_id), _ended(job)) for job in replay.ended]
+    try:
+        machine.replay(read(), ended)
+    except Exception as error:  # evolve refuses what does not fit by many types
+        if reading is None:
+            raise
+        where = f"row {reading.seq} of {reading.stream} ({reading.kind})"
+        raise UnreadableEntry(f"{where} cannot be read: {type(error).__name__}: {error}") from error
     return machine
 
 
@@ -160,6 +222,31 @@ def batch_of(step: Step) -> Batch | None:
         closed=[f"job/{job.job_id}" for job in step.archived]
         + [entry.stream for entry in entries if entry.kind == "QueueDeleted"],
     )
+
+
+def job_of(record: Record) -> Job:
+    """The job of a final record. One that cannot be read is told as UNREADABLE, with what stands
+    beside it: a listing must not fail for one job in it."""
+    try:
+        return decode(Job, record.body)
+    except CodecError as error:
+        reason = f"its final record cannot be read: {error}"
+        return Job(
+            job_id=JobId(record.job_id),
+            job_queue=record.job_queue,
+            spec=replace(
+                unknown_spec(),
+                job_name=record.job_name,
+                definition_name=record.definition_name,
+                definition_revision=record.definition_revision,
+            ),
+            order=0,
+            created_at_ms=record.created_at_ms,
+            state=JobState(record.status),
+            stopped_at_ms=record.stopped_at_ms,
+            status_reason=f"{UNREADABLE}: {reason}",
+            set_aside=reason,
+        )
 
 
 def _record(job: Job) -> Record:

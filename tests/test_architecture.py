@@ -31,6 +31,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "coordinator.rpc": {"coordinator.core", "coordinator.journal.port", "coordinator.options"}
     | WIRE,
     "coordinator.shell": {"coordinator.core", "coordinator.journal"},
+    "coordinator.repair": {"coordinator.core", "coordinator.journal", "coordinator.shell"},
+    "coordinator.check": {"coordinator.journal", "coordinator.repair"},
     "coordinator.watch": {"coordinator.core", "coordinator.rpc.ports"},
     "coordinator.daemon": {
         *("coordinator.core", "coordinator.journal", "coordinator.rpc", "coordinator.watch"),
@@ -82,6 +84,7 @@ MAY_SLEEP = {
     "agent/host/inotify.py": "while others have used up inotify nobody tells of a change",
     "agent/daemon.py": "heartbeats, and back-off before an engine that does not answer",
     "agent/link.py": "back-off before the next dial",
+    "coordinator/daemon.py": "before a full disk is tried again: nobody tells when there is room",
     "cli/cluster.py": "the demo's hosts: the API has no stream of hosts",
     "cli/connect.py": "back-off before a stream is resumed",
     "examples/heat/heat.py": "until the main node listens: its start tells no child",

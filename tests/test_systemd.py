@@ -15,6 +15,7 @@ import agent.config
 import agent.options
 import coordinator.config
 import coordinator.options
+from coordinator.main import UNREADABLE
 
 SYSTEMD = Path(__file__).parents[1] / "systemd"
 UNITS = ["muster-agent.service", "muster-coordinator.service"]
@@ -60,10 +61,14 @@ def test_the_coordinator_is_shut_in() -> None:
 
 
 def service(unit: str) -> dict[str, str]:
+    return section(unit, "Service")
+
+
+def section(unit: str, name: str) -> dict[str, str]:
     parser = RawConfigParser(strict=False)
     parser.optionxform = str  # type: ignore[method-assign,assignment]
     parser.read(SYSTEMD / unit)
-    return dict(parser["Service"])
+    return dict(parser[name])
 
 
 def test_jobs_outlive_a_restart_of_the_agent() -> None:
@@ -78,7 +83,15 @@ def test_jobs_outlive_a_restart_of_the_agent() -> None:
 def test_a_wrong_setting_is_not_tried_again_and_anything_else_is(unit: str) -> None:
     directives = service(unit)
     assert (directives["Type"], directives["Restart"]) == ("notify", "always")
-    assert directives["RestartPreventExitStatus"] == "2"
+    hopeless = {"muster-agent.service": "2", "muster-coordinator.service": f"2 {UNREADABLE}"}
+    assert directives["RestartPreventExitStatus"] == hopeless[unit]
+
+
+def test_the_coordinator_starts_when_the_clock_is_right() -> None:
+    """time-sync.target is reached by what waits for a clock that is synchronized."""
+    directives = section("muster-coordinator.service", "Unit")
+    for directive in ("Wants", "After"):
+        assert "time-sync.target" in directives[directive].split()
 
 
 @pytest.mark.parametrize("daemon", ["agent", "coordinator"])

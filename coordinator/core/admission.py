@@ -12,7 +12,7 @@ from coordinator.core.arn import definition_ref, job_ref, queue_name
 from coordinator.core.capacity import look_at_all
 from coordinator.core.definition import JobDefinition, Submission
 from coordinator.core.ending import end_dependents_of, fail_job, terminate_job
-from coordinator.core.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
+from coordinator.core.errors import AlreadyExists, Conflict, InvalidArgument, NoRoom, NotFound
 from coordinator.core.ids import JobId
 from coordinator.core.state import Queue
 from coordinator.core.states import JobState
@@ -29,8 +29,16 @@ TIME_LIMIT_CODES = (
 )
 
 
+def _need_room(turn: Turn, what: str) -> None:
+    """What grows the journal and could wait is refused while room is short: what is left is for
+    the ends of jobs."""
+    if turn.state.shortage:
+        raise NoRoom(f"no {what} now: {turn.state.shortage}; make room there, it goes on by itself")
+
+
 def register_definition(turn: Turn, request: i.RegisterDefinition) -> JobDefinition:
     """The next revision of a name; numbers are never used again (aws-batch-spec section 4)."""
+    _need_room(turn, "new job definition")
     checked = validate_definition(request.definition, request.size_bytes)
     revision = turn.state.last_revision.get(checked.job_definition_name, 0) + 1
     definition = replace(checked, revision=revision)
@@ -116,6 +124,7 @@ def submit(turn: Turn, request: i.Submit) -> JobId:
     repeated = _repeated(turn, submission)
     if repeated is not None:
         return repeated
+    _need_room(turn, "new job")
     queue = _open_queue(turn, submission.job_queue)
     definition = _active_definition(turn, submission.job_definition)
     spec = resolve(submission, definition, request.size_bytes)
@@ -172,6 +181,7 @@ def create_queue(turn: Turn, request: i.CreateQueue) -> None:
     validate_queue_name(request.name)
     validate_tags(request.tags)
     _check_time_limits(request.time_limits)
+    _need_room(turn, "new job queue")
     if request.name in turn.state.queues:
         raise AlreadyExists(f"JobQueue {request.name} already exists")
     turn.emit(
@@ -190,6 +200,7 @@ def update_queue(turn: Turn, request: i.UpdateQueue) -> None:
     if queue is None or queue.deleting:
         raise NotFound(f"JobQueue {request.name} not found.")
     _check_time_limits(request.time_limits or ())
+    _need_room(turn, "change of a job queue")
     after = e.QueueUpdated(
         name=queue.name,
         priority=queue.priority if request.priority is None else request.priority,
@@ -215,7 +226,7 @@ def delete_queue(turn: Turn, request: i.DeleteQueue) -> None:
     turn.emit(e.QueueDeleting(name=queue.name))
     for job_id in list(queue.live):
         job = turn.state.jobs.get(job_id)
-        if job is not None and not job.state.is_terminal:
+        if job is not None and not job.state.is_terminal and not job.may_be_on:
             terminate_job(turn, job, "JobQueue deleted")
     drop_empty_queues(turn)
 

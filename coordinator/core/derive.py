@@ -7,13 +7,14 @@ No I/O.
 from __future__ import annotations
 
 from coordinator.core.barrier import holds_children
+from coordinator.core.container import ContainerProperties
 from coordinator.core.definition import JobSpec
 from coordinator.core.effects import Assignment, NodeContainer
 from coordinator.core.ids import HostId, NodeKey
 from coordinator.core.lease import lease_seconds, stop_grace_seconds
 from coordinator.core.settings import COMPUTE_ENVIRONMENT, Settings
 from coordinator.core.state import Attempt, ClusterState, Job, NodeRun
-from coordinator.core.states import Desired
+from coordinator.core.states import Desired, Progress
 
 
 def assignments(state: ClusterState, settings: Settings, host_id: HostId) -> tuple[Assignment, ...]:
@@ -27,6 +28,10 @@ def assignments(state: ClusterState, settings: Settings, host_id: HostId) -> tup
         _stop(key, settings.stop_grace_seconds)
         for key in state.presence[host_id].strays
         if key.job_id in state.jobs or key.job_id in state.ended
+    ]
+    found += [
+        _let_be(key, progress, settings.stop_grace_seconds)
+        for key, progress in state.presence[host_id].kept.items()
     ]
     for key in state.hosts[host_id].holds:
         job = state.jobs[key.job_id]
@@ -51,6 +56,23 @@ def _stop(key: NodeKey, grace_seconds: int) -> Assignment:
         key=key,
         desired=Desired.STOP,
         container=None,
+        stop_grace_seconds=grace_seconds,
+        lease_seconds=0,
+    )
+
+
+def _let_be(key: NodeKey, progress: Progress, grace_seconds: int) -> Assignment:
+    """What runs of an UNREADABLE job goes on: it is named, and as what is wanted only moves
+    forward, PREPARE changes nothing. What does not run, or no more, is let go."""
+    if progress not in (Progress.LAUNCHING, Progress.UP):
+        return _stop(key, grace_seconds)
+    nothing = NodeContainer(
+        properties=ContainerProperties(), own_variables=(), vcpus=0, memory_mib=0, gpus=0
+    )
+    return Assignment(
+        key=key,
+        desired=Desired.PREPARE,
+        container=nothing,
         stop_grace_seconds=grace_seconds,
         lease_seconds=0,
     )

@@ -13,6 +13,7 @@ from coordinator.core.retry import should_retry
 from coordinator.core.state import Attempt, Job, NodeRun, Ran
 from coordinator.core.states import JobState
 from coordinator.core.turn import Turn
+from coordinator.core.unreadable import must_be_gone
 
 EXITED = "Essential container in task exited"
 FAILED_TO_START = "Task failed to start"
@@ -139,6 +140,7 @@ def find_job(turn: Turn, job_id: JobId) -> Job | None:
 def cancel_job(turn: Turn, job: Job, reason: str) -> None:
     """Before STARTING it ends; from then on nothing happens (aws-batch-spec section 9)."""
     if job.state in (JobState.SUBMITTED, JobState.PENDING, JobState.RUNNABLE):
+        must_be_gone(job)
         fail_job(turn, job, reason, cancelled=True)
         end_dependents_of(turn, job.job_id)
 
@@ -149,6 +151,7 @@ def terminate_job(turn: Turn, job: Job, reason: str) -> None:
         return
     attempt = job.current
     if attempt is None or not attempt.started:
+        must_be_gone(job)
         fail_job(turn, job, reason, terminated=True)
         end_dependents_of(turn, job.job_id)
         return

@@ -23,6 +23,10 @@ class AlreadyExists(Conflict):
     """The request makes something under a name that is taken."""
 
 
+class NoRoom(Rejected):
+    """Nothing can be written that could wait: the coordinator's disk is short of room."""
+
+
 class DuplicateAgent(Rejected):
     """Another machine already speaks for this host id."""
 

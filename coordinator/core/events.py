@@ -390,6 +390,37 @@ class JobFailed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobSetAside:
+    """A row of the job could not be read, so all its rows were set aside by `repair`. What is said
+    here is what the others say: empty or None when that is lost too. `host_ids` may have something
+    of it left."""
+
+    job_id: JobId
+    reason: str
+    job_queue: str = ""
+    spec: JobSpec | None = None
+    client_token: str | None = None
+    host_ids: tuple[HostId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFoundOnHost:
+    """An agent has something of a job that was set aside."""
+
+    job_id: JobId
+    host_id: HostId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobLeftHost:
+    """Nothing of a job that was set aside is left on the host; `proof` says how that is known."""
+
+    job_id: JobId
+    host_id: HostId
+    proof: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobArchived:
     """Ended, and gone from every host: its final record is written and it leaves memory."""
 
@@ -423,6 +454,9 @@ JobEvent = (
     | JobRetried
     | JobSucceeded
     | JobFailed
+    | JobSetAside
+    | JobFoundOnHost
+    | JobLeftHost
     | JobArchived
 )
 ClusterEvent = (

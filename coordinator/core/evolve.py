@@ -14,6 +14,7 @@ from coordinator.core import events as e
 from coordinator.core import folding
 from coordinator.core.errors import InvariantViolation
 from coordinator.core.evolve_cluster import EVOLVE_CLUSTER
+from coordinator.core.evolve_set_aside import EVOLVE_SET_ASIDE
 from coordinator.core.ids import JobId, NodeKey
 from coordinator.core.names import clip
 from coordinator.core.state import (
@@ -66,6 +67,8 @@ def _stand_in_line(state: ClusterState, job: Job) -> None:
 
 
 def _leave_line(state: ClusterState, job: Job) -> None:
+    if job.set_aside:
+        return
     state.passed_over.pop(job.job_id, None)
     line = state.queues[job.job_queue].runnable
     if (job.order, job.job_id) in line:
@@ -410,7 +413,10 @@ def _job_failed(state: ClusterState, event: e.JobFailed, at_ms: int) -> None:
 
 def _job_archived(state: ClusterState, event: e.JobArchived, at_ms: int) -> None:
     job = state.jobs.pop(event.job_id)
-    state.queues[job.job_queue].live.pop(job.job_id, None)
+    # A queue that was set aside may be unknown to a job that was set aside.
+    if job.job_queue in state.queues:
+        state.queues[job.job_queue].live.pop(job.job_id, None)
+    state.set_aside.pop(job.job_id, None)
     leaving = state.leaving[job.spec.job_name]
     del leaving[job.job_id]
     if not leaving:
@@ -420,34 +426,38 @@ def _job_archived(state: ClusterState, event: e.JobArchived, at_ms: int) -> None
     )
 
 
-_EVOLVE: dict[type, Callable[[ClusterState, Any, int], None]] = EVOLVE_CLUSTER | {
-    e.JobSubmitted: _job_submitted,
-    e.JobPended: _job_pended,
-    e.DependencyEnded: _dependency_ended,
-    e.JobQueued: _job_queued,
-    e.PlacementBlocked: _placement_blocked,
-    e.GangReserved: _gang_reserved,
-    e.NodePrepared: _node_prepared,
-    e.NodeRefused: _node_refused,
-    e.NodeReplaced: _node_replaced,
-    e.GangAbandoned: _gang_abandoned,
-    e.AttemptRefused: _attempt_refused,
-    e.AttemptStarted: _attempt_started,
-    e.MainNotStarted: _main_not_started,
-    e.ChildrenLaunched: _children_launched,
-    e.NodeRunning: _node_running,
-    e.BarrierLifted: _barrier_lifted,
-    e.NodeStopRequested: _node_stop_requested,
-    e.NodeExited: _node_exited,
-    e.NodeLost: _node_lost,
-    e.NodeUnclean: _node_unclean,
-    e.NodeReleased: _node_released,
-    e.AttemptStopRequested: _attempt_stop_requested,
-    e.AttemptEnded: _attempt_ended,
-    e.JobRetried: _job_retried,
-    e.JobSucceeded: _job_succeeded,
-    e.JobFailed: _job_failed,
-    e.JobArchived: _job_archived,
-}
+_EVOLVE: dict[type, Callable[[ClusterState, Any, int], None]] = (
+    EVOLVE_CLUSTER
+    | EVOLVE_SET_ASIDE
+    | {
+        e.JobSubmitted: _job_submitted,
+        e.JobPended: _job_pended,
+        e.DependencyEnded: _dependency_ended,
+        e.JobQueued: _job_queued,
+        e.PlacementBlocked: _placement_blocked,
+        e.GangReserved: _gang_reserved,
+        e.NodePrepared: _node_prepared,
+        e.NodeRefused: _node_refused,
+        e.NodeReplaced: _node_replaced,
+        e.GangAbandoned: _gang_abandoned,
+        e.AttemptRefused: _attempt_refused,
+        e.AttemptStarted: _attempt_started,
+        e.MainNotStarted: _main_not_started,
+        e.ChildrenLaunched: _children_launched,
+        e.NodeRunning: _node_running,
+        e.BarrierLifted: _barrier_lifted,
+        e.NodeStopRequested: _node_stop_requested,
+        e.NodeExited: _node_exited,
+        e.NodeLost: _node_lost,
+        e.NodeUnclean: _node_unclean,
+        e.NodeReleased: _node_released,
+        e.AttemptStopRequested: _attempt_stop_requested,
+        e.AttemptEnded: _attempt_ended,
+        e.JobRetried: _job_retried,
+        e.JobSucceeded: _job_succeeded,
+        e.JobFailed: _job_failed,
+        e.JobArchived: _job_archived,
+    }
+)
 if set(_EVOLVE) != set(e.ALL_EVENTS):
     raise InvariantViolation("an event has no evolve function")

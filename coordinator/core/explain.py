@@ -16,6 +16,7 @@ from coordinator.core.placement import place, shortfall
 from coordinator.core.settings import Settings
 from coordinator.core.state import Attempt, ClusterState, Job
 from coordinator.core.states import JobState
+from coordinator.core.unreadable import hosts_of
 
 CAPACITY = "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY"
 MAX_RESOURCE = "MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE"
@@ -94,6 +95,8 @@ def waiting_code(state: ClusterState, job: Job) -> str:
 def status_reason(state: ClusterState, settings: Settings, job: Job) -> str | None:
     """What DescribeJobs says of a job that waits or is being stopped, else None. An ended job has
     a reason of its own."""
+    if job.set_aside and not job.state.is_terminal:
+        return _unreadable(job)
     if job.state is JobState.PENDING:
         waiting = ", ".join(job.waits_for)
         return f"Waiting for the jobs it depends on: {waiting}"
@@ -118,6 +121,15 @@ def status_reason(state: ClusterState, settings: Settings, job: Job) -> str | No
     code = waiting_code(state, job)
     text = _TEXTS[code].format(instance_type=job.spec.instance_type or _likely_type(state))
     return f"{code} - {text} ({_shortage(state, job)})"
+
+
+def _unreadable(job: Job) -> str:
+    where = (
+        f"it may still run on {hosts_of(job)}, which take nothing else until nothing of it is left"
+        if job.may_be_on
+        else f"no host has anything of it; to give it up: muster terminate {job.job_id}"
+    )
+    return f"UNREADABLE: {job.set_aside}; nothing of it is started or stopped, and {where}"
 
 
 def _silence(state: ClusterState, job: Job, attempt: Attempt) -> str | None:
@@ -214,6 +226,8 @@ def _obstacle(state: ClusterState, job: Job, host_id: HostId) -> str:
     if host.holds:
         key = next(iter(host.holds))
         return f"holds node {key.node_index} of job {key.job_id}"
+    if presence.kept:
+        return f"may still run {next(iter(presence.kept))}, which is UNREADABLE"
     if presence.strays:
         return f"is letting go of {next(iter(presence.strays))}"
     refusal = job.refusals.get(host_id)

@@ -26,6 +26,7 @@ from coordinator.core.reservation import refuse, refusing, retry_after_ms
 from coordinator.core.state import Attempt, Job, NodeRun, Ran
 from coordinator.core.states import NodeState, Progress
 from coordinator.core.turn import Turn
+from coordinator.core.unreadable import is_unreadable, observe_unreadable
 
 VERIFIED = "the agent verified that nothing is left"
 
@@ -41,6 +42,9 @@ def held_node(turn: Turn, host_id: HostId, key: NodeKey) -> tuple[Job, Attempt, 
 
 def observe(turn: Turn, host_id: HostId, seen: Observation) -> None:
     """Take in what an agent says of one node."""
+    if is_unreadable(turn.state, seen.key):
+        observe_unreadable(turn, host_id, seen)
+        return
     presence = turn.presence(host_id)
     held = held_node(turn, host_id, seen.key)
     if held is None or held[2].released or seen.key in presence.strays:

@@ -23,6 +23,7 @@ from coordinator.core.silence import contact, give_up, release_all
 from coordinator.core.state import Host, Presence
 from coordinator.core.states import NodeState
 from coordinator.core.turn import Turn
+from coordinator.core.unreadable import leave_all, miss
 
 REBOOTED = "the host has rebooted"
 FENCED = "an operator fenced the host"
@@ -31,12 +32,13 @@ FENCED = "an operator fenced the host"
 def hello(turn: Turn, hello: i.HostHello) -> None:
     """Open a session. The newest session of an agent wins; another machine is refused."""
     host = turn.state.hosts.get(hello.host_id)
-    if host is not None and host.facts.agent_uuid != hello.agent_uuid:
+    if host is not None and host.facts.agent_uuid not in ("", hello.agent_uuid):
         _admit_replacement(turn, host)
     else:
         _refuse_stale(turn, hello)
     facts = _facts(hello)
-    rebooted = host is not None and host.facts.boot_id != hello.boot_id
+    # Both are unknown where a repair had to set them aside.
+    rebooted = host is not None and host.facts.boot_id not in ("", hello.boot_id)
     if host is None or host.facts != facts:
         turn.emit(facts)
     presence = turn.state.presence.setdefault(hello.host_id, Presence(last_contact_ms=turn.now))
@@ -57,7 +59,7 @@ def hello(turn: Turn, hello: i.HostHello) -> None:
         verdict_ms = 1000 * default_verdict_seconds(turn.settings)
         turn.timers.arm("schedule", "", turn.now + verdict_ms)
     presence.unusable_reason = hello.unusable_reason
-    presence.strays = {}
+    presence.strays, presence.kept = {}, {}
     contact(turn, hello.host_id, presence)
     turn.effect(SendWelcome(session_id=hello.session_id, heartbeat_ms=turn.settings.heartbeat_ms))
     if rebooted:
@@ -94,11 +96,13 @@ def _admit_replacement(turn: Turn, host: Host) -> None:
             f"within the last {turn.settings.lost_after_ms // 1000} s; give this machine another "
             "--host-id, or stop the other agent and wait until the host is LOST"
         )
-    if host.holds:
+    unreadable = [id_ for id_ in turn.state.set_aside if host_id in turn.state.jobs[id_].may_be_on]
+    held = ", ".join(map(str, [*host.holds, *unreadable]))
+    if held:
         raise DuplicateAgent(
             f"host id {host_id} belongs to another agent (uuid {host.facts.agent_uuid}), which is "
-            f"lost and may still run {', '.join(map(str, host.holds))}; when that machine is "
-            f"certainly off, run: muster hosts fence {host_id}"
+            f"lost and may still run {held}; when that machine is certainly off, run: muster hosts "
+            f"fence {host_id}"
         )
 
 
@@ -127,6 +131,7 @@ def _compare(turn: Turn, hello: i.HostHello) -> None:
         if node.state in (NodeState.RUNNING, NodeState.SUCCEEDED, NodeState.FAILED):
             lose(turn, job, attempt, node)
             release(turn, job, attempt, node, "the agent no longer knows it")
+    miss(turn, hello.host_id, observed)
     for seen in hello.observed:
         observe(turn, hello.host_id, seen)
 
@@ -183,6 +188,7 @@ def fence(turn: Turn, request: i.FenceHost) -> None:
             f"To give it no new work: muster hosts drain {request.host_id}"
         )
     give_up(turn, request.host_id, FENCED)
+    leave_all(turn, request.host_id, FENCED)
     turn.touch_host(request.host_id)
 
 

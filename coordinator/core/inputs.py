@@ -164,6 +164,17 @@ class SessionEnded:
     session_id: SessionId
 
 
+# from the journal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomSeen:
+    """How the coordinator's disk is."""
+
+    shortage: str
+    """Why nothing should be written that can wait; empty when there is room."""
+
+
 # from time
 
 
@@ -188,5 +199,6 @@ Input = (
     | HostHeartbeat
     | HostReport
     | SessionEnded
+    | RoomSeen
     | Tick
 )

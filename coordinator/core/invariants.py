@@ -34,6 +34,11 @@ def check(state: ClusterState, *, replayed: bool = False) -> None:
             )
 
 
+def check_job(state: ClusterState, job: Job) -> None:
+    """Raise InvariantViolation when this job alone is impossible, whoever holds what."""
+    _check_job(state, job, {host_id: [] for host_id in state.hosts})
+
+
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise InvariantViolation(message)

@@ -173,6 +173,10 @@ def _end(turn: Turn, given: i.Cancel | i.Terminate) -> None:
         ending.terminate_child(turn, job, index, given.reason)
 
 
+def _room(turn: Turn, given: i.RoomSeen) -> None:
+    turn.state.shortage = given.shortage
+
+
 def _tick(turn: Turn, given: i.Tick) -> None:
     for kind, name in turn.timers.due(turn.now):
         match kind:
@@ -205,5 +209,6 @@ _HANDLERS: dict[type, Callable[[Turn, Any], Reply]] = {
     i.HostHeartbeat: hosts.heartbeat,
     i.HostReport: hosts.report,
     i.SessionEnded: hosts.session_ended,
+    i.RoomSeen: _room,
     i.Tick: _tick,
 }

@@ -30,6 +30,7 @@ def is_free(state: ClusterState, host_id: HostId) -> bool:
         and not presence.lost
         and not presence.unusable_reason
         and not presence.strays
+        and not presence.kept
         and not host.draining
         and not host.holds
     )

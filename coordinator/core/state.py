@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from coordinator.core.definition import JobDefinition, JobSpec, NodeGroup
 from coordinator.core.events import HostRegistered, Refusal, TimeLimitAction
 from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
-from coordinator.core.states import JobState, NodeState
+from coordinator.core.states import JobState, NodeState, Progress
 
 
 @dataclass(slots=True, kw_only=True)
@@ -120,6 +120,10 @@ class Job:
     status_reason: str = ""
     cancelled: bool = False
     terminated: bool = False
+    set_aside: str = ""
+    """Why the job is UNREADABLE; empty for every other job."""
+    may_be_on: dict[HostId, None] = field(default_factory=dict)
+    """Hosts that may have something of an UNREADABLE job left."""
 
     @property
     def current(self) -> Attempt | None:
@@ -215,6 +219,8 @@ class Presence:
     """Jobs whose main failed to start here, for this reason, and then ran on another host."""
     strays: dict[NodeKey, None] = field(default_factory=dict)
     """What the agent holds although nothing places it there: it must let go first."""
+    kept: dict[NodeKey, Progress] = field(default_factory=dict)
+    """What the agent has of UNREADABLE jobs, and how far it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +246,8 @@ class ClusterState:
     dependents: dict[JobId, dict[JobId, None]] = field(default_factory=dict)
     presence: dict[HostId, Presence] = field(default_factory=dict)
     sessions: dict[SessionId, HostId] = field(default_factory=dict)
+    set_aside: dict[JobId, None] = field(default_factory=dict)
+    """Jobs that are UNREADABLE."""
     leaving: dict[str, dict[JobId, None]] = field(default_factory=dict)
     """Ended jobs of which something may still be on a host, by job name."""
     passed_over: dict[JobId, float] = field(default_factory=dict)
@@ -252,6 +260,8 @@ class ClusterState:
     could_run: dict[object, bool] = field(default_factory=dict)
     """The hosts that waiting counts on, and shapes of jobs that these could run. Read
     `capacity.py`."""
+    shortage: str = ""
+    """Why the journal should get nothing that can wait; empty when it has room."""
     boot_id: str = ""
     now_ms: int = 0
     wall_ms: int = 0

@@ -67,6 +67,7 @@ class Desired(StrEnum):
 
 JOB_TRANSITIONS: dict[tuple[JobState | None, str], JobState] = {
     (None, "JobSubmitted"): JobState.SUBMITTED,
+    (None, "JobSetAside"): JobState.SUBMITTED,
     (JobState.SUBMITTED, "JobPended"): JobState.PENDING,
     (JobState.SUBMITTED, "JobQueued"): JobState.RUNNABLE,
     (JobState.PENDING, "JobQueued"): JobState.RUNNABLE,

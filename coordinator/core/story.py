@@ -79,6 +79,12 @@ def _sentence(event: e.JobEvent) -> str:
             return "is tried again"
         case e.JobSucceeded() | e.JobFailed():
             return event.status_reason
+        case e.JobSetAside():
+            return f"UNREADABLE: {event.reason}"
+        case e.JobFoundOnHost():
+            return f"host {event.host_id} has something of it"
+        case e.JobLeftHost():
+            return f"host {event.host_id} is free of it: {event.proof}"
         case e.JobArchived():
             return "nothing of it is left on any host"
         case _:

@@ -7,17 +7,19 @@ async verbs call them. Must not import `coordinator.core`, `rpc`, grpc or protob
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from coordinator.journal.port import (
     Batch,
     EndedJob,
     Entry,
     JournalError,
+    JournalFull,
     LogTail,
     Record,
     RecordQuery,
     Replay,
+    SetAside,
 )
 
 
@@ -30,6 +32,7 @@ class _Facts:
     closed: dict[str, list[tuple[int, Entry]]] = field(default_factory=dict)
     records: dict[str, Record] = field(default_factory=dict)
     tails: dict[str, dict[tuple[int, int], LogTail]] = field(default_factory=dict)
+    set_aside: list[tuple[Entry, str]] = field(default_factory=list)
 
 
 class MemoryJournal:
@@ -39,6 +42,8 @@ class MemoryJournal:
         self._facts = _Facts()
         self._refusal: str | None = None
         self._fault: tuple[str, bool] | None = None
+        self._is_full = False
+        self._reserve = 0
 
     def reopened(self) -> MemoryJournal:
         """A journal with the facts of this one, as after a crash; this one refuses from now on."""
@@ -46,6 +51,7 @@ class MemoryJournal:
         facts = successor._facts = self._facts
         streams = [*facts.open.values(), *facts.closed.values()]
         facts.position = max((number for stream in streams for number, _ in stream), default=0)
+        successor._is_full, successor._reserve = self._is_full, self._reserve
         self._refusal = "it was opened again"
         return successor
 
@@ -58,8 +64,20 @@ class MemoryJournal:
     def position(self) -> int:
         return self._facts.position
 
+    def fill(self, reserve: int = 0) -> None:
+        """There is room for so many appends yet, and then for none, until `make_room`."""
+        self._is_full, self._reserve = True, reserve
+
+    def make_room(self) -> None:
+        self._is_full = False
+
+    @property
+    def shortage(self) -> str:
+        return "the journal in memory has no room" if self._is_full else ""
+
     def append_now(self, batch: Batch) -> None:
         self._check("append")
+        self._take_room()
         if self._fault is None:
             self._commit(batch)
             return
@@ -76,7 +94,7 @@ class MemoryJournal:
             key=lambda pair: pair[0],
         )
         return Replay(
-            entries=[entry for _, entry in numbered],
+            entries=[replace(entry, seq=seq) for seq, entry in numbered],
             ended=[
                 EndedJob(
                     job_id=record.job_id,
@@ -88,8 +106,16 @@ class MemoryJournal:
             ],
         )
 
+    def _take_room(self) -> None:
+        if self._is_full and self._reserve == 0:
+            raise JournalFull("cannot write to the journal in memory: it has no room")
+        self._reserve = max(self._reserve - 1, 0)
+
     async def append(self, batch: Batch) -> None:
         self.append_now(batch)
+
+    async def measure(self) -> None:
+        self._check("measure")
 
     async def replay(self) -> Replay:
         return self.replay_now()
@@ -126,6 +152,7 @@ class MemoryJournal:
 
     def forget_now(self, stopped_before_ms: int, limit: int) -> Sequence[str]:
         self._check("delete")
+        self._take_room()
         facts = self._facts
         due = [
             record for record in facts.records.values() if record.stopped_at_ms < stopped_before_ms
@@ -137,6 +164,21 @@ class MemoryJournal:
             facts.closed.pop(f"job/{job_id}", None)
             facts.tails.pop(job_id, None)
         return job_ids
+
+    async def set_aside(self, rows: Sequence[SetAside]) -> None:
+        self._check("set aside in")
+        changes = {row.seq: row for row in rows}
+        for stream, numbered in self._facts.open.items():
+            kept: list[tuple[int, Entry]] = []
+            for seq, entry in numbered:
+                change = changes.get(seq)
+                if change is None:
+                    kept.append((seq, entry))
+                    continue
+                self._facts.set_aside.append((entry, change.reason))
+                if change.instead is not None:
+                    kept.append((seq, change.instead))
+            self._facts.open[stream] = kept
 
     async def close(self) -> None:
         self._refusal = self._refusal or "it is closed"

@@ -27,6 +27,17 @@ class Entry:
     kind: str
     body: str
     replaces: int = field(default=0, compare=False)
+    seq: int = field(default=0, compare=False)
+    """Its number in the journal, by which people find it; 0 before it is there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAside:
+    """An entry to move out of its stream, why, and what takes its place, if anything does."""
+
+    seq: int
+    reason: str
+    instead: Entry | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +121,8 @@ class RecordQuery:
 
 class Journal(Protocol):
     """Durable facts. One writer. Every verb raises JournalError and nothing else; after a
-    failed `append` the journal refuses everything, since what is durable is then unknown.
+    failed `append` the journal refuses everything, since what is durable is then unknown. The one
+    exception is JournalFull.
 
     Entries have numbers from 1, which grow in commit order and may leave gaps; while a journal is
     open, none is used twice.
@@ -123,7 +135,18 @@ class Journal(Protocol):
         ...
 
     async def append(self, batch: Batch) -> None:
-        """Make the batch durable. Returns only when it would survive a power cut."""
+        """Make the batch durable. Returns only when it would survive a power cut. JournalFull:
+        there is no room for it, also not in the reserve."""
+        ...
+
+    @property
+    def shortage(self) -> str:
+        """Why nothing should be written that can wait: the place and the sizes; empty when there is
+        room. As it was after the newest `append` or `measure`."""
+        ...
+
+    async def measure(self) -> None:
+        """Look at `shortage` anew; take the reserve again when there is room for it."""
         ...
 
     async def replay(self) -> Replay:
@@ -149,7 +172,13 @@ class Journal(Protocol):
 
     async def forget(self, stopped_before_ms: int, limit: int) -> Sequence[str]:
         """Delete records that ended before then, with their streams and tails, at most `limit`
-        jobs a call; returns their job ids."""
+        jobs a call; returns their job ids. JournalFull as for `append`."""
+        ...
+
+    async def set_aside(self, rows: Sequence[SetAside]) -> None:
+        """Move entries out of their streams, all in one commit, and keep them with the reason.
+        What is written instead has the number and the stream of the entry whose place it takes.
+        For repairs: nobody else uses the journal meanwhile."""
         ...
 
     async def close(self) -> None: ...
@@ -157,3 +186,8 @@ class Journal(Protocol):
 
 class JournalError(Exception):
     """The journal cannot do what was asked; the message names the file or peer and the cause."""
+
+
+class JournalFull(JournalError):
+    """There is no room. Nothing of what was asked is durable, the journal goes on, and the same may
+    be asked again."""

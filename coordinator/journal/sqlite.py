@@ -8,7 +8,6 @@ grpc or protobuf.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -22,11 +21,16 @@ from coordinator.journal.port import (
     EndedJob,
     Entry,
     JournalError,
+    JournalFull,
     LogTail,
     Record,
     RecordQuery,
     Replay,
+    SetAside,
 )
+from coordinator.journal.records import PUT_RECORD, record, record_row, records
+from coordinator.journal.reserve import Reserve
+from coordinator.journal.set_aside import set_aside
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -89,7 +93,7 @@ CREATE TABLE tails (
 # CROSS JOIN fixes the order of the loops: open streams first, then their events by index. Left to
 # itself the planner may read every event ever written, to save the sort.
 REPLAY = """
-    SELECT name, at_ms, kind, body
+    SELECT name, at_ms, kind, body, seq
     FROM streams INDEXED BY streams_open CROSS JOIN events USING (stream_id)
     WHERE open ORDER BY seq
 """
@@ -100,13 +104,6 @@ HISTORY = """
     SELECT seq, at_ms, kind, body FROM events
     WHERE stream_id = ? AND seq > ? ORDER BY seq LIMIT ?
 """
-RECORD_COLUMNS = tuple(field.name for field in dataclasses.fields(Record))
-RECORD = f"SELECT {', '.join(RECORD_COLUMNS)} FROM records"
-PUT_RECORD = f"""
-    INSERT OR REPLACE INTO records (job_name_folded, {", ".join(RECORD_COLUMNS)})
-    VALUES (:job_name_folded, {", ".join(f":{column}" for column in RECORD_COLUMNS)})
-"""
-
 HINTS = {
     sqlite3.SQLITE_NOTADB: "this is not a journal; move the file away or choose another data "
     "directory",
@@ -115,7 +112,7 @@ HINTS = {
     sqlite3.SQLITE_BUSY: "another coordinator uses this data directory; stop it or choose another",
     sqlite3.SQLITE_CANTOPEN: "the directory must exist and this user must be able to write to it",
     sqlite3.SQLITE_READONLY: "this user must be able to write to the file and its directory",
-    sqlite3.SQLITE_FULL: "make room on the disk, then start the coordinator again",
+    sqlite3.SQLITE_FULL: "make room on the disk",
 }
 
 
@@ -123,29 +120,44 @@ class SqliteJournal:
     """`Journal` on one file, which no other process can open meanwhile."""
 
     def __init__(
-        self, path: Path, connection: Connection, thread: ThreadPoolExecutor, position: int
+        self,
+        path: Path,
+        connection: Connection,
+        thread: ThreadPoolExecutor,
+        reserve: Reserve,
+        position: int,
     ) -> None:
         self._path = path
         self._connection = connection
         self._thread = thread
+        self._reserve = reserve
+        self._shortage = ""
         self._closed = False
         self._position = position
         self._poison: str | None = None
         """Why an append failed; read and written on the thread only."""
 
     @classmethod
-    async def open(cls, path: Path) -> SqliteJournal:
-        """Open the journal, or create it with mode 0600; its directory must exist. Raises
-        JournalError when another process has it open, a newer version wrote it, or it is no
-        journal."""
+    async def open(cls, path: Path, reserve_bytes: int = 0) -> SqliteJournal:
+        """Open the journal, or create it with mode 0600; its directory must exist. `reserve_bytes`
+        of room are kept for a full disk. Raises JournalError when another process has it open, a
+        newer version wrote it, or it is no journal."""
+        reserve = Reserve(path.parent, reserve_bytes)
+
+        def on_thread() -> tuple[Connection, int]:
+            opened = _open(path)
+            # Not before the lock: another coordinator's reserve is its own.
+            reserve.take()
+            return opened
+
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         try:
             loop = asyncio.get_running_loop()
-            connection, position = await loop.run_in_executor(thread, _open, path)
+            connection, position = await loop.run_in_executor(thread, on_thread)
         except BaseException:
             thread.shutdown()
             raise
-        return cls(path, connection, thread, position)
+        return cls(path, connection, thread, reserve, position)
 
     @property
     def position(self) -> int:
@@ -155,13 +167,61 @@ class SqliteJournal:
         def append_or_poison(connection: Connection) -> None:
             try:
                 # Only here a number is given, so that appends in line get theirs in their order.
-                _append(connection, batch, self._position)
+                self._with_reserve(_append, connection, batch, self._position)
                 self._position += len(batch.entries)
+            except JournalFull:
+                raise
             except BaseException as error:
                 self._poison = str(error)
                 raise
+            self._measure()
 
         await self._run("append to", append_or_poison)
+
+    @property
+    def shortage(self) -> str:
+        return self._shortage
+
+    async def measure(self) -> None:
+        await self._run("measure", lambda connection: self._measure())
+
+    def _measure(self) -> None:
+        self._shortage = self._reserve.shortage()
+
+    def _with_reserve(
+        self,
+        write: Callable[Concatenate[Connection, P], T],
+        connection: Connection,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Do one transaction; once more with the reserve given up when there was no room for it.
+        JournalFull when there is none then either, and nothing of it is durable."""
+        try:
+            return write(connection, *args, **kwargs)
+        except sqlite3.Error as error:
+            if not self._is_for_want_of_room(connection, error):
+                raise
+            if not self._reserve.give_up():
+                raise JournalFull(str(_refusal("append to", self._path, error))) from error
+        return self._with_reserve(write, connection, *args, **kwargs)
+
+    def _is_for_want_of_room(self, connection: Connection, error: sqlite3.Error) -> bool:
+        """Whether the transaction was rolled back because there is no room for it.
+
+        sqlite answers FULL when the file system has no room (ENOSPC), and undoes the transaction or
+        leaves it open for the ROLLBACK that follows here (sqlite.org/lang_transaction.html,
+        "Response To Errors Within A Transaction"). It writes the frame that makes a transaction
+        valid last, into the WAL, and FULL means that a frame could not be written: so nothing is
+        durable, also after a crash. A failed flush is another error (IOERR_FSYNC), after which all
+        of it may be on the disk. A quota (EDQUOT) is IOERR_WRITE, as any failed write is.
+        """
+        if connection.in_transaction:
+            return False
+        code: int = getattr(error, "sqlite_errorcode", 0)
+        if code == sqlite3.SQLITE_IOERR_WRITE:
+            return self._reserve.is_exhausted()
+        return code & 0xFF == sqlite3.SQLITE_FULL
 
     async def replay(self) -> Replay:
         return await self._run("replay", _replay)
@@ -172,18 +232,24 @@ class SqliteJournal:
         return await self._run("read", _history, stream, after, limit)
 
     async def record(self, job_id: str) -> Record | None:
-        return await self._run("read", _record, job_id)
+        return await self._run("read", record, job_id)
 
     async def records(
         self, query: RecordQuery, *, after: tuple[int, str] | None, limit: int
     ) -> Sequence[Record]:
-        return await self._run("read", _records, query, after, limit)
+        return await self._run("read", records, query, after, limit)
 
     async def log_tail(self, job_id: str, node_index: int, attempt: int) -> LogTail | None:
         return await self._run("read", _log_tail, job_id, node_index, attempt)
 
     async def forget(self, stopped_before_ms: int, limit: int) -> Sequence[str]:
-        return await self._run("delete from", _forget, stopped_before_ms, limit)
+        def forget(connection: Connection) -> list[str]:
+            return self._with_reserve(_forget, connection, stopped_before_ms, limit)
+
+        return await self._run("delete from", forget)
+
+    async def set_aside(self, rows: Sequence[SetAside]) -> None:
+        await self._run("set aside in", set_aside, rows)
 
     async def close(self) -> None:
         """Wait for what was asked before, then let go of the file. Idempotent."""
@@ -302,7 +368,7 @@ def _append(connection: Connection, batch: Batch, position: int) -> None:
             " VALUES (?, ?, ?, ?, ?)",
             ((t.job_id, t.node_index, t.attempt, t.offset, t.data) for t in batch.tails),
         )
-        connection.executemany(PUT_RECORD, map(_record_row, batch.records))
+        connection.executemany(PUT_RECORD, map(record_row, batch.records))
         connection.executemany(
             "UPDATE streams SET open = 0 WHERE name = ? AND open",
             ((name,) for name in batch.closed),
@@ -330,13 +396,28 @@ def _drop_replaced(connection: Connection, by: Entry) -> None:
 
 
 def _replay(connection: Connection) -> Replay:
+    try:
+        return _read_all(connection)
+    except sqlite3.OperationalError as error:
+        # One that sqlite itself raises has a code; this is a text that is no UTF-8.
+        if hasattr(error, "sqlite_errorcode"):
+            raise
+    # A broken byte becomes what JSON does not know, so that its row is found to be unreadable.
+    connection.text_factory = lambda text: text.decode(errors="backslashreplace")
+    try:
+        return _read_all(connection)
+    finally:
+        connection.text_factory = str
+
+
+def _read_all(connection: Connection) -> Replay:
     ended = connection.execute(
         "SELECT job_id, status, client_token, stopped_at_ms FROM records"
         " ORDER BY stopped_at_ms, job_id"
     )
     entries = [
-        Entry(stream=stream, at_ms=at_ms, kind=kind, body=body)
-        for stream, at_ms, kind, body in connection.execute(REPLAY)
+        Entry(stream=stream, at_ms=at_ms, kind=kind, body=body, seq=seq)
+        for stream, at_ms, kind, body, seq in connection.execute(REPLAY)
     ]
     return Replay(
         entries=entries,
@@ -358,59 +439,6 @@ def _history(
             for number, at_ms, kind, body in rows
         )
     return found
-
-
-def _record_row(record: Record) -> dict[str, object]:
-    row: dict[str, object] = {column: getattr(record, column) for column in RECORD_COLUMNS}
-    return row | {"job_name_folded": record.job_name.casefold()}
-
-
-def _as_records(rows: sqlite3.Cursor) -> list[Record]:
-    return [Record(**dict(zip(RECORD_COLUMNS, row, strict=True))) for row in rows]
-
-
-def _record(connection: Connection, job_id: str) -> Record | None:
-    rows = connection.execute(f"{RECORD} WHERE job_id = ?", (job_id,))
-    return next(iter(_as_records(rows)), None)
-
-
-def _records(
-    connection: Connection, query: RecordQuery, after: tuple[int, str] | None, limit: int
-) -> list[Record]:
-    terms: list[str] = []
-    values: list[object] = []
-
-    def restrict(term: str, *operands: object) -> None:
-        if operands[0] is not None:
-            terms.append(term)
-            values.extend(operands)
-
-    restrict("job_queue = ?", query.job_queue)
-    restrict("status = ?", query.status)
-    restrict("definition_revision = ?", query.definition_revision)
-    restrict("created_at_ms < ?", query.created_before_ms)
-    restrict("created_at_ms > ?", query.created_after_ms)
-    if query.job_name is not None:
-        _restrict_name("job_name_folded", query.job_name.casefold(), query.name_prefix, restrict)
-    if query.definition_name is not None:
-        _restrict_name("definition_name", query.definition_name, query.definition_prefix, restrict)
-    if after is not None:
-        restrict("(created_at_ms, job_id) < (?, ?)", *after)
-    where = f" WHERE {' AND '.join(terms)}" if terms else ""
-    rows = connection.execute(
-        f"{RECORD}{where} ORDER BY created_at_ms DESC, job_id DESC LIMIT ?", [*values, limit]
-    )
-    return _as_records(rows)
-
-
-def _restrict_name(column: str, name: str, is_prefix: bool, restrict: Callable[..., None]) -> None:
-    if is_prefix:
-        # A range, since LIKE has wildcards. Texts compare by bytes and 0xFF is in no UTF-8 text,
-        # so the upper bound lies above every text with this prefix. The `+` keeps the index for
-        # the order of the answer, which ends at its limit.
-        restrict(f"+{column} >= ? AND +{column} < CAST(? AS TEXT)", name, name.encode() + b"\xff")
-    else:
-        restrict(f"{column} = ?", name)
 
 
 def _log_tail(connection: Connection, job_id: str, node_index: int, attempt: int) -> LogTail | None:

@@ -21,10 +21,11 @@ from coordinator.core.errors import (
     Conflict,
     DuplicateAgent,
     InvalidArgument,
+    NoRoom,
     NotFound,
 )
 from coordinator.rpc.convert import refuse_unknown
-from coordinator.rpc.ports import Overloaded, Unreachable
+from coordinator.rpc.ports import Full, Overloaded, Unreachable
 from coordinator.rpc.sizes import Unread
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,10 @@ _TABLE: dict[type[Exception], tuple[grpc.StatusCode, int]] = {
     Conflict: (grpc.StatusCode.FAILED_PRECONDITION, logging.DEBUG),
     AlreadyExists: (grpc.StatusCode.ALREADY_EXISTS, logging.DEBUG),
     DuplicateAgent: (grpc.StatusCode.ALREADY_EXISTS, logging.WARNING),
+    NoRoom: (grpc.StatusCode.RESOURCE_EXHAUSTED, logging.INFO),
     Overloaded: (grpc.StatusCode.RESOURCE_EXHAUSTED, logging.WARNING),
+    # The log has said so once, and every caller would fill the same disk with it.
+    Full: (grpc.StatusCode.RESOURCE_EXHAUSTED, logging.DEBUG),
     Unreachable: (grpc.StatusCode.UNAVAILABLE, logging.INFO),
     Stopping: (grpc.StatusCode.UNAVAILABLE, logging.DEBUG),
 }

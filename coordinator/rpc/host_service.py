@@ -42,11 +42,16 @@ class HostService(HostServiceServicer):
             request.max_results if request.HasField("max_results") else None, _PAGE_MAX
         )
         (after,) = last_seen(request.next_token, "hosts", ("",)) or ("",)
-        host_ids = await self._cluster.read(
-            lambda state: sorted(host_id for host_id in state.hosts if host_id > after)
+        host_ids, notice = await self._cluster.read(
+            lambda state: (
+                sorted(host_id for host_id in state.hosts if host_id > after),
+                _notice(state),
+            )
         )
         shown, more = await self._turns.fill(host_ids, host, size)
-        reply = pb.ListHostsResponse(next_token=token("hosts", (shown[-1][0],)) if more else None)
+        reply = pb.ListHostsResponse(
+            next_token=token("hosts", (shown[-1][0],)) if more else None, notice=notice
+        )
         await self._turns.put((each for _, each in shown), reply.hosts)
         return reply
 
@@ -96,6 +101,12 @@ class HostService(HostServiceServicer):
         if more:
             raise too_much("hosts", len(wanted), len(shown))
         return [each for _, each in shown]
+
+
+def _notice(state: ClusterState) -> str:
+    if not state.shortage:
+        return ""
+    return f"{state.shortage}: no new jobs, definitions and queues are taken until there is room"
 
 
 def _host_id(text: str) -> HostId:

@@ -24,6 +24,10 @@ class Overloaded(Exception):
     """The inbox is full; nothing was done. Answered as RESOURCE_EXHAUSTED."""
 
 
+class Full(Overloaded):
+    """The coordinator's disk is full: until there is room, nothing is taken and nothing shown."""
+
+
 class Unreachable(Exception):
     """A node's output is on a host that cannot be asked. `is_passing`: the host is back soon, or
     else is known as lost."""

@@ -383,7 +383,9 @@ def host(state: ClusterState, host_id: HostId) -> host_service_pb2.Host:
         reasons.append(f"draining{f': {known.drain_reason}' if known.drain_reason else ''}")
     if presence.strays:
         reasons.append(f"is letting go of {next(iter(presence.strays))}")
-    held = next(iter(known.holds), None)
+    if presence.kept:
+        reasons.append(f"may still run {next(iter(presence.kept))}, which is UNREADABLE")
+    held = next(iter([*known.holds, *presence.kept]), None)
     return host_service_pb2.Host(
         host_id=host_id,
         state=word,
@@ -425,6 +427,6 @@ def _host_state(
     if presence.session_id is None and not presence.seen:
         return host_service_pb2.UNSEEN, ["its agent has not called since the coordinator started"]
     reasons = ["its agent is not connected"] if presence.session_id is None else []
-    if known.holds or presence.strays:
+    if known.holds or presence.strays or presence.kept:
         return host_service_pb2.BUSY, reasons
     return host_service_pb2.FREE, reasons

@@ -55,6 +55,7 @@ SERVICES = tuple(
         (agent_service_pb2, "AgentService"),
     )
 )
+_FOR_USERS = SERVICES[:2]
 
 
 class Server:
@@ -90,6 +91,14 @@ class Server:
         await self._server.start()
         await self._tell_health(health_pb2.HealthCheckResponse.SERVING)
         return port
+
+    async def tell_full(self, is_full: bool) -> None:
+        """While the disk is full, users are served nothing. Agents are, and the server as a whole
+        is: who starts it again for want of health would help nobody."""
+        serving = health_pb2.HealthCheckResponse.SERVING
+        status = health_pb2.HealthCheckResponse.NOT_SERVING if is_full else serving
+        for name in _FOR_USERS:
+            await self._health.set(name, status)
 
     async def stop(self, grace_seconds: float) -> None:
         await self._tell_health(health_pb2.HealthCheckResponse.NOT_SERVING)

@@ -86,6 +86,14 @@ async def test_hosts(fake: FakeCoordinator, muster: Muster) -> None:
     assert "\x1b" not in ended.text
 
 
+async def test_hosts_tell_what_operators_should_know(fake: FakeCoordinator, muster: Muster) -> None:
+    notice = "the disk of the coordinator (/var/lib/muster) has 3 MiB free, less than 64"
+    fake.answer("ListHosts", ListHostsResponse(hosts=[host("a")], notice=notice))
+    ended = await muster("hosts")
+    assert ended.err == f"muster: {notice}\n"
+    assert "MiB free" not in ended.text
+
+
 async def test_hosts_of_many_pages(fake: FakeCoordinator, muster: Muster) -> None:
     first = ListHostsResponse(hosts=[host("a")], next_token="behind a")
     fake.answer("ListHosts", first, ListHostsResponse(hosts=[host("b")]))

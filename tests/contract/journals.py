@@ -22,6 +22,12 @@ class Store(Protocol):
         """Append the batch to the newest journal so that it fails, and return its complaint."""
         ...
 
+    def fill(self) -> None:
+        """Leave the newest journal no room, until `make_room`."""
+        ...
+
+    def make_room(self) -> None: ...
+
     async def close(self) -> None: ...
 
 
@@ -36,6 +42,12 @@ class MemoryStore:
     async def fail_append(self, batch: Batch) -> JournalError:
         self.journal.fail_next_append("no space")
         return await complaint_of(self.journal, batch)
+
+    def fill(self) -> None:
+        self.journal.fill()
+
+    def make_room(self) -> None:
+        self.journal.make_room()
 
     async def close(self) -> None:
         await self.journal.close()
@@ -56,6 +68,17 @@ class SqliteStore:
         assert self.journal is not None
         entries = [*batch.entries, entry("job/unstorable", "\ud800")]
         return await complaint_of(self.journal, dataclasses.replace(batch, entries=entries))
+
+    def fill(self) -> None:
+        self._limit_pages(1)
+
+    def make_room(self) -> None:
+        self._limit_pages(2**30)
+
+    def _limit_pages(self, count: int) -> None:
+        """A limit below the present size lets what is there be and nothing grow."""
+        assert self.journal is not None
+        self.journal._connection.execute(f"PRAGMA max_page_count = {count}")
 
     async def close(self) -> None:
         if self.journal is not None:

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.journal.port import Batch, EndedJob, Entry, Journal, JournalError, RecordQuery
+from coordinator.journal.port import (
+    Batch,
+    EndedJob,
+    Entry,
+    Journal,
+    JournalError,
+    RecordQuery,
+)
 from tests.contract.journals import (
     MemoryStore,
     SqliteStore,
@@ -391,6 +398,8 @@ VERBS: list[Callable[[Journal], Awaitable[object]]] = [
     lambda journal: journal.records(RecordQuery(), after=None, limit=1),
     lambda journal: journal.log_tail("a", 0, 1),
     lambda journal: journal.forget(0, 1),
+    lambda journal: journal.measure(),
+    lambda journal: journal.set_aside([]),
 ]
 
 

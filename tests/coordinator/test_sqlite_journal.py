@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import os
+import resource
+import shutil
 import sqlite3
 import stat
+import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from coordinator.journal.port import Batch, Entry, JournalError, RecordQuery
+from coordinator.journal.port import Batch, Entry, JournalError, JournalFull, RecordQuery
 from coordinator.journal.sqlite import APPLICATION_ID, REPLAY, SCHEMA_VERSION, SqliteJournal
 from tests.contract.journals import ending, record, tail
 from tests.coordinator import journal_writer
@@ -112,17 +117,125 @@ async def test_commits_are_flushed_and_nothing_is_written_elsewhere(path: Path) 
     assert pragmas == ["wal", 2, "exclusive", 2]
 
 
-async def test_a_full_disk_says_so_and_poisons(path: Path) -> None:
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MiB."""
+    directory = tmp_path / "small"
+    directory.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "muster-test", str(directory)]
+    subprocess.run(mount, check=True)
+    yield directory
+    subprocess.run(["umount", str(directory)], check=True)
+
+
+def fill(directory: Path) -> Path:
+    filler = directory / "filler"
+    subprocess.run(
+        ["dd", "if=/dev/zero", f"of={filler}", "bs=4k"], capture_output=True, check=False
+    )
+    return filler
+
+
+async def until_full(journal: SqliteJournal) -> int:
+    """Append numbered batches until there is no room; how many went in."""
+    for number in range(10_000):
+        entries = [
+            Entry(stream="job/a", at_ms=1, kind="Happened", body=f"{number}" + "x" * 3000)
+            for _ in range(3)
+        ]
+        try:
+            await journal.append(Batch(entries=entries))
+        except JournalFull:
+            return number
+    raise AssertionError("there is always room")
+
+
+@pytest.mark.real("netns")
+async def test_what_a_full_disk_refused_is_not_there_after_a_crash(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    """The files as a power cut would leave them hold what was acknowledged and no more."""
+    crashed = tmp_path / "crashed"
+    async with opened(small_disk / "journal") as journal:
+        await journal.append(some("job/b"))
+        filler = fill(small_disk)
+        known = await until_full(journal)
+        shutil.copytree(small_disk, crashed, ignore=shutil.ignore_patterns("filler"))
+        filler.unlink()
+        await journal.append(some("job/c"))
+        again = [each.body for each in (await journal.replay()).entries]
+    async with opened(crashed / "journal") as journal:
+        found = [each.body for each in (await journal.replay()).entries]
+    assert len(found) == 1 + 3 * known
+    assert again == [*found, "0"]
+
+
+@pytest.mark.real("netns")
+async def test_the_reserve_is_given_up_for_a_full_disk_and_taken_again(small_disk: Path) -> None:
+    journal = await SqliteJournal.open(small_disk / "journal", reserve_bytes=MIB)
+    reserve = small_disk / "reserve"
+    try:
+        await journal.append(some("job/a"))
+        assert (reserve.stat().st_size, journal.shortage) == (MIB, "")
+        filler = fill(small_disk)
+        await journal.measure()
+        assert f"({small_disk}) has 0 MiB free, less than 1" in journal.shortage
+        # A batch takes some 24 KiB of the log that sqlite writes ahead.
+        assert await until_full(journal) > 30
+        assert not reserve.exists()
+        assert "has 0 MiB free, less than 2" in journal.shortage
+        with pytest.raises(JournalFull, match="database or disk is full; make room on the disk"):
+            await journal.append(some("job/b", 1000))
+        filler.unlink()
+        await journal.measure()
+        assert journal.shortage == ""
+        assert reserve.stat().st_size == MIB
+        await journal.append(some("job/b"))
+    finally:
+        await journal.close()
+
+
+@pytest.mark.parametrize(("quota", "expected"), [(True, JournalFull), (False, JournalError)])
+async def test_a_quota_is_a_full_disk_and_another_failed_write_is_not(
+    path: Path, monkeypatch: pytest.MonkeyPatch, quota: bool, expected: type[Exception]
+) -> None:
+    """A limit on the size of files makes sqlite's write fail as one beyond a quota does."""
     async with opened(path) as journal:
         await journal.append(some("job/a"))
-        journal._connection.execute("PRAGMA max_page_count = 1")
-        with pytest.raises(JournalError, match=r"disk is full; make room on the disk") as caught:
-            await journal.append(some("job/b", 10_000))
-        assert str(path) in str(caught.value)
-        with pytest.raises(JournalError, match=r"an append failed .*disk is full"):
-            await journal.replay()
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if quota:
+            over = OSError(errno.EDQUOT, "Disk quota exceeded")
+            monkeypatch.setattr(os, "posix_fallocate", Mock(side_effect=over))
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100 * 1024, hard))
+            with pytest.raises(JournalError, match="disk I/O error") as caught:
+                await journal.append(some("job/b", 10_000))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert type(caught.value) is expected
+        if quota:
+            await journal.append(some("job/b"))
     async with opened(path) as journal:
-        assert [each.stream for each in (await journal.replay()).entries] == ["job/a"]
+        streams = [each.stream for each in (await journal.replay()).entries]
+    assert streams == ["job/a", "job/b"][: 1 + quota]
+
+
+async def test_retention_waits_for_room_too(path: Path) -> None:
+    async with opened(path) as journal:
+        await journal.append(ending(*(record(f"j{n}") for n in range(200))))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(journal._reserve, "is_exhausted", lambda: True)
+            soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            try:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+                with pytest.raises(JournalFull):
+                    await journal.forget(10_000, 200)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert len(await journal.forget(10_000, 200)) == 200
 
 
 async def test_an_append_in_line_behind_a_failed_one_is_refused(path: Path) -> None:

@@ -34,6 +34,19 @@ def test_a_life_from_the_vote_to_the_release(bench: Bench) -> None:
     assert bench.machine.state.slots == {}
 
 
+def test_to_be_named_for_a_vote_changes_nothing_of_what_runs(bench: Bench) -> None:
+    """So is told to let be what runs of a job that nobody can read any more."""
+    bench.run()
+    bench.connect()
+    bench.assign((KEY, Desired.PREPARE), lease=0)
+    for _ in range(100):
+        bench.do(i.HeartbeatSent(seq=7, at_ms=bench.now))
+        bench.do(i.HeartbeatAcked(seq=7))
+        assert bench.wait(10_000) == []
+    assert bench.slot().desired is Desired.RUN
+    assert bench.slot().progress is Progress.RUNNING
+
+
 def test_what_is_started_is_in_the_ledger_first(bench: Bench) -> None:
     bench.assign((KEY, Desired.PREPARE))
     bench.do(i.Prepared(key=KEY))

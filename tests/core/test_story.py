@@ -65,6 +65,9 @@ SENTENCES = {
     "JobRetried": "is tried again",
     "JobSucceeded": "Essential container in task exited",
     "JobFailed": "Essential container in task exited",
+    "JobSetAside": "UNREADABLE: why",
+    "JobFoundOnHost": "host h-3 has something of it",
+    "JobLeftHost": "host h-3 is free of it: seen",
     "JobArchived": "nothing of it is left on any host",
 }
 

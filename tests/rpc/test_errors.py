@@ -53,7 +53,7 @@ def test_every_rejection_of_the_core_has_a_status() -> None:
     def kinds(cls: type[e.Rejected]) -> list[type[e.Rejected]]:
         return [found for sub in cls.__subclasses__() for found in (sub, *kinds(sub))]
 
-    assert len(kinds(e.Rejected)) == 5
+    assert len(kinds(e.Rejected)) == 6
     for kind in kinds(e.Rejected):
         assert status_of(kind("x")) is not None
     assert status_of(ValueError("x")) is None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from agent.core.assignment import NodeKey
 from coordinator.core import events as e
 from coordinator.core.ending import TIMED_OUT
-from tests.sim.knobs import SETTINGS, SKEW_MAX
+from tests.sim.knobs import FULL_DISK, SETTINGS, SKEW_MAX
 
 if TYPE_CHECKING:
     from coordinator.core.definition import JobSpec
@@ -53,6 +53,7 @@ class Blame:
         self.world = world
         self._tries: dict[Gang, _Try] = {}
         self._failed_starts: dict[tuple[str, str], int] = {}
+        self._decided_ms: dict[tuple[str, str], int] = {}
 
     # facts
 
@@ -63,6 +64,8 @@ class Blame:
                 self._try(event).must_end = True
             case e.NodeLost():
                 self._node_lost(event)
+            case e.MainNotStarted():
+                self._decided_ms[event.job_id, str(event.host_id)] = self.world.now
             case _:
                 pass
 
@@ -123,12 +126,13 @@ class Blame:
             self.world.fail(f"{event}: nothing is wrong with the host")
         where = event.job_id, str(event.host_id)
         before_ms = self._failed_starts.get(where)
-        self._failed_starts[where] = self.world.now
+        # The back-off counts from the decision; a pause or a full disk makes it durable much later.
+        decided_ms = self._failed_starts[where] = self._decided_ms[where]
         # The pause is over when the wall clock says so, and a wrong one may say so at once.
         if before_ms is None or self.world.knobs.sets_clocks:
             return
-        if self.world.now - before_ms < SLOWEST * SETTINGS.refusal_backoff_ms:
-            self.world.fail(f"{event}: it failed there {self.world.now - before_ms} ms before")
+        if decided_ms - before_ms < SLOWEST * SETTINGS.refusal_backoff_ms:
+            self.world.fail(f"{event}: it failed there {decided_ms - before_ms} ms before")
 
     def _attempt_refused(self, event: e.AttemptRefused) -> None:
         knobs = self.world.knobs
@@ -185,6 +189,8 @@ class Blame:
         if found is None:
             return
         found.by_lease[key.node_index] = None
+        if self.world.knobs == self.world.knobs.calmed(FULL_DISK):
+            self.world.fail(f"{key.name}: its lease ends, and nothing is wrong but a full disk")
         silent_ms = self.world.now - host.contact_ms
         # A contact is written down after it was made: who died may know the one before.
         wanted_ms = SLOWEST * found.lease_ms - SETTINGS.heartbeat_ms

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 STALL_MS = (1_000, 20_000, 60_000)
 CUT_MS = (2_000, 40_000, 70_000, 150_000, 300_000, 900_000)
 PAUSE_MS = (2_000, 20_000, 60_000, 250_000)
+FULL_MS = (5_000, 60_000, 200_000)
 SLOW_MS = (10_000, 60_000, 200_000)
 DAY_MS = 86_400_000
 CLOCK_STEPS_MS = (-DAY_MS, -3_600_000, -2_000, 2_000, 3_600_000, DAY_MS, 9 * DAY_MS)
@@ -47,6 +48,7 @@ class Faults:
             (knobs.pause_every_ms, self._pause_coordinator),
             (knobs.slow_commit_every_ms, self._slow_commits),
             (knobs.clock_step_every_ms, self._step_clock),
+            (knobs.full_disk_every_ms, self._fill_disk),
             (knobs.power_every_ms, self._power_cycle),
         ):
             if every_ms is not None:
@@ -57,6 +59,7 @@ class Faults:
         self.active = False
         coordinator = self.world.coordinator
         coordinator.wall_ahead_ms = coordinator.slow_until_ms = 0
+        coordinator.journal.make_room()
         self._disturb_all()
         coordinator.unpause()
         if not coordinator.alive:
@@ -187,6 +190,19 @@ class Faults:
         coordinator.slow_until_ms = self.world.now + self._duration(SLOW_MS)
         self.world.note(f"commits are slow until {coordinator.slow_until_ms / 1000:.3f}")
         self._disturb_all(coordinator.slow_until_ms + PAUSE_SLACK_MS)
+
+    def _fill_disk(self) -> None:
+        """The coordinator's disk is full for a while, with room for a few steps in reserve."""
+        full_ms, reserve = self._duration(FULL_MS), self.world.rng.choice((0, 1, 20))
+        self.world.note(f"disk is full for {full_ms / 1000:.3f} s, reserve {reserve}")
+        self.world.coordinator.journal.fill(reserve)
+        self._disturb_all(self.world.now + full_ms)
+
+        def make_room() -> None:
+            self.world.note("disk has room")
+            self.world.coordinator.journal.make_room()
+
+        self.world.after(full_ms, make_room)
 
     def _step_clock(self) -> None:
         """Somebody sets a wall clock, wrong or right."""

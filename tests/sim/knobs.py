@@ -58,6 +58,7 @@ class Knobs:
     pause_every_ms: int | None = None
     slow_commit_every_ms: int | None = None
     clock_step_every_ms: int | None = None
+    full_disk_every_ms: int | None = None
     power_every_ms: int | None = None
     operator_every_ms: int | None = None
     user_every_ms: int | None = None
@@ -103,6 +104,7 @@ class Knobs:
             pause_every_ms=every(120_000, 40_000),
             slow_commit_every_ms=every(120_000, 40_000),
             clock_step_every_ms=every(100_000, 20_000),
+            full_disk_every_ms=every(100_000, 30_000),
             power_every_ms=every(150_000, 50_000),
             operator_every_ms=every(100_000, 20_000),
             user_every_ms=every(100_000, 25_000),
@@ -117,17 +119,13 @@ class Knobs:
             late=chance(0.1, 0.4),
             tail_lost=chance(0.2, 0.6),
         )
-        return knobs.calmed(rng.choices((None, *CALM), weights=(8, 1, 2))[0])
+        return knobs.calmed(rng.choices((None, *CALM), weights=(8, 1, 2, 1))[0])
 
     def calmed(self, kept: tuple[str, ...] | None) -> Knobs:
         """Without any fault but these; None keeps all."""
         if kept is None:
             return self
-        off: dict[str, Any] = {
-            field.name: field.default
-            for field in fields(self)
-            if field.name in _FAULTS and field.name not in kept
-        }
+        off = {name: default for name, default in NO_FAULTS.items() if name not in kept}
         return replace(self, **off)
 
     @property
@@ -160,9 +158,13 @@ _COORDINATORS_OWN = (
     *("pause_every_ms", "slow_commit_every_ms", "commit_fails", "coordinator_crash_every_ms"),
     *("clock_step_every_ms", "wrong_at_start", "other_lease_seconds", "tail_lost"),
 )
-CALM: tuple[tuple[str, ...], ...] = ((), _COORDINATORS_OWN)
-"""Nothing goes wrong; nothing goes wrong but at the coordinator."""
+FULL_DISK = ("full_disk_every_ms",)
+CALM: tuple[tuple[str, ...], ...] = ((), _COORDINATORS_OWN, FULL_DISK)
+"""Nothing goes wrong; nothing but at the coordinator; nothing but its disk."""
 _FAULTS = {field.name for field in fields(Knobs) if field.name.endswith("_every_ms")} | {
     *("other_lease_seconds", "commit_fails", "wrong_at_start", "refuse", "start_fails"),
     *("black_holes", "engine_gone", "unclean", "late", "tail_lost"),
+}
+NO_FAULTS: dict[str, Any] = {
+    field.name: field.default for field in fields(Knobs) if field.name in _FAULTS
 }

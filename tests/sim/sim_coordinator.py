@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 from coordinator import shell
 from coordinator.core import inputs as i
 from coordinator.core.effects import Step
-from coordinator.core.errors import Rejected
+from coordinator.core.errors import NoRoom, Rejected
 from coordinator.core.explain import status_reason
 from coordinator.core.ids import HostId, JobId, SessionId
 from coordinator.core.machine import Machine
 from coordinator.core.state import ClusterState
 from coordinator.journal.memory import MemoryJournal
-from coordinator.journal.port import JournalError
+from coordinator.journal.port import JournalError, JournalFull
 from coordinator.rpc import agent_convert
 from muster.v1 import agent_service_pb2 as pb
 from tests.sim.knobs import SKEW_MAX
@@ -35,6 +35,7 @@ Answer = Callable[[object], None]
 Waiting = tuple[i.Input, Answer | None]
 EPOCH_MS = 1_700_000_000_000
 RETENTION_MS = 7 * 86_400_000
+ROOM_PERIOD_MS = 1_000
 UP_BEFORE_MS = 10_000
 """How long its machine has been up when the coordinator starts for the first time on it."""
 
@@ -74,6 +75,9 @@ class SimCoordinator:
         self._scheduled_ms: int | None = None
         self._inbox: shell.Inbox[Waiting] = shell.Inbox()
         self._retention = shell.Retention(RETENTION_MS, period_ms=0)
+        self._hold = shell.Hold()
+        self._first: list[Waiting] = []
+        """What the next step takes before all that is in the inbox."""
         self._sessions: dict[SessionId, Session] = {}
         self._session_count = 0
         self._newest: dict[HostId, tuple[int, Session]] = {}
@@ -118,14 +122,15 @@ class SimCoordinator:
         self._inbox = shell.Inbox(self.world.knobs.batch_max)
         self._arrived_ms.clear()
         self._sessions = {}
+        self._hold, self._first = shell.Hold(), []
         self.settings = self.world.knobs.settings(self._starts)
         self.machine = shell.replayed(self.settings, self.journal.replay_now())
         self.machine.check()
         boot_id = f"coordinator-boot-{self.boot}"
         step = self.machine.start(self.clock(), wall_ms=self.wall(), boot_id=boot_id)
-        self._commit(step)
         self.world.note(f"coordinator starts, epoch {self.machine.state.epoch}")
-        self._wake()
+        self._busy = self._uncommitted = True
+        self._make_durable([], step)
 
     def crash(self, *, reboot: bool = False) -> None:
         """The process is gone: what was committed is known, and what was not never was."""
@@ -210,6 +215,15 @@ class SimCoordinator:
             self.hear(lambda: self._put(given, answer))
 
     def _put(self, given: i.Input, answer: Answer | None = None) -> None:
+        if self._hold.is_on and isinstance(given, i.HostHeartbeat):
+            ack = self._hold.beat(self.machine, given)
+            session = self._sessions.get(given.session_id)
+            if ack is not None and session is not None:
+                session.put(ack)
+            return
+        if self._hold.is_on and answer is not None:
+            answer(NoRoom("the disk is full"))
+            return
         self._inbox.put((given, answer), self.clock())
         self._arrived_ms.append(self.awake_ms())
         self._wake()
@@ -217,7 +231,7 @@ class SimCoordinator:
     def _wake(self) -> None:
         if self._busy:
             return
-        if self._inbox:
+        if self._inbox or self._first:
             self._busy = True
             self.later(self.world.delay(1), self._step)
             return
@@ -243,9 +257,13 @@ class SimCoordinator:
     def _step(self) -> None:
         now_ms = self.clock()
         batch, heard_until_ms = self._inbox.take(now_ms)
-        inputs = [given for given, _ in batch]
         for _ in batch:
             self._arrived_ms.popleft()
+        batch = [*self._first, *batch]
+        self._first = []
+        if self.journal.shortage != self.machine.state.shortage:
+            batch.insert(0, (i.RoomSeen(shortage=self.journal.shortage), None))
+        inputs = [given for given, _ in batch]
         self.taken_until_ms = self._arrived_ms[0] if self._arrived_ms else self.awake_ms()
         step = shell.step(self.machine, inputs, now_ms, self.wall(), heard_until_ms)
         if step.events:
@@ -264,14 +282,35 @@ class SimCoordinator:
 
     def _make_durable(self, batch: list[Waiting], step: Step) -> None:
         world = self.world
-        if world.faults.active and world.chance(world.knobs.commit_fails):
+        # A disk without room fails by that alone.
+        has_room = not self.journal.shortage
+        if has_room and world.faults.active and world.chance(world.knobs.commit_fails):
             self._fail_commit(step)
             return
-        self._commit(step)
+        try:
+            self._commit(step)
+        except JournalFull:
+            self._wait_for_room(batch, step)
+            return
+        if self._hold.is_on:
+            world.note("there is room again")
+            self._first = [(beat, None) for beat in self._hold.end()]
         self._uncommitted = False
         if world.chance(0.02):
             self.compare_with_replay()
         self.later(world.delay(1), lambda: self._publish(batch, step))
+
+    def _wait_for_room(self, batch: list[Waiting], step: Step) -> None:
+        """The same is tried again; who waits for an answer to something later is refused."""
+        if not self._hold.is_on:
+            self.world.note("there is no room: the step is held")
+            self._hold.begin()
+            waiting = zip(self._arrived_ms, self._inbox, strict=True)
+            self._arrived_ms = deque(at_ms for at_ms, (_, answer) in waiting if answer is None)
+            for _, answer in self._inbox.withdraw(lambda waiting: waiting[1] is not None):
+                if answer is not None:
+                    answer(NoRoom("the disk is full"))
+        self.later(ROOM_PERIOD_MS, lambda: self._make_durable(batch, step))
 
     def _fail_commit(self, step: Step) -> None:
         """The caller cannot tell whether it is durable, so the process ends."""
@@ -289,9 +328,9 @@ class SimCoordinator:
         batch = shell.batch_of(step)
         if batch is None:
             return
+        self.journal.append_now(batch)
         for entry in batch.entries:
             self.world.note(f"fact {entry.kind} {entry.body}")
-        self.journal.append_now(batch)
         self.world.promises.durable(step)
 
     def _publish(self, batch: list[Waiting], step: Step) -> None:
@@ -312,6 +351,8 @@ class SimCoordinator:
     def _forget_old(self) -> None:
         """Looked at after every step, and no record here lives for a day: none may ever go."""
         before_ms = self._retention.ended_before_ms(self.machine, self.clock())
+        if self.journal.shortage:
+            return
         if before_ms is not None and self.journal.forget_now(before_ms, shell.FORGET_AT_ONCE):
             self.world.fail(f"records are deleted with the clock {self.wall_ahead_ms} ms ahead")
 

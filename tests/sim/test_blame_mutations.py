@@ -25,6 +25,7 @@ from coordinator.core.settings import Settings
 from coordinator.core.state import Attempt, ClusterState, Job, Ran
 from coordinator.core.turn import Turn
 from muster.v1 import agent_service_pb2 as pb
+from tests.sim.knobs import NO_FAULTS
 from tests.sim.mutation import Focus, Mutation, Patch, first_to_notice
 from tests.sim.sim_agent import SimAgent
 
@@ -128,12 +129,25 @@ def released_nodes_stay_in_a_vote_that_begins_anew(patch: Patch) -> None:
     patch.setitem(evolve._EVOLVE, e.MainNotStarted, not_started)
 
 
+def heartbeats_wait_for_room(patch: Patch) -> None:
+    patch.setattr(shell.Hold, "beat", lambda *_: None)
+
+
 PAUSES: Focus = {"pause_every_ms": 40_000, "hosts": 4, "jobs": 4, "life_ms": 40_000}
 CUTS: Focus = {"cut_every_ms": 40_000, "hosts": 5, "jobs": 4, "life_ms": 40_000}
 HOLES: Focus = {"black_holes": 2, "hosts": 4, "jobs": 4, "types": 1}
 CLOCKS: Focus = {"clock_step_every_ms": 10_000, "life_ms": 40_000, "jobs": 5}
 
+FULL: Focus = {
+    **NO_FAULTS,
+    "full_disk_every_ms": 30_000,
+    "last_lease_seconds": 200,
+    "life_ms": 300_000,
+    "jobs": 4,
+}
+
 MUTATIONS: dict[Mutation, Focus] = {
+    heartbeats_wait_for_room: FULL,
     silence_is_the_clock: PAUSES,
     what_waits_in_the_inbox_was_not_sent: {
         "slow_commit_every_ms": 20_000,

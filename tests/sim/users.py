@@ -21,7 +21,7 @@ from coordinator.core.definition import (
     StartBarrier,
     Submission,
 )
-from coordinator.core.errors import InvalidArgument, Rejected
+from coordinator.core.errors import InvalidArgument, NoRoom, Rejected
 from coordinator.core.ids import JobId
 
 if TYPE_CHECKING:
@@ -154,8 +154,8 @@ class Users:
             return
         number = self._registered
 
-        def answer(_: object) -> None:
-            if self._registered == number:
+        def answer(reply: object) -> None:
+            if self._registered == number and not isinstance(reply, NoRoom):
                 self._registered += 1
                 self._register()
 
@@ -217,6 +217,8 @@ class Users:
         job_id = JobId(f"job{self._job_count}")
 
         def answer(reply: object) -> None:
+            if isinstance(reply, NoRoom):
+                return  # it is repeated until there is room
             if isinstance(reply, InvalidArgument):
                 self.world.fail(f"{order.submission} was refused: {reply}")
             if isinstance(reply, Rejected):

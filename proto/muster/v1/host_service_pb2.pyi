@@ -188,8 +188,13 @@ class ListHostsResponse(google.protobuf.message.Message):
 
     HOSTS_FIELD_NUMBER: builtins.int
     NEXT_TOKEN_FIELD_NUMBER: builtins.int
+    NOTICE_FIELD_NUMBER: builtins.int
     next_token: builtins.str
     """Absent on the last page."""
+    notice: builtins.str
+    """What operators should know of the coordinator itself, such as a disk that is short of room;
+    empty when all is well.
+    """
     @property
     def hosts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Host]:
         """By host id."""
@@ -199,9 +204,10 @@ class ListHostsResponse(google.protobuf.message.Message):
         *,
         hosts: collections.abc.Iterable[global___Host] | None = ...,
         next_token: builtins.str | None = ...,
+        notice: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_next_token", b"_next_token", "next_token", b"next_token"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_next_token", b"_next_token", "hosts", b"hosts", "next_token", b"next_token"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_next_token", b"_next_token", "hosts", b"hosts", "next_token", b"next_token", "notice", b"notice"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_next_token", b"_next_token"]) -> typing.Literal["next_token"] | None: ...
 
 global___ListHostsResponse = ListHostsResponse
