@@ -322,9 +322,10 @@ class Daemon:
     def _put(self, waiting: _Waiting) -> None:
         if self._hold.is_on and waiting.reply is not None:
             raise _no_room()
-        if self._inbox.is_full:
+        is_agents = waiting.reply is None or isinstance(waiting.given, i.HostHello)
+        if not self._inbox.has_room(for_agents=is_agents):
             raise Overloaded(
-                f"the coordinator has {shell.INBOX_MAX} requests queued; try again shortly"
+                f"the coordinator has {len(self._inbox)} requests queued; try again shortly"
             )
         self._inbox.put(waiting, now_ms())
         self._wake.set()

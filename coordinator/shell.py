@@ -54,12 +54,12 @@ class Inbox(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         return (item for _, item in self._waiting)
 
-    @property
-    def is_full(self) -> bool:
-        return len(self._waiting) >= INBOX_MAX
+    def has_room(self, *, for_agents: bool) -> bool:
+        """Half is for agents alone: no crowd of callers may keep a heartbeat out."""
+        return len(self._waiting) < (INBOX_MAX if for_agents else INBOX_MAX // 2)
 
     def put(self, item: T, now_ms: int) -> None:
-        """Queue without a bound: who may be refused asks `is_full` before."""
+        """Queue without a bound: who may be refused asks `has_room` before."""
         self._waiting.append((now_ms, item))
 
     def take(self, now_ms: int) -> tuple[list[T], int]:

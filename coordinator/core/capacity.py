@@ -37,6 +37,7 @@ def refresh(state: ClusterState, settings: Settings) -> None:
     if counted_on != state.counted_on:
         state.counted_on = counted_on
         state.could_run.clear()
+        state.waiting_codes.clear()
         look_at_all(state)
 
 
@@ -65,7 +66,7 @@ def could_run(state: ClusterState, job: Job, refusing: Collection[HostId] = ()) 
         return _could_run(
             job, {h: facts for h, facts in state.counted_on.items() if h not in refusing}
         )
-    shape = _shape(job)
+    shape = shape_of(job)
     if shape not in state.could_run:
         state.could_run[shape] = _could_run(job, state.counted_on)
     return state.could_run[shape]
@@ -75,7 +76,8 @@ def _could_run(job: Job, hosts: dict[HostId, HostRegistered]) -> bool:
     return place(job.spec, range(job.spec.num_nodes), hosts) is not None
 
 
-def _shape(job: Job) -> object:
+def shape_of(job: Job) -> object:
+    """What placement sees of a job: jobs of one shape can run on the same hosts."""
     groups = tuple(
         (len(group.nodes), group.vcpus, group.memory_mib, group.gpus) for group in job.spec.groups
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from coordinator.core.capacity import shape_of
 from coordinator.core.ids import HostId
 from coordinator.core.leftovers import Leftover, leftovers, unsettled_dependency
 from coordinator.core.names import clip
@@ -69,7 +70,15 @@ _KNOWN_FOR_MS = 86_400_000
 
 def waiting_code(state: ClusterState, job: Job) -> str:
     """AWS's code for why a job is stuck: could the hosts that were seen in the last day ever do,
-    when all are free?"""
+    when all are free? Kept by the shape of the job until other hosts are counted on, so that it
+    may be some time before a host that was not seen for a day makes a difference."""
+    shape = shape_of(job)
+    if shape not in state.waiting_codes:
+        state.waiting_codes[shape] = _waiting_code(state, job)
+    return state.waiting_codes[shape]
+
+
+def _waiting_code(state: ClusterState, job: Job) -> str:
     known = {
         host_id: host.facts
         for host_id, host in state.hosts.items()

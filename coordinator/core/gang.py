@@ -136,19 +136,20 @@ def _start_elsewhere(
             lose(turn, job, attempt, other)  # while main was starting, there was no vote to leave
 
 
-def _blame(turn: Turn, job: Job) -> None:
-    """The main runs: hosts where it failed to start were at fault. A host with which that happened
-    to several jobs is drained, with the evidence."""
+def _blame(turn: Turn, job: Job, runs_on: HostId) -> None:
+    """The main runs: other hosts where it failed to start may be at fault. A host with which that
+    happened to jobs of several definitions is drained, with the evidence; jobs of one definition
+    may ask for what only other hosts have."""
     for host_id, refusal in job.refusals.items():
-        if not refusal.not_started:
+        if not refusal.not_started or host_id == runs_on:
             continue
         blamed = turn.presence(host_id).blamed
-        blamed[job.job_id] = refusal.reason
+        blamed[job.spec.definition_name] = job.job_id
         enough = len(blamed) >= turn.settings.failed_starts_to_drain
         if enough and not turn.state.hosts[host_id].draining:
             reason = (
-                f"the main nodes of jobs {', '.join(blamed)} could not be started here and then "
-                f"ran on other hosts: {refusal.reason}"
+                f"the main nodes of jobs {', '.join(blamed.values())}, of different definitions, "
+                f"could not be started here and then ran on other hosts: {refusal.reason}"
             )
             turn.emit(e.HostDrained(host_id=host_id, reason=reason))
             turn.reschedule = True
@@ -240,7 +241,7 @@ def _node_is_up(turn: Turn, job: Job, attempt: Attempt, node: NodeRun, seen: Obs
     is_main = node.node_index == job.spec.main_node
     turn.presence(node.host_id).blamed.clear()
     if is_main:
-        _blame(turn, job)
+        _blame(turn, job, node.host_id)
     turn.emit(
         e.NodeRunning(
             job_id=job.job_id,

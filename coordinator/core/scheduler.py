@@ -21,6 +21,10 @@ from coordinator.core.reservation import abandon, missing_nodes, refusing, repla
 from coordinator.core.state import ClusterState, Job, Queue
 from coordinator.core.turn import Turn
 
+LOOKED_AT_MAX = 500
+"""Jobs that one pass looks at: when the hosts change, all that were passed over are looked at
+again, a piece in each step."""
+
 
 def is_free(state: ClusterState, host_id: HostId) -> bool:
     """True when the host could get a node this moment."""
@@ -62,8 +66,13 @@ def schedule(turn: Turn) -> None:
         _complete_vote(turn, job, free)
     if waiting:
         refresh(turn.state, turn.settings)
+        left = LOOKED_AT_MAX
         for queue in queues:
-            _place_in_order(turn, queue, free)
+            left = _place_in_order(turn, queue, free, left)
+            if left == 0:
+                # Nobody of lower priority may overtake those that were not looked at yet.
+                turn.timers.arm("schedule", "", turn.now)
+                break
 
 
 def _without(
@@ -90,11 +99,17 @@ def _complete_vote(turn: Turn, job: Job, free: dict[HostId, e.HostRegistered]) -
         del free[placement.host_id]
 
 
-def _place_in_order(turn: Turn, queue: Queue, free: dict[HostId, e.HostRegistered]) -> None:
+def _place_in_order(
+    turn: Turn, queue: Queue, free: dict[HostId, e.HostRegistered], left: int
+) -> int:
+    """Look at `left` jobs at most; returns how many may be looked at yet."""
     state = turn.state
     for _, job_id in list(queue.runnable):
         if state.passed_over.get(job_id, 0) > turn.now:
             continue
+        if left == 0:
+            return 0
+        left -= 1
         job = state.jobs[job_id]
         waits_for = job if job.unsettled else unsettled_dependency(state, job)
         left_out = refusing(turn, job)
@@ -112,10 +127,11 @@ def _place_in_order(turn: Turn, queue: Queue, free: dict[HostId, e.HostRegistere
         if placements is None:
             _keep_for(job, free)
             _check_time_limits(turn, queue, job)
-            return
+            break
         reserve(turn, job, placements)
         for placement in placements:
             free.pop(placement.host_id)
+    return left
 
 
 def _keep_for(head: Job, free: dict[HostId, e.HostRegistered]) -> None:

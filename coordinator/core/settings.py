@@ -29,8 +29,8 @@ class Settings:
     """So many hosts must say that the job is wrong wherever it runs before it is believed; all that
     could be asked are enough when there are fewer."""
     failed_starts_to_drain: int = 3
-    """So many jobs must have failed to start on a host, and then run elsewhere, before the host is
-    drained."""
+    """Jobs of so many definitions must have failed to start on a host, and then run elsewhere,
+    before the host is drained."""
     definition_retention_ms: int = 180 * 86_400_000
     """INACTIVE definitions stay describable for so long (aws-batch-spec section 3)."""
     clock_tolerance_ms: int = 300_000

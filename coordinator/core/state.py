@@ -218,8 +218,9 @@ class Presence:
     asked_ms: int = 0
     """When the host was last asked for a vote."""
     ran: Ran | None = None
-    blamed: dict[JobId, str] = field(default_factory=dict)
-    """Jobs whose main failed to start here, for this reason, and then ran on another host."""
+    blamed: dict[str, JobId] = field(default_factory=dict)
+    """Of each definition the newest job whose main failed to start here, and then ran on another
+    host."""
     strays: dict[NodeKey, None] = field(default_factory=dict)
     """What the agent holds although nothing places it there: it must let go first."""
     kept: dict[NodeKey, Progress] = field(default_factory=dict)
@@ -261,8 +262,9 @@ class ClusterState:
     """Of these the jobs that wait until nothing of another job, or of their own, may still run."""
     counted_on: dict[HostId, HostRegistered] = field(default_factory=dict)
     could_run: dict[object, bool] = field(default_factory=dict)
-    """The hosts that waiting counts on, and shapes of jobs that these could run. Read
-    `capacity.py`."""
+    waiting_codes: dict[object, str] = field(default_factory=dict)
+    """The hosts that waiting counts on, which shapes of jobs these could run, and why others wait.
+    Read `capacity.py`."""
     shortage: str = ""
     """Why the journal should get nothing that can wait; empty when it has room."""
     boot_id: str = ""

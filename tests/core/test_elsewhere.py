@@ -200,6 +200,18 @@ def test_a_host_is_drained_with_the_evidence(cluster: Cluster) -> None:
     assert drained.reason.endswith(f"could not be started here and then ran on other hosts: {BUSY}")
 
 
+def test_jobs_of_one_definition_drain_no_host(cluster: Cluster) -> None:
+    """It may ask for a device that only the other host has."""
+    cluster.hosts(2)
+    name = cluster.define(nodes=1)
+    for _ in range(5):
+        job = cluster.submit(1, definition=name)
+        fails_to_start(cluster, cluster.start_main(job)[0])
+        cluster.run(job)
+        cluster.finish(job)
+    assert cluster.all_facts(e.HostDrained) == []
+
+
 def test_jobs_that_start_nowhere_are_no_evidence(cluster: Cluster) -> None:
     cluster.hosts(2)
     for _ in range(5):

@@ -8,6 +8,7 @@ from coordinator.core import events as e
 from coordinator.core import inputs as i
 from coordinator.core.explain import waiting_code
 from coordinator.core.ids import JobId, NodeKey
+from coordinator.core.scheduler import LOOKED_AT_MAX
 from coordinator.core.states import JobState, Progress
 from tests.core.harness import Cluster, container, ranges
 
@@ -382,5 +383,16 @@ def test_the_code_is_judged_over_hosts_that_were_seen_in_the_last_day(cluster: C
     job = cluster.submit(1, groups=ranges(n0_=container(vcpus=32)))
     assert waiting_code(cluster.state, cluster.job(job)) == CAPACITY
     cluster.now += 86_400_000
-    cluster.wait(1)
+    cluster.hosts(1, vcpus=4)
     assert waiting_code(cluster.state, cluster.job(job)) == REQUIREMENT
+
+
+def test_a_pass_looks_at_a_bounded_number_of_jobs(cluster: Cluster) -> None:
+    cluster.hosts(1)
+    name = cluster.define(nodes=9)
+    jobs = [cluster.submit(9, definition=name) for _ in range(LOOKED_AT_MAX + 100)]
+    cluster.hosts(1)
+    assert LOOKED_AT_MAX <= len(cluster.last.changed_nodes) <= LOOKED_AT_MAX + 1
+    small = cluster.submit(1)
+    assert placed(cluster, small) == [True], "the next step went on"
+    assert set(cluster.state.passed_over) == set(jobs)

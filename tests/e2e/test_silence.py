@@ -249,9 +249,10 @@ async def test_a_black_hole_uses_up_no_attempt_while_another_host_is_good(tmp_pa
         await c.agent("h1", "127.0.0.11", prefix=prefix).start()
         await c.agent("h2", "127.0.0.12").start()
         await c.until_hosts({"h1": "FREE", "h2": "FREE"})
-        name = await c.register(definition("any", {"0": [str(program)]}, num_nodes=1))
         jobs = []
-        for _ in range(3):
+        for number in range(3):
+            groups = {"0": [str(program)]}
+            name = await c.register(definition(f"job{number}", groups, num_nodes=1))
             jobs.append(await c.submit(name))
             done = await c.until(jobs[-1], "SUCCEEDED")
             assert len(done.attempts) == 1
