@@ -52,7 +52,7 @@ class Blame:
     def __init__(self, world: World) -> None:
         self.world = world
         self._tries: dict[Gang, _Try] = {}
-        self._failed_starts: dict[tuple[str, str], int] = {}
+        self._failed_starts: dict[tuple[str, int, str], int] = {}
 
     # facts
 
@@ -117,11 +117,11 @@ class Blame:
             self.world.fail(f"{event}: nothing went wrong")
 
     def _main_not_started(self, event: e.MainNotStarted) -> None:
-        """Once a back-off for each host, so that no host is asked again and again."""
+        """In one attempt once a back-off for each host, so that none is asked again and again."""
         host = self._host(event.host_id)
         if not (host.black_hole or self.world.knobs.start_fails):
             self.world.fail(f"{event}: nothing is wrong with the host")
-        where = event.job_id, str(event.host_id)
+        where = event.job_id, event.attempt, str(event.host_id)
         before_ms = self._failed_starts.get(where)
         self._failed_starts[where] = self.world.now
         # The pause is over when the wall clock says so, and a wrong one may say so at once.
