@@ -17,9 +17,9 @@ from coordinator.core import inputs as i
 from coordinator.core.effects import SendHeartbeatAck, Stamped, Step
 from coordinator.core.events import ALL_EVENTS, Event, stream_of
 from coordinator.core.evolve_set_aside import UNREADABLE, unknown_spec
+from coordinator.core.folding import replaced_by
 from coordinator.core.ids import JobId, SessionId
 from coordinator.core.machine import Machine
-from coordinator.core.replacement import replaced_by
 from coordinator.core.settings import Settings
 from coordinator.core.state import Ended, Job
 from coordinator.core.states import JobState
@@ -197,15 +197,13 @@ def batch_of(step: Step) -> Batch | None:
     entries = []
     for stamped in step.events:
         kind, body = CODEC.encode(stamped.event)
-        replaces, replaces_from = replaced_by(stamped.event)
         entries.append(
             Entry(
                 stream=stream_of(stamped.event),
                 at_ms=stamped.at_ms,
                 kind=kind,
                 body=body,
-                replaces=replaces,
-                replaces_from=replaces_from,
+                replaces=replaced_by(stamped.event),
             )
         )
     return Batch(

@@ -151,12 +151,15 @@ class JobQueued:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementBlocked:
     """Since now the job cannot be placed for the reason that `code` names. The time is that of the
-    machine's clock since its boot, so that it means the same after a restart on that boot."""
+    machine's clock since its boot, so that it means the same after a restart on that boot. Only
+    the newest reason counts, and hosts that come and go change it again and again: it may replace
+    the entry before it (`folding.py`)."""
 
     job_id: JobId
     code: str
     boot_id: str
     boot_ms: int
+    replaces: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,8 +225,8 @@ class Refusal:
 class GangAbandoned:
     """All hosts of the vote are handed back; the attempt's number is used again. `votes` counts
     the votes that were given up for it so far, and the rest is what is left of them: a journal
-    keeps this in their place (`replacement.py`). 0 in what older releases wrote: the entries of the
-    vote are still there, and say it all."""
+    keeps this in place of the newest `replaces` entries of its stream (`folding.py`). 0 votes in
+    what older releases wrote: the entries of the vote are still there, and say it all."""
 
     job_id: JobId
     attempt: int
@@ -233,6 +236,7 @@ class GangAbandoned:
     permanent_refusals: int = 0
     started_at_ms: int = 0
     """Of the job; 0 also when a main was to start in the vote."""
+    replaces: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from coordinator.core import events as e
+from coordinator.core import folding
 from coordinator.core.errors import InvariantViolation
 from coordinator.core.evolve_cluster import EVOLVE_CLUSTER
 from coordinator.core.evolve_set_aside import EVOLVE_SET_ASIDE
@@ -34,6 +35,9 @@ _REASON_CHARS = 500
 def evolve(state: ClusterState, event: e.Event, at_ms: int) -> None:
     """Apply one durable fact."""
     _EVOLVE[type(event)](state, event, at_ms)
+    job = state.jobs.get(getattr(event, "job_id", JobId("")))
+    if job is not None:
+        folding.count(job, event)
 
 
 def _move_job(job: Job, fact: str) -> None:

@@ -107,6 +107,7 @@ def abandon(turn: Turn, job: Job, reason: str) -> None:
             attempt=attempt.number,
             reason=reason,
             votes=job.abandoned_votes + 1,
+            replaces=job.foldable or 0,
             refusals=dict(job.refusals),
             permanent_refusals=job.permanent_refusals,
             started_at_ms=job.started_at_ms,

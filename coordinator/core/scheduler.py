@@ -139,7 +139,11 @@ def _check_time_limits(turn: Turn, queue: Queue, job: Job) -> float:
     if job.blocked is None or job.blocked.code != code:
         turn.emit(
             e.PlacementBlocked(
-                job_id=job.job_id, code=code, boot_id=turn.state.boot_id, boot_ms=turn.now
+                job_id=job.job_id,
+                code=code,
+                boot_id=turn.state.boot_id,
+                boot_ms=turn.now,
+                replaces=int(job.is_blocked_last),
             )
         )
     for limit in queue.time_limits:

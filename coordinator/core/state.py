@@ -108,6 +108,11 @@ class Job:
     """How often hosts have said since the last attempt that the job can start nowhere."""
     blocked: Blocked | None = None
     """Since when it cannot be placed; kept only in queues with time limits."""
+    foldable: int | None = 0
+    """How many of the newest entries of its stream a vote that is given up now stands for; None
+    when something else has happened since the vote began. Read `folding.py`."""
+    is_blocked_last: bool = False
+    """The newest entry of its stream is a PlacementBlocked."""
     abandoned_votes: int = 0
     """How many votes were given up since the last attempt."""
     started_at_ms: int = 0

@@ -193,7 +193,7 @@ class MemoryJournal:
             facts.position += 1
             stream = facts.open.setdefault(entry.stream, [])
             if entry.replaces:
-                _drop_replaced(stream, entry)
+                del stream[-entry.replaces :]
             stream.append((facts.position, entry))
         for tail in batch.tails:
             facts.tails.setdefault(tail.job_id, {})[tail.node_index, tail.attempt] = tail
@@ -202,18 +202,6 @@ class MemoryJournal:
         for name in batch.closed:
             ended = facts.open.pop(name, [])
             facts.closed.setdefault(name, []).extend(ended)
-
-
-def _drop_replaced(stream: list[tuple[int, Entry]], by: Entry) -> None:
-    first = None
-    for place in range(len(stream) - 1, -1, -1):
-        kind = stream[place][1].kind
-        if kind not in by.replaces:
-            break
-        if kind in by.replaces_from:
-            first = place
-    if first is not None:
-        del stream[first:]
 
 
 def _age(record: Record) -> tuple[int, str]:

@@ -17,18 +17,16 @@ class Entry:
     """One event of a stream (`job/<id>`, `queue/<name>`, `definition/<name>`, `host/<id>`,
     `coordinator`). Order is that of the commits, never that of `at_ms`: clocks are set back.
 
-    When it is appended, an entry may stand for others. Then the newest entries of its stream go:
-    as far back as all are of the kinds `replaces`, from the oldest of these that is of the kinds
-    `replaces_from`; none when none is. That follows from the stream alone, so a store that can only
-    append may apply it when it reads. Neither member comes back from a read.
+    When it is appended, an entry may stand for others: the newest `replaces` entries of its open
+    stream go, or all when there are fewer. A store that can only append may apply that when it
+    reads. The member does not come back from a read.
     """
 
     stream: str
     at_ms: int
     kind: str
     body: str
-    replaces: tuple[str, ...] = field(default=(), compare=False)
-    replaces_from: tuple[str, ...] = field(default=(), compare=False)
+    replaces: int = field(default=0, compare=False)
     seq: int = field(default=0, compare=False)
     """Its number in the journal, by which people find it; 0 before it is there."""
 

@@ -387,21 +387,12 @@ def _event_rows(
 
 
 def _drop_replaced(connection: Connection, by: Entry) -> None:
-    newest_first = connection.execute(
-        "SELECT stream_id, seq, kind FROM events"
+    connection.execute(
+        "DELETE FROM events WHERE seq IN (SELECT seq FROM events"
         " WHERE stream_id = (SELECT stream_id FROM streams WHERE name = ? AND open)"
-        " ORDER BY seq DESC",
-        (by.stream,),
+        " ORDER BY seq DESC LIMIT ?)",
+        (by.stream, by.replaces),
     )
-    first = None
-    for stream_id, seq, kind in newest_first:
-        if kind not in by.replaces:
-            break
-        if kind in by.replaces_from:
-            first = stream_id, seq
-    newest_first.close()
-    if first is not None:
-        connection.execute("DELETE FROM events WHERE stream_id = ? AND seq >= ?", first)
 
 
 def _replay(connection: Connection) -> Replay:

@@ -380,7 +380,7 @@ async def test_a_page_is_read_off_an_index_in_order(
 async def test_a_page_of_history_is_read_in_order_and_ends_at_its_limit(path: Path) -> None:
     """However long a history is, a page costs a page: neither it nor a summary sorts or scans."""
     asked: list[str] = []
-    summary = Entry(stream="job/a", at_ms=1, kind="B", body="", replaces=("A",), replaces_from=())
+    summary = Entry(stream="job/a", at_ms=1, kind="B", body="", replaces=1)
     async with opened(path) as journal:
         await journal.append(some("job/a", 3))
         journal._connection.set_trace_callback(asked.append)
@@ -397,5 +397,5 @@ async def test_a_page_of_history_is_read_in_order_and_ends_at_its_limit(path: Pa
         ]
     assert len(plans) == 2
     for plan in plans:
-        assert plan[0].startswith("SEARCH events USING INDEX events_by_stream (stream_id=?"), plan
+        assert any("INDEX events_by_stream (stream_id=?" in detail for detail in plan), plan
         assert not any("TEMP" in detail or "SCAN events" in detail for detail in plan), plan

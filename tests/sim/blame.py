@@ -53,6 +53,7 @@ class Blame:
         self.world = world
         self._tries: dict[Gang, _Try] = {}
         self._failed_starts: dict[tuple[str, int, str], int] = {}
+        self._decided_ms: dict[tuple[str, int, str], int] = {}
 
     # facts
 
@@ -63,6 +64,8 @@ class Blame:
                 self._try(event).must_end = True
             case e.NodeLost():
                 self._node_lost(event)
+            case e.MainNotStarted():
+                self._decided_ms[_where(event)] = self.world.now
             case _:
                 pass
 
@@ -121,15 +124,15 @@ class Blame:
         host = self._host(event.host_id)
         if not (host.black_hole or self.world.knobs.start_fails):
             self.world.fail(f"{event}: nothing is wrong with the host")
-        where = event.job_id, event.attempt, str(event.host_id)
+        where = _where(event)
         before_ms = self._failed_starts.get(where)
-        self._failed_starts[where] = self.world.now
+        # The back-off counts from the decision; a pause or a full disk makes it durable much later.
+        decided_ms = self._failed_starts[where] = self._decided_ms[where]
         # The pause is over when the wall clock says so, and a wrong one may say so at once.
-        # It counts from the decision, which a full disk makes durable much later.
-        if before_ms is None or self.world.knobs.sets_clocks or self.world.knobs.full_disk_every_ms:
+        if before_ms is None or self.world.knobs.sets_clocks:
             return
-        if self.world.now - before_ms < SLOWEST * SETTINGS.refusal_backoff_ms:
-            self.world.fail(f"{event}: it failed there {self.world.now - before_ms} ms before")
+        if decided_ms - before_ms < SLOWEST * SETTINGS.refusal_backoff_ms:
+            self.world.fail(f"{event}: it failed there {decided_ms - before_ms} ms before")
 
     def _attempt_refused(self, event: e.AttemptRefused) -> None:
         knobs = self.world.knobs
@@ -223,6 +226,10 @@ class Blame:
             host.black_hole or knobs.start_fails or knobs.engine_gone or knobs.unclean
         ):
             self.world.fail(f"{event}: nothing happened to {host.host_id}, its own exit is {own}")
+
+
+def _where(event: e.MainNotStarted) -> tuple[str, int, str]:
+    return event.job_id, event.attempt, str(event.host_id)
 
 
 def _lease_ms(settings: Settings, spec: JobSpec, attempt: int) -> int:
