@@ -279,7 +279,8 @@ class Daemon:
             spec = await self._equipped(effect)
             try:
                 started = await self._engine.start(effect.key, spec)
-            except EngineError:
+            except EngineError as error:
+                certain = not error.may_have_run
                 raise
             except Exception:
                 certain = False  # a defect half way through may have started it

@@ -116,6 +116,9 @@ class Machine:
             elif slot.progress is Progress.STARTING and found is not None and found.started_at_ms:
                 up_boot_ms = self._came_up(found, given.wall_ms, slot.up_boot_ms or 0)
                 self._up(slot, found.started_at_ms, found.private_ipv4, up_boot_ms)
+            elif slot.progress is Progress.STARTING:
+                # The agent before this one may have begun it.
+                slot.start_is_doubtful = True
             elif slot.progress is Progress.RUNNING and found is not None and not slot.up_boot_ms:
                 # The ledger is of an older release.
                 slot.up_boot_ms = self._came_up(found, given.wall_ms)
@@ -372,10 +375,12 @@ class Machine:
             self._up(slot, given.started_at_ms, given.private_ipv4, self._now)
         elif given.uncertain:
             # The engine did not answer: the container may or may not run. Ask again, never assume.
+            slot.start_is_doubtful = True
+            self._effects.append(KeepSlot(slot=slot))
             self._retry_later(slot)
         else:
             slot.reason, slot.permanent = given.reason, given.permanent
-            slot.not_started = given.not_started
+            slot.not_started = given.not_started and not slot.start_is_doubtful
             self._advance(slot, Progress.EXITED, stopped_at_ms=given.wall_ms)
         self._go_on(slot)
 

@@ -42,6 +42,8 @@ class Slot:
     up_boot_ms: int | None = None
     """When the container came up, on the host's clock since its boot; while it is STARTING, when
     that began. None before."""
+    start_is_doubtful: bool = False
+    """A start of it was begun whose outcome nobody knows: it may have run."""
     not_started: bool = False
     """The container has certainly failed to start."""
     lease_ended: bool = False

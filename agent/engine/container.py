@@ -183,7 +183,8 @@ class ContainerEngine(abc.ABC):
         if container is None and output.exit_code:
             raise output.error("CannotCreateContainerError")
         if container is None:
-            raise _transient(f"CannotStartContainerError: {key.name} vanished while it started")
+            why = f"CannotStartContainerError: {key.name} vanished while it started"
+            raise EngineError(ErrorClass.TRANSIENT, why, may_have_run=True)
         if container.started is None:
             raise output.error("CannotStartContainerError")
         return container

@@ -28,10 +28,12 @@ class EngineError(Exception):
     """A verb failed. `reason` is what a user reads, in the form `<ErrorName>: <text>` where
     AWS has a name for it (CannotPullContainerError, CannotStartContainerError, ...)."""
 
-    def __init__(self, error_class: ErrorClass, reason: str) -> None:
+    def __init__(self, error_class: ErrorClass, reason: str, *, may_have_run: bool = False) -> None:
+        """`may_have_run`: of `start`, the container is gone, and may have run before it went."""
         super().__init__(reason)
         self.error_class = error_class
         self.reason = reason
+        self.may_have_run = may_have_run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ _PLAIN = (
     "permanent",
     "stopped_at_ms",
     "up_boot_ms",
+    "start_is_doubtful",
     "not_started",
     "lease_ended",
     "held",

@@ -233,7 +233,6 @@ class GangAbandoned:
     reason: str
     votes: int = 0
     refusals: dict[HostId, Refusal] = field(default_factory=dict)
-    permanent_refusals: int = 0
     started_at_ms: int = 0
     """Of the job; 0 also when a main was to start in the vote."""
     replaces: int = 0

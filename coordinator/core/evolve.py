@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from coordinator.core import events as e
@@ -202,7 +203,6 @@ def _remember_refusal(job: Job, event: e.NodeRefused | e.MainNotStarted) -> None
         count=before.count + 1 if before else 1,
         not_started=isinstance(event, e.MainNotStarted),
     )
-    job.permanent_refusals += event.permanent
 
 
 def _main_not_started(state: ClusterState, event: e.MainNotStarted, at_ms: int) -> None:
@@ -239,7 +239,6 @@ def _gang_abandoned(state: ClusterState, event: e.GangAbandoned, at_ms: int) -> 
     if event.votes:
         job.abandoned_votes = event.votes
         job.refusals = dict(event.refusals)
-        job.permanent_refusals = event.permanent_refusals
         job.started_at_ms = event.started_at_ms
         job.blocked = None
 
@@ -252,7 +251,11 @@ def _attempt_refused(state: ClusterState, event: e.AttemptRefused, at_ms: int) -
     attempt.stopped_at_ms = at_ms
     attempt.reason = event.reason
     attempt.status_reason = event.status_reason
-    job.permanent_refusals = job.abandoned_votes = 0
+    job.abandoned_votes = 0
+    # The next attempt asks anew; who refused is still left out for its pause.
+    job.refusals = {
+        host_id: replace(refusal, permanent=False) for host_id, refusal in job.refusals.items()
+    }
     _stand_in_line(state, job)
 
 
@@ -301,7 +304,7 @@ def _node_running(state: ClusterState, event: e.NodeRunning, at_ms: int) -> None
         _move_job(job, "MainRunning")
         attempt.started_at_ms = job.started_at_ms = at_ms
         job.refusals.clear()
-        job.permanent_refusals = job.abandoned_votes = 0
+        job.abandoned_votes = 0
 
 
 def _barrier_lifted(state: ClusterState, event: e.BarrierLifted, at_ms: int) -> None:

@@ -258,6 +258,11 @@ def _proof(state: ClusterState, settings: Settings, job: Job) -> str:
 
 def _proof_awaited(left: Leftover) -> str:
     where = f"node {left.node_index} of attempt {left.attempt} on {left.host_id}"
+    if left.unclean_reason and not left.is_silent:
+        return (
+            f"{where} cannot be cleaned up: {clip(left.unclean_reason, _REASON_CHARS)}; goes on "
+            "when it can, or when the machine has rebooted"
+        )
     if not left.is_silent:
         return f"{where} is being stopped"
     sentence = (

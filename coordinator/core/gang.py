@@ -208,9 +208,15 @@ def _start_main(turn: Turn, job: Job, attempt: Attempt) -> None:
 def _believe_refusals(turn: Turn, job: Job, node: NodeRun, reason: str) -> None:
     """It was said often enough that the job is wrong wherever it runs: the attempt fails as it
     would on AWS (aws-batch-spec section 7.6), instead of going from host to host for ever."""
-    said_often = job.permanent_refusals >= turn.settings.permanent_refusals_to_fail
-    if said_often or not _somebody_else(turn, job, node):
+    enough = turn.settings.permanent_refusals_to_fail
+    refusers = {host_id for host_id, refusal in job.refusals.items() if refusal.permanent}
+    if not _somebody_else(turn, job, node) or len(refusers) >= enough:
         fail_vote(turn, job, reason, FAILED_TO_START)
+    elif job.refusals[node.host_id].count >= enough:
+        # Others vote yes for nodes of theirs, and could not take this host's place as well.
+        refresh(turn.state, turn.settings)
+        if not could_run(turn.state, job, refusing=refusers):
+            fail_vote(turn, job, reason, FAILED_TO_START)
 
 
 def _somebody_else(turn: Turn, job: Job, node: NodeRun) -> bool:

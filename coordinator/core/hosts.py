@@ -57,7 +57,7 @@ def hello(turn: Turn, hello: i.HostHello) -> None:
         presence.unusable_since_ms = turn.now
         # Nobody waits for its capacity from then on.
         verdict_ms = 1000 * default_verdict_seconds(turn.settings)
-        turn.timers.arm("schedule", "", turn.now + verdict_ms)
+        turn.timers.arm("schedule", hello.host_id, turn.now + verdict_ms)
     presence.unusable_reason = hello.unusable_reason
     presence.strays, presence.kept = {}, {}
     contact(turn, hello.host_id, presence)

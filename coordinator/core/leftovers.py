@@ -24,6 +24,8 @@ class Leftover:
     host_id: HostId
     is_silent: bool
     until_ms: int | None
+    unclean_reason: str
+    """Why its host cannot be cleaned up; empty when it can."""
 
 
 def leftovers(state: ClusterState, settings: Settings, job: Job) -> tuple[Leftover, ...]:
@@ -52,6 +54,7 @@ def _leftover(
         host_id=node.host_id,
         is_silent=is_silent,
         until_ms=until_ms,
+        unclean_reason=node.unclean_reason,
     )
 
 

@@ -70,7 +70,7 @@ def refusing(turn: Turn, job: Job) -> dict[HostId, int]:
         left_ms = refusal.retry_after_ms - turn.wall
         if 0 < left_ms <= turn.settings.refusal_backoff_max_ms:
             found[host_id] = left_ms
-            turn.timers.arm("schedule", "", turn.now + left_ms)
+            turn.timers.arm("schedule", job.job_id, turn.now + left_ms)
     return found
 
 
@@ -109,7 +109,6 @@ def abandon(turn: Turn, job: Job, reason: str) -> None:
             votes=job.abandoned_votes + 1,
             replaces=job.foldable or 0,
             refusals=dict(job.refusals),
-            permanent_refusals=job.permanent_refusals,
             started_at_ms=job.started_at_ms,
         )
     )

@@ -151,7 +151,7 @@ def _check_time_limits(turn: Turn, queue: Queue, job: Job) -> float:
         if limit.reason != code:
             continue
         if turn.now < deadline_ms:
-            turn.timers.arm("schedule", "", deadline_ms)
+            turn.timers.arm("schedule", job.job_id, deadline_ms)
             look_again_ms = min(look_again_ms, deadline_ms)
             continue
         fail_job(

@@ -26,8 +26,8 @@ class Settings:
     refusal_backoff_ms: int = 30_000
     refusal_backoff_max_ms: int = 300_000
     permanent_refusals_to_fail: int = 3
-    """So often must hosts, or one host that is asked again, say that the job is wrong wherever it
-    runs before it is believed; once is enough when there is nobody else to ask."""
+    """So many hosts must say that the job is wrong wherever it runs before it is believed; all that
+    could be asked are enough when there are fewer."""
     failed_starts_to_drain: int = 3
     """So many jobs must have failed to start on a host, and then run elsewhere, before the host is
     drained."""

@@ -104,8 +104,6 @@ class Job:
     waits_for: dict[JobId, None] = field(default_factory=dict)
     attempts: list[Attempt] = field(default_factory=list)
     refusals: dict[HostId, Refusal] = field(default_factory=dict)
-    permanent_refusals: int = 0
-    """How often hosts have said since the last attempt that the job can start nowhere."""
     blocked: Blocked | None = None
     """Since when it cannot be placed; kept only in queues with time limits."""
     foldable: int | None = 0
@@ -129,6 +127,11 @@ class Job:
     def current(self) -> Attempt | None:
         """The attempt that votes or runs now."""
         return self.attempts[-1] if self.attempts and not self.attempts[-1].over else None
+
+    @property
+    def permanent_refusals(self) -> int:
+        """How many hosts say that the job can start nowhere."""
+        return sum(refusal.permanent for refusal in self.refusals.values())
 
     @property
     def unsettled(self) -> bool:

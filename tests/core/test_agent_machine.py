@@ -129,6 +129,18 @@ def test_a_failed_start_has_ended(bench: Bench) -> None:
     assert bench.asked() == ["Remove"]
 
 
+@pytest.mark.parametrize("doubtful", [False, True])
+def test_a_start_that_may_have_run_once_is_never_called_certain(
+    bench: Bench, doubtful: bool
+) -> None:
+    bench.assign((KEY, Desired.RUN))
+    bench.do(i.Prepared(key=KEY))
+    if doubtful:
+        bench.do(i.StartFailed(key=KEY, reason="engine gone", uncertain=True, wall_ms=9))
+    bench.do(i.StartFailed(key=KEY, reason="no room", uncertain=False, wall_ms=9, not_started=True))
+    assert bench.slot().not_started is not doubtful
+
+
 def test_an_uncertain_start_is_asked_for_again_and_never_assumed(bench: Bench) -> None:
     bench.assign((KEY, Desired.RUN))
     bench.do(i.Prepared(key=KEY))

@@ -126,6 +126,22 @@ def test_permanent_failures_are_believed_as_in_the_vote(
     assert cluster.job(job).status_reason == "Task failed to start"
 
 
+def test_a_black_hole_is_not_believed_while_the_good_host_is_busy(cluster: Cluster) -> None:
+    cluster.hosts(2)
+    cluster.run(cluster.submit(1, job_id="busy"))
+    job = cluster.submit(1)
+    for _ in range(5):
+        (host,) = cluster.start_main(job)
+        assert host == "h2"
+        fails_to_start(cluster, host, "no such program", permanent=True)
+        assert cluster.is_(job) is JobState.RUNNABLE
+        cluster.wait(400)
+    cluster.let_go(job)
+    cluster.finish(JobId("busy"))
+    cluster.run(job)
+    assert cluster.attempt(job).number == 1
+
+
 def test_a_gang_that_needs_every_host_is_not_kept_waiting(cluster: Cluster) -> None:
     """A mistyped command on a small cluster: its other hosts could not run the job without this."""
     cluster.hosts(3)

@@ -192,6 +192,19 @@ def test_an_old_attempt_that_is_being_stopped(cluster: Cluster) -> None:
     )
 
 
+def test_an_old_attempt_whose_host_cannot_be_cleaned(cluster: Cluster) -> None:
+    cluster.hosts(2)
+    first = cluster.submit(2)
+    main, child = cluster.run(first)
+    cluster.exited(main, 0)
+    cluster.released(main)
+    cluster.exited(child, 0, unclean_reason="process 42 is in state D")
+    job = cluster.submit(1, after=(first,))
+    assert f"on {child} cannot be cleaned up: process 42 is in state D; goes on" in reason(
+        cluster, job
+    )
+
+
 @pytest.mark.parametrize("lease", [600, 0])
 def test_an_old_attempt_that_may_still_run(lease: int) -> None:
     cluster = Cluster(replace(SETTINGS, lease_seconds=lease))

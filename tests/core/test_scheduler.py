@@ -7,7 +7,7 @@ import pytest
 from coordinator.core import events as e
 from coordinator.core import inputs as i
 from coordinator.core.explain import waiting_code
-from coordinator.core.ids import JobId
+from coordinator.core.ids import JobId, NodeKey
 from coordinator.core.states import JobState, Progress
 from tests.core.harness import Cluster, container, ranges
 
@@ -311,6 +311,54 @@ def test_a_job_that_all_refuse_holds_up_nobody_and_one_that_waits_for_the_busy_d
     later = cluster.submit(2)
     last = cluster.submit(1)
     assert placed(cluster, later, last) == [False, False], "busy hosts are waited for"
+
+
+def test_each_job_that_is_passed_over_is_looked_at_again_in_its_time(cluster: Cluster) -> None:
+    """An earlier job's timer must not be the only one."""
+    cluster.hosts(2)
+    first = cluster.submit(1)
+    cluster.refused("h1")
+    cluster.refused("h2")
+    cluster.released("h1", "h2")
+    cluster.wait(10)
+    second = cluster.submit(1)
+    cluster.refused("h1")
+    cluster.refused("h2")
+    cluster.says("h1", Progress.RELEASED, NodeKey(second, 1, 0))
+    cluster.says("h2", Progress.RELEASED, NodeKey(second, 1, 0))
+    cluster.wait(25)
+    assert placed(cluster, first, second) == [True, False]
+    cluster.wait(10)
+    assert placed(cluster, first, second) == [True, True]
+
+
+def test_a_time_limit_counts_beside_another_jobs_pause(cluster: Cluster) -> None:
+    limited(cluster)
+    cluster.hosts(1)
+    refused = cluster.submit(1)
+    cluster.refused("h1")
+    cluster.released("h1")
+    huge = cluster.submit(6)
+    cluster.wait(599)
+    assert cluster.is_(huge) is JobState.RUNNABLE
+    cluster.wait(2)
+    assert cluster.is_(huge) is JobState.FAILED
+    assert cluster.is_(refused) is JobState.RUNNABLE
+
+
+def test_an_engine_that_is_away_is_not_waited_for_beside_another_jobs_pause(
+    cluster: Cluster,
+) -> None:
+    cluster.hosts(3)
+    refused = cluster.submit(1)
+    cluster.refused("h1")
+    cluster.released("h1")
+    cluster.run(refused)
+    cluster.finish(refused)
+    cluster.hello("h3", unusable_reason="docker does not answer")
+    big, small = cluster.submit(3), cluster.submit(1)
+    cluster.wait(301)
+    assert placed(cluster, big, small) == [False, True]
 
 
 def test_time_limits_act_on_jobs_that_are_passed_over(cluster: Cluster) -> None:
