@@ -52,8 +52,8 @@ class Blame:
     def __init__(self, world: World) -> None:
         self.world = world
         self._tries: dict[Gang, _Try] = {}
-        self._failed_starts: dict[tuple[str, str], int] = {}
-        self._decided_ms: dict[tuple[str, str], int] = {}
+        self._failed_starts: dict[tuple[str, int, str], int] = {}
+        self._decided_ms: dict[tuple[str, int, str], int] = {}
 
     # facts
 
@@ -65,7 +65,7 @@ class Blame:
             case e.NodeLost():
                 self._node_lost(event)
             case e.MainNotStarted():
-                self._decided_ms[event.job_id, str(event.host_id)] = self.world.now
+                self._decided_ms[_where(event)] = self.world.now
             case _:
                 pass
 
@@ -120,11 +120,11 @@ class Blame:
             self.world.fail(f"{event}: nothing went wrong")
 
     def _main_not_started(self, event: e.MainNotStarted) -> None:
-        """Once a back-off for each host, so that no host is asked again and again."""
+        """In one attempt once a back-off for each host, so that none is asked again and again."""
         host = self._host(event.host_id)
         if not (host.black_hole or self.world.knobs.start_fails):
             self.world.fail(f"{event}: nothing is wrong with the host")
-        where = event.job_id, str(event.host_id)
+        where = _where(event)
         before_ms = self._failed_starts.get(where)
         # The back-off counts from the decision; a pause or a full disk makes it durable much later.
         decided_ms = self._failed_starts[where] = self._decided_ms[where]
@@ -226,6 +226,10 @@ class Blame:
             host.black_hole or knobs.start_fails or knobs.engine_gone or knobs.unclean
         ):
             self.world.fail(f"{event}: nothing happened to {host.host_id}, its own exit is {own}")
+
+
+def _where(event: e.MainNotStarted) -> tuple[str, int, str]:
+    return event.job_id, event.attempt, str(event.host_id)
 
 
 def _lease_ms(settings: Settings, spec: JobSpec, attempt: int) -> int:

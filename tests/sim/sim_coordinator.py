@@ -264,7 +264,8 @@ class SimCoordinator:
         if self.journal.shortage != self.machine.state.shortage:
             batch.insert(0, (i.RoomSeen(shortage=self.journal.shortage), None))
         inputs = [given for given, _ in batch]
-        self.taken_until_ms = self._arrived_ms[0] if self._arrived_ms else self.awake_ms()
+        # What came in the same millisecond as the first that is left may be left too.
+        self.taken_until_ms = self._arrived_ms[0] - 1 if self._arrived_ms else self.awake_ms()
         step = shell.step(self.machine, inputs, now_ms, self.wall(), heard_until_ms)
         if step.events:
             self.machine.check()

@@ -18,6 +18,7 @@ from agent.core.assignment import Progress
 from coordinator.core import derive, ending, evolve, gang, hosts, machine, scheduler, silence
 from coordinator.core import events as e
 from coordinator.core.effects import Stamped, Step
+from coordinator.core.ids import NodeKey
 from coordinator.core.settings import Settings
 from coordinator.core.state import Attempt, ClusterState, Job, NodeRun
 from coordinator.core.states import Desired, NodeState
@@ -136,25 +137,22 @@ def main_is_told_its_address(patch: Patch) -> None:
     patch.setattr(derive, "_multinode", lambda *args: real(*args) | told)
 
 
+class _Roomy(dict[NodeKey, None]):
+    """Holds nodes and looks empty."""
+
+    def __bool__(self) -> bool:
+        return False
+
+
 def a_host_takes_two_nodes(patch: Patch) -> None:
-    real = scheduler.is_free
+    real = evolve._EVOLVE[e.HostRegistered]
 
-    def is_free(state: ClusterState, host_id: object) -> bool:
-        host = state.hosts[host_id]  # type: ignore[index]
-        held, host.holds = host.holds, {}
-        try:
-            return real(state, host_id)  # type: ignore[arg-type]
-        finally:
-            host.holds = held
+    def registered(state: ClusterState, event: e.HostRegistered, at_ms: int) -> None:
+        real(state, event, at_ms)
+        host = state.hosts[event.host_id]
+        host.holds = _Roomy(host.holds)
 
-    def reserve(*args: object) -> None:
-        state, job, attempt, placement, at_ms = args
-        state.hosts[placement.host_id].holds = {}  # type: ignore[attr-defined]
-        real_reserve(state, job, attempt, placement, at_ms)  # type: ignore[arg-type]
-
-    real_reserve = evolve._reserve
-    patch.setattr(scheduler, "is_free", is_free)
-    patch.setattr(evolve, "_reserve", reserve)
+    patch.setitem(evolve._EVOLVE, e.HostRegistered, registered)
     patch.setattr(machine, "check", _anything_goes)
 
 
