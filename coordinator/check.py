@@ -16,6 +16,14 @@ from coordinator.repair import Plan, plan
 
 COMMANDS = ("check", "repair")
 FAULTS_FOUND = 1
+HELP = """\
+muster-coordinator check --data-dir DIR    say which rows of the journal cannot be read, and what
+                                           setting them aside means; changes nothing
+muster-coordinator repair --data-dir DIR   move these rows to the table set_aside; deletes nothing
+Both need a coordinator that is stopped. They exit with 0 when there is no fault, or none any more,
+and with 1 when there are faults. Without either word the coordinator runs:
+
+"""
 
 
 def run(command: str, data_dir: Path) -> int:

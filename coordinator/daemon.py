@@ -46,14 +46,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _ORDINARY = (NodePrepared, NodeRunning, NodeExited, NodeReleased)
-RETENTION_PERIOD_MS = 3_600_000
 READ_SECONDS = 0.01
 """How long reads may follow one another before the loop looks at everything else."""
-CLOCK_PERIOD_MS = 10_000
-"""How soon the wall clock is looked at again after the agents' clocks did not confirm it."""
-FORGET_AT_ONCE = 200
-ROOM_PERIOD_MS = 1_000
-"""How often the room on the disk is looked at, and how soon a full disk is tried again."""
 
 
 @dataclass(slots=True)
@@ -111,7 +105,6 @@ class Daemon:
         disk must not keep a start from listening. Nothing may be asked before."""
         replay = await self._journal.replay()
         self._machine = shell.replayed(self.settings, replay)
-        self._machine.check(replayed=True)
         self._start = self._machine.start(now_ms(), wall_ms=wall_ms(), boot_id=_boot_id())
         logger.info(
             "replayed: events=%d open_jobs=%d ended_jobs=%d hosts=%d epoch=%d",
@@ -198,7 +191,7 @@ class Daemon:
             await self.tell_full(True)
         while self._hold.is_on:
             # Nobody tells when there is room again.
-            await asyncio.sleep(ROOM_PERIOD_MS / 1000)
+            await asyncio.sleep(shell.ROOM_PERIOD_MS / 1000)
             try:
                 await self._journal.append(batch)
             except JournalFull:
@@ -212,7 +205,7 @@ class Daemon:
     async def _look_at_room(self) -> None:
         if now_ms() >= self._next_room_ms:
             await self._journal.measure()
-            self._next_room_ms = now_ms() + ROOM_PERIOD_MS
+            self._next_room_ms = now_ms() + shell.ROOM_PERIOD_MS
         before = self._machine.state.shortage
         shortage = self._journal.shortage
         if shortage and not before:
@@ -285,13 +278,13 @@ class Daemon:
         self._retention.deleted(len(gone), now)
 
     def _tell_of_clock(self) -> None:
-        ahead_ms = clocks.clock_ahead_ms(self._machine.state)
-        if ahead_ms is not None and not self._clock_doubted:
+        distance_ms = clocks.distance_ms(self._machine.state)
+        if distance_ms is not None and not self._clock_doubted:
             self._clock_doubted = True
             logger.warning(
                 "no old job is deleted: the clock of this machine and its agents' clocks differ by "
                 "%d s or more; set them right, for example with chrony or systemd-timesyncd",
-                ahead_ms // 1000,
+                distance_ms // 1000,
             )
 
     # the cluster as the services see it (rpc.ports.Cluster)

@@ -26,7 +26,7 @@ from coordinator.shell import UnreadableEntry
 logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 2.0
-UNREADABLE = 3
+EXIT_UNREADABLE = 3
 """The exit status that the unit does not answer with another start."""
 MIB = 1024 * 1024
 
@@ -96,8 +96,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     the journal cannot be read, so that to try again is of no use. `check` and `repair` as the first
     word do that instead."""
     words = list(sys.argv[1:] if argv is None else argv)
+    asks_for_help = not {"-h", "--help"}.isdisjoint(words)
+    if asks_for_help:
+        sys.stdout.write(check.HELP)
     if words and words[0] in check.COMMANDS:
-        return check.run(words[0], config.load(words[1:]).data_dir)
+        return 0 if asks_for_help else check.run(words[0], config.load(words[1:]).data_dir)
     settings = config.load(words)
     notify.status("starting")
     Collections().install()
@@ -116,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             settings.data_dir,
             settings.data_dir,
         )
-        return UNREADABLE
+        return EXIT_UNREADABLE
     except (JournalError, OSError) as error:
         sys.exit(f"muster-coordinator: {error}")
     return 0

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar, cast
 from coordinator.core import clocks
 from coordinator.core import inputs as i
 from coordinator.core.effects import SendHeartbeatAck, Stamped, Step
+from coordinator.core.errors import InvariantViolation
 from coordinator.core.events import ALL_EVENTS, Event, stream_of
 from coordinator.core.evolve_set_aside import UNREADABLE, unknown_spec
 from coordinator.core.folding import replaced_by
@@ -33,9 +34,11 @@ INBOX_MAX = 20_000
 BATCH_MAX = 1_000
 """Inputs in one step: enough to share a commit, few enough to answer in time."""
 RETENTION_PERIOD_MS = 3_600_000
-CLOCK_PERIOD_MS = 60_000
+CLOCK_PERIOD_MS = 10_000
 """How soon the wall clock is looked at again after the agents' clocks did not confirm it."""
 FORGET_AT_ONCE = 200
+ROOM_PERIOD_MS = 1_000
+"""How often the room on the disk is looked at, and how soon a full disk is tried again."""
 
 # The union of the event classes is a type to mypy and no class to ask for at run time.
 CODEC: EventCodec[Event] = EventCodec(cast("Sequence[type[Event]]", ALL_EVENTS))
@@ -174,6 +177,10 @@ def replayed(settings: Settings, replay: Replay) -> Machine:
             raise
         where = f"row {reading.seq} of {reading.stream} ({reading.kind})"
         raise UnreadableEntry(f"{where} cannot be read: {type(error).__name__}: {error}") from error
+    try:
+        machine.check(replayed=True)
+    except InvariantViolation as error:
+        raise UnreadableEntry(f"the rows can be read, and make what cannot be: {error}") from error
     return machine
 
 

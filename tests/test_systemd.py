@@ -15,7 +15,7 @@ import agent.config
 import agent.options
 import coordinator.config
 import coordinator.options
-from coordinator.main import UNREADABLE
+from coordinator.main import EXIT_UNREADABLE
 
 SYSTEMD = Path(__file__).parents[1] / "systemd"
 UNITS = ["muster-agent.service", "muster-coordinator.service"]
@@ -83,7 +83,7 @@ def test_jobs_outlive_a_restart_of_the_agent() -> None:
 def test_a_wrong_setting_is_not_tried_again_and_anything_else_is(unit: str) -> None:
     directives = service(unit)
     assert (directives["Type"], directives["Restart"]) == ("notify", "always")
-    hopeless = {"muster-agent.service": "2", "muster-coordinator.service": f"2 {UNREADABLE}"}
+    hopeless = {"muster-agent.service": "2", "muster-coordinator.service": f"2 {EXIT_UNREADABLE}"}
     assert directives["RestartPreventExitStatus"] == hopeless[unit]
 
 

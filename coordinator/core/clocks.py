@@ -16,11 +16,11 @@ from coordinator.core.state import ClusterState
 def agree(state: ClusterState, settings: Settings) -> bool:
     """True when at least half of the connected agents that say their time are as near to ours as
     the tolerance. False when there are none: nobody has confirmed our clock."""
-    ahead_ms = clock_ahead_ms(state)
-    return ahead_ms is not None and ahead_ms <= settings.clock_tolerance_ms
+    found_ms = distance_ms(state)
+    return found_ms is not None and found_ms <= settings.clock_tolerance_ms
 
 
-def clock_ahead_ms(state: ClusterState) -> int | None:
+def distance_ms(state: ClusterState) -> int | None:
     """How far at least half of the connected agents' clocks are from ours at most; None when no
     connected agent says its time."""
     distances = [

@@ -134,7 +134,7 @@ def status_reason(state: ClusterState, settings: Settings, job: Job) -> str | No
 
 def _unreadable(job: Job) -> str:
     where = (
-        f"it may still run on {hosts_of(job)}, which take nothing else until nothing of it is left"
+        f"it may still run on {hosts_of(job)}; nothing else is placed there before it is gone"
         if job.may_be_on
         else f"no host has anything of it; to give it up: muster terminate {job.job_id}"
     )
@@ -242,7 +242,8 @@ def _obstacle(state: ClusterState, job: Job, host_id: HostId) -> str:
     refusal = job.refusals.get(host_id)
     if refusal is not None:
         why = clip(refusal.reason, _REASON_CHARS)
-        return f"voted no: {why} (asked again after {clock(refusal.retry_after_ms)})"
+        what = "could not start the main node" if refusal.not_started else "voted no"
+        return f"{what}: {why} (asked again after {clock(refusal.retry_after_ms)})"
     return ""
 
 

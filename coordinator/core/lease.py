@@ -11,8 +11,8 @@ from coordinator.core.settings import Settings
 from coordinator.core.state import Attempt, Job
 
 _VERDICT_SECONDS = 300
-_BEFORE = Settings()
-"""Releases that did not journal leases had these defaults."""
+_BEFORE = Settings(lease_seconds=600, stop_grace_seconds=30)
+"""The defaults of the releases that did not journal leases."""
 
 
 def new_lease_seconds(settings: Settings, job: Job, number: int) -> int:

@@ -56,7 +56,7 @@ class FakeCluster:
         return self.state.jobs[JobId(job_id)]
 
     def feed(self, given: i.Input) -> object:
-        """One step; its reply. The state is checked after it."""
+        """One step, a second after the last; its reply. The state is checked after it."""
         self.now_ms += 1_000
         step = self.machine.step([given], self.now_ms)
         self.machine.check()
@@ -67,7 +67,6 @@ class FakeCluster:
     def tick(self, seconds: int) -> None:
         """Let so much time pass, in which the coordinator listens."""
         for _ in range(seconds):
-            self.now_ms += 1_000
             self.feed(i.Tick())
 
     def know(self, events: Sequence[Event]) -> None:

@@ -35,7 +35,6 @@ Answer = Callable[[object], None]
 Waiting = tuple[i.Input, Answer | None]
 EPOCH_MS = 1_700_000_000_000
 RETENTION_MS = 7 * 86_400_000
-ROOM_PERIOD_MS = 1_000
 UP_BEFORE_MS = 10_000
 """How long its machine has been up when the coordinator starts for the first time on it."""
 
@@ -311,7 +310,7 @@ class SimCoordinator:
             for _, answer in self._inbox.withdraw(lambda waiting: waiting[1] is not None):
                 if answer is not None:
                     answer(NoRoom("the disk is full"))
-        self.later(ROOM_PERIOD_MS, lambda: self._make_durable(batch, step))
+        self.later(shell.ROOM_PERIOD_MS, lambda: self._make_durable(batch, step))
 
     def _fail_commit(self, step: Step) -> None:
         """The caller cannot tell whether it is durable, so the process ends."""
