@@ -307,7 +307,9 @@ class SimCoordinator:
             self._hold.begin()
             waiting = zip(self._arrived_ms, self._inbox, strict=True)
             self._arrived_ms = deque(at_ms for at_ms, (_, answer) in waiting if answer is None)
-            for _, answer in self._inbox.withdraw(lambda waiting: waiting[1] is not None):
+            for given, answer in self._inbox.withdraw(lambda waiting: waiting[1] is not None):
+                if isinstance(given, i.HostHello) and self._heard_ms.get(given.host_id):
+                    self._heard_ms[given.host_id].pop()
                 if answer is not None:
                     answer(NoRoom("the disk is full"))
         self.later(shell.ROOM_PERIOD_MS, lambda: self._make_durable(batch, step))
@@ -369,9 +371,11 @@ class SimCoordinator:
         """Out of the socket, into the inbox."""
         host_id = session.agent.host.host_id
         is_hello = message.HasField("hello")
-        if is_hello and message.hello.incarnation > self._newest.get(host_id, (0, session))[0]:
+        is_refused = is_hello and self._hold.is_on  # for want of room, so it is not heard
+        newest = self._newest.get(host_id, (0, session))[0]
+        if is_hello and not is_refused and message.hello.incarnation > newest:
             self._newest[host_id] = message.hello.incarnation, session
-        if host_id in self._newest and self._newest[host_id][1] is session:
+        if not is_refused and host_id in self._newest and self._newest[host_id][1] is session:
             # A message of an older session is no sign that the host is there.
             self._heard_ms.setdefault(host_id, []).append(self.awake_ms())
             self.heard_at_ms[host_id] = self.world.now
