@@ -29,6 +29,7 @@ PAUSE_MAX_SECONDS = 15.0
 after that long without a word it begins to doubt that we are there."""
 PAUSE_REFUSED_SECONDS = 30.0
 """After a refusal only an operator can change: no use in asking often, and it is logged."""
+_NEW_HELLO = "the agent says hello anew, with what is true now"
 _PIECES_AHEAD = 4
 """Pieces of output read before gRPC has taken the first: enough to keep the stream busy."""
 _MESSAGE_BYTES = 64 * 1024 * 1024
@@ -147,7 +148,9 @@ class Link:
                 pause = PAUSE_REFUSED_SECONDS
             else:
                 pause = PAUSE_FIRST_SECONDS if welcomed else min(2 * pause, self._pause_max)
-                logger.warning("session ended: coordinator=%s reason=%s", self._target, reason)
+                # Our own restart, as after the engine's first answer, is nothing to worry about.
+                level = logging.INFO if reason == _NEW_HELLO else logging.WARNING
+                logger.log(level, "session ended: coordinator=%s reason=%s", self._target, reason)
             # Full jitter: after a restart of the coordinator a thousand agents do not call at once.
             await asyncio.sleep(pause * (0.1 + 0.9 * self._chance()))
 
@@ -185,7 +188,7 @@ class Link:
             # Our own restart looks like a cancellation; one of this task goes on upwards.
             if not self._restarting:
                 raise
-            return True, False, "a new Hello is due"
+            return True, False, _NEW_HELLO
         except grpc.aio.AioRpcError as error:
             refused = error.code() in (
                 grpc.StatusCode.ALREADY_EXISTS,

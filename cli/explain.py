@@ -32,7 +32,7 @@ async def run(args: argparse.Namespace) -> int:
 
 def _render(reply: ExplainJobResponse, style: Style) -> Iterator[str]:
     yield f"{style.state(JobStatus.Name(reply.status))}: {plain(reply.summary)}"
-    if reply.status_reason:
+    if reply.status_reason not in ("", reply.summary):
         yield f"statusReason: {plain(reply.status_reason)}"
     for need in reply.needs:
         yield f"- {plain(need)}"

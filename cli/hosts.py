@@ -88,11 +88,16 @@ def _table(reply: ListHostsResponse, style: Style) -> list[str]:
             host.gpus,
             host.engine,
             ago(host.last_contact_at, now),
-            "; ".join(filter(None, ("draining" if host.draining else "", host.reason))),
+            _remark(host),
         )
         for host in reply.hosts
     ]
     return rows((*_HEADERS, "REMARK"), cells, style)
+
+
+def _remark(host: Host) -> str:
+    said = "draining" in host.reason
+    return "; ".join(filter(None, ("draining" if host.draining and not said else "", host.reason)))
 
 
 def _details(host: Host, style: Style) -> list[str]:

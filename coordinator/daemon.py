@@ -46,6 +46,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _ORDINARY = (NodePrepared, NodeRunning, NodeExited, NodeReleased)
+MISSED_TOLD_MS = 5_000
+"""A gap in listening that is worth a line in the log."""
 READ_SECONDS = 0.01
 """How long reads may follow one another before the loop looks at everything else."""
 
@@ -83,6 +85,7 @@ class Daemon:
         self._journal = journal
         self._machine = Machine(settings)
         self._start = Step()
+        self._missed_ms = 0
         self._retention = shell.Retention(retention_days * 86_400_000)
         self._clock_doubted = False
         self._inbox: shell.Inbox[_Waiting] = shell.Inbox()
@@ -126,7 +129,9 @@ class Daemon:
             batch = [*self._first, *batch]
             self._first = []
             inputs = [waiting.given for waiting in batch if waiting.given is not None]
+            is_nobodys = not self._machine.state.presence
             step = shell.step(self._machine, inputs, now, wall_ms(), heard_until)
+            self._tell_missed(self._machine.missed_ms, is_nobodys=is_nobodys)
             await self._commit(step)
             self._log(step)
             self._answer(batch, step)
@@ -215,9 +220,26 @@ class Daemon:
         if shortage != before:
             self._first.append(_Waiting(i.RoomSeen(shortage=shortage), None, None))
 
+    def _tell_missed(self, missed_ms: int, *, is_nobodys: bool) -> None:
+        """Say when nobody listened; where there are no hosts, nobody need come round to listen."""
+        gap_ms, self._missed_ms = missed_ms - self._missed_ms, missed_ms
+        if gap_ms >= MISSED_TOLD_MS and not is_nobodys:
+            logger.warning(
+                "did not listen for %.1f s (a pause, a suspend, or a slow disk); no host is blamed",
+                gap_ms / 1000,
+            )
+
     def _log(self, step: Step) -> None:
         """The story as operators read it. A node's ordinary steps are for debugging: there are a
         thousand of them in a large job."""
+        for silence in step.silences:
+            level = logging.WARNING if silence.is_lost else logging.INFO
+            word = "host is lost" if silence.is_lost else "host is heard again"
+            held = ", ".join(map(str, silence.holds)) or "nothing"
+            seconds = silence.silent_ms / 1000
+            logger.log(
+                level, "%s: host=%s silent=%.1f s holds=%s", word, silence.host_id, seconds, held
+            )
         for stamped in step.events:
             event = stamped.event
             if isinstance(event, JobEvent):

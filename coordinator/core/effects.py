@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from coordinator.core.container import ContainerProperties
 from coordinator.core.events import Event
-from coordinator.core.ids import JobId, NodeKey, SessionId
+from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
 from coordinator.core.state import Gang, Job
 from coordinator.core.states import Desired
 
@@ -103,6 +103,16 @@ Reply = object
 """What an input's sender gets: a value of the kind its input names, or a Rejected."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Silence:
+    """A host has become lost, or was heard again after it had been; `silent_ms` until then."""
+
+    host_id: HostId
+    is_lost: bool
+    silent_ms: int
+    holds: tuple[NodeKey, ...]
+
+
 @dataclass(slots=True, kw_only=True)
 class Step:
     """What one step asks of the shell, in this order: make `events`, `tails` and `archived`
@@ -113,5 +123,7 @@ class Step:
     archived: list[Job] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
+    silences: list[Silence] = field(default_factory=list)
+    """For operators alone."""
     changed_nodes: dict[JobId, dict[int, None]] = field(default_factory=dict)
     """Which nodes of which jobs look different now; a job without nodes changed itself."""

@@ -34,11 +34,6 @@ _TEXTS = {
     ),
 }
 
-_HOLDS_UP_NOBODY = (
-    "the job keeps its place and holds up nobody, since these hosts could not run it now even if "
-    "all were free: connect hosts that fit, mend what they refuse it for, or submit it for fewer "
-    "or smaller nodes"
-)
 _REASON_CHARS = 300
 """How much is shown of what a host says: an OSError with a long path would fill pages."""
 _MOST_NAMED = 3
@@ -193,17 +188,36 @@ def _shortage(state: ClusterState, job: Job) -> str:
     if wanted is not None and all(h.facts.instance_type != wanted for h in state.hosts.values()):
         # Without this, AWS's sentence on sizes would lead astray.
         sentence = f"no host has instance type {wanted}; {sentence}"
+    is_passed_over = job.job_id in state.passed_over
     reasons: dict[str, list[str]] = {}
     for verdict in verdicts:
-        if not verdict.usable:
+        # Of a job that could not run if all were free, it is no reason that a host is busy.
+        if not verdict.usable and not (is_passed_over and state.hosts[verdict.host_id].holds):
             reasons.setdefault(verdict.reason, []).append(verdict.host_id)
     shown = [
         f"{', '.join(hosts[:3])}{f' and {len(hosts) - 3} more' if len(hosts) > 3 else ''}: {why}"
         for why, hosts in list(reasons.items())[:_MOST_NAMED]
     ]
-    if job.job_id in state.passed_over:
-        shown.append(_HOLDS_UP_NOBODY)
+    if is_passed_over:
+        shown.append(_passed_over(state, job))
     return "; ".join([sentence, *shown])
+
+
+def _passed_over(state: ClusterState, job: Job) -> str:
+    spec = job.spec
+    fit = sum(
+        host_id not in job.refusals
+        and spec.instance_type in (None, facts.instance_type)
+        and any(not shortfall(group, facts) for group in spec.groups if group.nodes)
+        for host_id, facts in state.counted_on.items()
+    )
+    few = f"only {_hosts(fit, 'host')} would do if all were free"
+    if fit >= spec.num_nodes:
+        few = "the hosts that are there could not run it together if all were free"
+    return (
+        f"{few}, so the job keeps its place and holds up nobody; connect hosts that fit, or submit "
+        "it for fewer or smaller nodes"
+    )
 
 
 def _verdict(state: ClusterState, job: Job, host_id: HostId) -> Verdict:

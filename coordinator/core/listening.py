@@ -27,6 +27,11 @@ class Listening:
         """`_missed[k]` is all that was missed up to `_ends[k]`."""
 
     @property
+    def missed_ms(self) -> int:
+        """All that was missed since the start."""
+        return self._missed[-1]
+
+    @property
     def next_mark_ms(self) -> int:
         """When to mark again at the latest."""
         return self._heard_until_ms + self.pulse_ms

@@ -114,6 +114,11 @@ class Machine:
         pulse = self._listening.next_mark_ms
         return pulse if deadline is None else min(deadline, pulse)
 
+    @property
+    def missed_ms(self) -> int:
+        """How long the coordinator has not listened since its start."""
+        return self._listening.missed_ms
+
     def check(self, *, replayed: bool = False) -> None:
         """Raise InvariantViolation when the state is impossible. `replayed`: the events may be an
         older release's."""

@@ -9,6 +9,7 @@ on the host does. A stream that closes means nothing. No I/O.
 
 from __future__ import annotations
 
+from coordinator.core.effects import Silence
 from coordinator.core.gang import held_node, lose, release
 from coordinator.core.ids import HostId
 from coordinator.core.lease import default_verdict_seconds, fence_after_ms, verdict_after_ms
@@ -22,15 +23,16 @@ LEASE_OVER = "its lease ran out, so it has stopped by itself"
 
 def contact(turn: Turn, host_id: HostId, presence: Presence) -> None:
     """The host was heard this moment."""
-    presence.last_contact_ms = turn.now
     if presence.lost or presence.away or not presence.seen:
         if presence.lost:
+            _tell(turn, host_id, presence, is_lost=False)
             _show(turn, host_id)
         presence.lost = presence.away = False
         presence.seen = True
         presence.verdict_at_ms = None
         turn.touch_host(host_id)
         turn.reschedule = True
+    presence.last_contact_ms = turn.now
     turn.timers.arm("host", host_id, turn.now + turn.settings.lost_after_ms)
 
 
@@ -43,6 +45,7 @@ def check_host(turn: Turn, host_id: HostId) -> None:
         return
     if not presence.lost:
         presence.lost = True
+        _tell(turn, host_id, presence, is_lost=True)
         turn.touch_host(host_id)
         turn.reschedule = True
         _leave_votes(turn, host_id)
@@ -50,6 +53,17 @@ def check_host(turn: Turn, host_id: HostId) -> None:
     _count_upon(turn, host_id, presence, silent_ms)
     _judge(turn, host_id, presence, silent_ms)
     _fence_by_lease(turn, host_id, presence)
+
+
+def _tell(turn: Turn, host_id: HostId, presence: Presence, *, is_lost: bool) -> None:
+    turn.step.silences.append(
+        Silence(
+            host_id=host_id,
+            is_lost=is_lost,
+            silent_ms=turn.now - presence.last_contact_ms,
+            holds=tuple(turn.state.hosts[host_id].holds),
+        )
+    )
 
 
 def _look_again(turn: Turn, host_id: HostId, after_ms: int) -> None:

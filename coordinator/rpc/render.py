@@ -380,7 +380,8 @@ def host(state: ClusterState, host_id: HostId) -> host_service_pb2.Host:
     if presence.unusable_reason:
         reasons.append(presence.unusable_reason)
     if known.draining:
-        reasons.append(f"draining{f': {known.drain_reason}' if known.drain_reason else ''}")
+        why = f": {known.drain_reason}" if known.drain_reason else ""
+        reasons.append(f"draining{why} (until: muster hosts resume {host_id})")
     if presence.strays:
         reasons.append(f"is letting go of {next(iter(presence.strays))}")
     if presence.kept:

@@ -63,6 +63,7 @@ async def test_a_coordinator_that_was_paused_blames_no_host(tmp_path: Path) -> N
 
         end = time.monotonic() + 2
         await eventually(three_looks, 10, c.story)
+        assert "did not listen for " in c.coordinator.log.read_text()
         await _ends_well(c, job_id, tmp_path / "go")
 
 
@@ -84,6 +85,9 @@ async def test_a_host_that_is_back_before_the_verdict_goes_on(tmp_path: Path, wh
             assert "the job goes on, and the attempt fails at " in job.status_reason
         c.agents[host_id].send(signal.SIGCONT)
         await c.until_hosts({host_id: "BUSY"})
+        log = c.coordinator.log.read_text()
+        assert f"host is lost: host={host_id} " in log
+        assert f"host is heard again: host={host_id} " in log
         await _ends_well(c, job_id, tmp_path / "go")
 
 

@@ -140,10 +140,10 @@ async def test_draining(client: Client, hosts: FakeHosts) -> None:
     assert (drained.state, drained.draining, drained.reason) == (
         pb.FREE,
         True,
-        "draining: new disk",
+        "draining: new disk (until: muster hosts resume h-1)",
     )
     again = (await client.hosts.DrainHost(pb.DrainHostRequest(host_id="h-1"))).host
-    assert again.reason == "draining"
+    assert again.reason == "draining (until: muster hosts resume h-1)"
     resumed = (await client.hosts.ResumeHost(pb.ResumeHostRequest(host_id="h-1"))).host
     assert (resumed.draining, resumed.reason) == (False, "")
 
