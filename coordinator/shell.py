@@ -119,9 +119,8 @@ class Retention:
     What is deleted does not come back, so the wall clock must be confirmed by the agents' clocks.
     """
 
-    def __init__(self, keep_ms: int, period_ms: int = RETENTION_PERIOD_MS) -> None:
+    def __init__(self, keep_ms: int) -> None:
         self._keep_ms = keep_ms
-        self._period_ms = period_ms
         self._next_ms = 0
 
     def is_due(self, now_ms: int) -> bool:
@@ -136,12 +135,12 @@ class Retention:
 
     def postpone(self, now_ms: int) -> None:
         """It could not be done now."""
-        self._next_ms = now_ms + self._period_ms
+        self._next_ms = now_ms + RETENTION_PERIOD_MS
 
     def deleted(self, count: int, now_ms: int) -> None:
         """So many have gone; as many as could go at once mean that there may be more."""
         if count < FORGET_AT_ONCE:
-            self._next_ms = now_ms + self._period_ms
+            self._next_ms = now_ms + RETENTION_PERIOD_MS
 
 
 def step(
@@ -155,8 +154,8 @@ def step(
 
 
 class UnreadableEntry(Exception):
-    """An entry that cannot be decoded, or that does not fit what came before: only a repair helps.
-    The message names it."""
+    """The journal cannot be replayed: an entry cannot be decoded or does not fit what came before,
+    or all of them together are impossible. The message names the entry when there is one."""
 
 
 def replayed(settings: Settings, replay: Replay) -> Machine:
@@ -180,7 +179,9 @@ def replayed(settings: Settings, replay: Replay) -> Machine:
     try:
         machine.check(replayed=True)
     except InvariantViolation as error:
-        raise UnreadableEntry(f"the rows can be read, and make what cannot be: {error}") from error
+        raise UnreadableEntry(
+            f"each row can be read, but together they describe an impossible state: {error}"
+        ) from error
     return machine
 
 

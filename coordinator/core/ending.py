@@ -218,7 +218,8 @@ def check_timeout(turn: Turn, job: Job) -> None:
 
 
 def ran_of(turn: Turn, job: Job, attempt: Attempt) -> Ran:
-    """How long the main had run, and when: as its agent said last. Nothing said yet, by an agent of
+    """How long the main had run, and when: as its agent said last. Begins the count when nothing
+    was said yet. Nothing said yet, by an agent of
     an older release or since the coordinator started, counts from the first look on: a wall clock
     that is wrong for a moment must end no job."""
     presence = turn.presence(attempt.nodes[job.spec.main_node].host_id)

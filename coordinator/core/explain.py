@@ -34,6 +34,9 @@ _TEXTS = {
     ),
 }
 
+_KNOWN_FOR_MS = 86_400_000
+"""A host that was not heard for so long, nor since the coordinator's start within that time, says
+nothing about what the cluster could run."""
 _REASON_CHARS = 300
 """How much is shown of what a host says: an OSError with a long path would fill pages."""
 _MOST_NAMED = 3
@@ -57,10 +60,6 @@ class Explanation:
 def clock(at_ms: int) -> str:
     """A time of day for people, in UTC."""
     return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-_KNOWN_FOR_MS = 86_400_000
-"""A host that was not seen for so long says nothing about what the cluster could run."""
 
 
 def waiting_code(state: ClusterState, job: Job) -> str:

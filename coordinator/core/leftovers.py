@@ -13,6 +13,8 @@ from coordinator.core.lease import fence_after_ms
 from coordinator.core.settings import Settings
 from coordinator.core.state import Attempt, ClusterState, Job, NodeRun
 
+_MOST_NAMED = 3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leftover:
@@ -83,6 +85,3 @@ def namesakes(state: ClusterState, settings: Settings, job_name: str) -> str:
     return (
         f"an ended job of the name {job_name} may still run: {', '.join(found[:_MOST_NAMED])}{more}"
     )
-
-
-_MOST_NAMED = 3

@@ -63,8 +63,9 @@ def retry_after_ms(turn: Turn, job: Job, host_id: HostId) -> int:
 
 
 def refusing(turn: Turn, job: Job) -> dict[HostId, int]:
-    """Hosts that have refused the job a short while ago, and how long they are left out yet. A
-    pause that is longer than any pause can be was written while the wall clock was wrong."""
+    """Hosts that have refused the job a short while ago, and how long they are left out yet. Also
+    arms the end of each pause. A pause that is longer than any pause can be was written while the
+    wall clock was wrong."""
     found = {}
     for host_id, refusal in job.refusals.items():
         left_ms = refusal.retry_after_ms - turn.wall

@@ -56,6 +56,7 @@ def leave_all(turn: Turn, host_id: HostId, proof: str) -> None:
 
 
 def leave(turn: Turn, job: Job, host_id: HostId, proof: str) -> None:
+    """A host is proven free of the job; nothing happens when it never had it."""
     if host_id in job.may_be_on:
         turn.emit(e.JobLeftHost(job_id=job.job_id, host_id=host_id, proof=proof))
         turn.touch_job(job.job_id)

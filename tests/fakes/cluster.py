@@ -20,7 +20,6 @@ from coordinator.core.machine import Machine
 from coordinator.core.settings import Settings
 from coordinator.core.state import ClusterState, Job
 from coordinator.core.states import Progress
-from coordinator.journal.codec import decode
 from coordinator.journal.memory import MemoryJournal
 from coordinator.journal.port import LogTail, Record, RecordQuery
 from coordinator.rpc.ports import Render, Unreachable, Watching
@@ -56,7 +55,8 @@ class FakeCluster:
         return self.state.jobs[JobId(job_id)]
 
     def feed(self, given: i.Input) -> object:
-        """One step, a second after the last; its reply. The state is checked after it."""
+        """One step, a second after the last; its reply. The state is checked after it. Deadlines
+        are looked at only in `tick`: a test says what time does."""
         self.now_ms += 1_000
         step = self.machine.step([given], self.now_ms)
         self.machine.check()
@@ -107,10 +107,7 @@ class FakeCluster:
         entries = await self.journal.history(f"job/{job_id}", after=after, limit=limit)
         if self.after_history is not None:
             self.after_history()
-        return [
-            (number, Stamped(at_ms=entry.at_ms, event=shell.CODEC.decode(entry.kind, entry.body)))
-            for number, entry in entries
-        ]
+        return [(number, shell.stamped(entry)) for number, entry in entries]
 
     async def log_tail(self, key: NodeKey) -> LogTail | None:
         return await self.journal.log_tail(key.job_id, key.node_index, key.attempt)
@@ -130,7 +127,7 @@ class FakeCluster:
             raise Unreachable("the host broke it off", is_passing=log.comes_back)
 
     async def decode_job(self, record: Record) -> Job:
-        return decode(Job, record.body)
+        return shell.job_of(record)
 
 
 @dataclass

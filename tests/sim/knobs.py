@@ -57,6 +57,8 @@ class Knobs:
     coordinator_crash_every_ms: int | None = None
     pause_every_ms: int | None = None
     slow_commit_every_ms: int | None = None
+    slow_commit_ms: tuple[int, int] | None = None
+    """How long a slow commit takes; None: up to all the time that commits are slow."""
     clock_step_every_ms: int | None = None
     full_disk_every_ms: int | None = None
     power_every_ms: int | None = None
@@ -103,6 +105,7 @@ class Knobs:
             coordinator_crash_every_ms=every(120_000, 30_000),
             pause_every_ms=every(120_000, 40_000),
             slow_commit_every_ms=every(120_000, 40_000),
+            slow_commit_ms=rng.choice((None, (1_000, 1_990))),
             clock_step_every_ms=every(100_000, 20_000),
             full_disk_every_ms=every(100_000, 30_000),
             power_every_ms=every(150_000, 50_000),

@@ -73,7 +73,7 @@ class SimCoordinator:
         self._uncommitted = False
         self._scheduled_ms: int | None = None
         self._inbox: shell.Inbox[Waiting] = shell.Inbox()
-        self._retention = shell.Retention(RETENTION_MS, period_ms=0)
+        self._retention = shell.Retention(RETENTION_MS)
         self._hold = shell.Hold()
         self._first: list[Waiting] = []
         """What the next step takes before all that is in the inbox."""
@@ -258,10 +258,10 @@ class SimCoordinator:
         batch, heard_until_ms = self._inbox.take(now_ms)
         for _ in batch:
             self._arrived_ms.popleft()
+        if self.journal.shortage != self.machine.state.shortage:
+            self._first.append((i.RoomSeen(shortage=self.journal.shortage), None))
         batch = [*self._first, *batch]
         self._first = []
-        if self.journal.shortage != self.machine.state.shortage:
-            batch.insert(0, (i.RoomSeen(shortage=self.journal.shortage), None))
         inputs = [given for given, _ in batch]
         # What came in the same millisecond as the first that is left may be left too.
         self.taken_until_ms = self._arrived_ms[0] - 1 if self._arrived_ms else self.awake_ms()
@@ -269,7 +269,7 @@ class SimCoordinator:
         if step.events:
             self.machine.check()
         self.world.promises.after_step(step)
-        if step.events or step.tails or step.archived:
+        if shell.batch_of(step) is not None:
             self._uncommitted = True
             self.later(self._commit_ms(), lambda: self._make_durable(batch, step))
         else:
@@ -277,7 +277,8 @@ class SimCoordinator:
 
     def _commit_ms(self) -> int:
         if self.world.now < self.slow_until_ms:
-            return self.world.rng.randint(500, self.slow_until_ms - self.world.now + 500)
+            rest_ms = self.slow_until_ms - self.world.now + 500
+            return self.world.rng.randint(*self.world.knobs.slow_commit_ms or (500, rest_ms))
         return self.world.delay(2)
 
     def _make_durable(self, batch: list[Waiting], step: Step) -> None:
@@ -453,4 +454,5 @@ def _durable(state: ClusterState) -> dict[str, Any]:
         "dependents": state.dependents,
         "leaving": state.leaving,
         "epoch": state.epoch,
+        "set_aside": state.set_aside,
     }

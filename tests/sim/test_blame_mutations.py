@@ -44,7 +44,6 @@ def what_waits_in_the_inbox_was_not_sent(patch: Patch) -> None:
         return real(machine, inputs, now, wall, now)
 
     patch.setattr(shell, "step", step)
-    patch.setattr(Settings, "pulse_ms", 1_000_000)
 
 
 def the_verdict_comes_when_a_host_is_lost(patch: Patch) -> None:
@@ -151,6 +150,7 @@ MUTATIONS: dict[Mutation, Focus] = {
     silence_is_the_clock: PAUSES,
     what_waits_in_the_inbox_was_not_sent: {
         "slow_commit_every_ms": 20_000,
+        "slow_commit_ms": (1_000, 1_990),
         "hosts": 6,
         "jobs": 6,
         "batch_max": 1,

@@ -1072,7 +1072,7 @@ global___JobDetail = JobDetail
 
 @typing.final
 class Leftover(google.protobuf.message.Message):
-    """A node whose attempt is over and whose host is silent. Set by the coordinator."""
+    """A node that may still run: its attempt is over, and its host is silent. Set by the coordinator."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
