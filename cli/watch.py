@@ -7,6 +7,7 @@ so that the output can be kept and searched.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import shutil
 import sys
 from collections.abc import Callable, Iterable
@@ -20,6 +21,8 @@ from cli.view import Change, View
 from muster.v1.job_service_pb2 import NodeView, WatchJobResponse
 
 _HEADERS = ("NODE", "STATE", "HOST", "ADDRESS", "SINCE", "EXIT", "REASON")
+_QUIET_SECONDS = 3.0
+"""How long after a job's end it is no news that something of it is still left."""
 _UNHAPPY_FIRST = ("FAILED", "STOPPING", "PREPARING", "PREPARED", "STARTING", "RUNNING")
 
 
@@ -44,10 +47,24 @@ async def show(there: Coordinator, job_id: str, out: TextIO) -> View:
     view = View()
     live = out.isatty() and not is_dumb()
     draw: Callable[[View, Change], None] = Screen(out).draw if live else Lines(out).draw
-    async for response in watch_job(there, job_id):
-        draw(view, view.apply(response))
-        _tell_skipped(response)
+    waits: asyncio.TimerHandle | None = None
+    try:
+        async for response in watch_job(there, job_id):
+            draw(view, view.apply(response))
+            _tell_skipped(response)
+            if view.ended and waits is None:
+                waits = asyncio.get_running_loop().call_later(_QUIET_SECONDS, _tell_waits, job_id)
+    finally:
+        if waits is not None:
+            waits.cancel()
     return view
+
+
+def _tell_waits(job_id: str) -> None:
+    tell(
+        f"job {job_id} has ended; this goes on until nothing of it is left on any host (`muster "
+        "describe` says where it may still run; Ctrl-C ends only the watching)"
+    )
 
 
 def _tell_skipped(response: WatchJobResponse) -> None:

@@ -16,25 +16,29 @@ from coordinator.repair import Plan, plan
 
 COMMANDS = ("check", "repair")
 FAULTS_FOUND = 1
+NOT_LOOKED = 2
 HELP = """\
 muster-coordinator check --data-dir DIR    say which rows of the journal cannot be read, and what
                                            setting them aside means; changes nothing
 muster-coordinator repair --data-dir DIR   move these rows to the table set_aside; deletes nothing
 Both need a coordinator that is stopped. They exit with 0 when there is no fault, or none any more,
-and with 1 when there are faults. Without either word the coordinator runs:
+with 1 when there are faults, and with 2 when the journal could not be looked at. Without either
+word the coordinator runs:
 
 """
 
 
 def run(command: str, data_dir: Path) -> int:
-    """0: the journal has no fault, or none any more; 1: faults were found, or it cannot be read."""
+    """0: the journal has no fault, or none any more; 1: faults were found; 2: it could not be
+    looked at."""
     path = data_dir / "journal.db"
     try:
         if not path.exists():
             raise JournalError(f"there is no journal {path}; name the coordinator's data directory")
         return asyncio.run(_run(command, path))
     except JournalError as error:
-        sys.exit(f"muster-coordinator {command}: {error}")
+        sys.stderr.write(f"muster-coordinator {command}: {error}\n")
+        return NOT_LOOKED
 
 
 async def _run(command: str, path: Path) -> int:

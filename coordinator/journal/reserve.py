@@ -71,7 +71,7 @@ class Reserve:
             return ""
         return (
             f"the disk of the coordinator ({self._directory}) has {free // MIB} MiB free, less "
-            f"than {least // MIB}"
+            f"than {least // MIB}{'' if self._held else ' (half of it is for the reserve)'}"
         )
 
     def is_exhausted(self) -> bool:

@@ -109,7 +109,7 @@ HINTS = {
     "directory",
     sqlite3.SQLITE_CORRUPT: "the file is damaged; restore it from a backup, or move it away to "
     "start with an empty journal",
-    sqlite3.SQLITE_BUSY: "another coordinator uses this data directory; stop it or choose another",
+    sqlite3.SQLITE_BUSY: "another coordinator uses this data directory; stop it first",
     sqlite3.SQLITE_CANTOPEN: "the directory must exist and this user must be able to write to it",
     sqlite3.SQLITE_READONLY: "this user must be able to write to the file and its directory",
     sqlite3.SQLITE_FULL: "make room on the disk",
