@@ -105,7 +105,7 @@ def _facts(job: JobDetail) -> Iterator[tuple[str, object]]:
     if job.HasField("start_barrier"):
         yield "start barrier", f"{job.start_barrier.timeout_seconds}s"
     if job.HasField("verdict_after_seconds"):
-        yield "verdict", f"{job.verdict_after_seconds}s after a host is silent"
+        yield "waits", f"{job.verdict_after_seconds}s for a silent host, within lost and lease"
     if job.HasField("timeout"):
         yield "timeout", f"{job.timeout.attempt_duration_seconds}s"
     if job.retry_strategy.attempts:
@@ -119,8 +119,12 @@ def _attempt(number: int, one: AttemptDetail) -> tuple[object, ...]:
         one.container.exit_code if one.container.HasField("exit_code") else "",
         date(one.started_at),
         span(one.stopped_at - one.started_at, tenths=True) if one.started_at else "",
-        ": ".join(filter(None, (one.status_reason, one.container.reason))),
+        " ".join(filter(None, (one.status_reason, _bracketed(one.container.reason)))),
     )
+
+
+def _bracketed(reason: str) -> str:
+    return f"({reason})" if reason else ""
 
 
 def _node(node: JobDetail) -> tuple[object, ...]:

@@ -62,7 +62,8 @@ def arguments(parser: Parser) -> None:
         "--verdict-after",
         type=whole(1),
         metavar="SECONDS",
-        help="of silence of a host, until what it runs counts as failed",
+        help="a host that is silent for so long has failed what it runs; never sooner than the "
+        "cluster calls a host lost, and never later than the lease",
     )
     add("--client-token", metavar="T", help="a repeat of T gives the same job (default: random)")
     add("--wait", action="store_true", help="until the job has ended; exit as its main node did")

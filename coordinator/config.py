@@ -62,7 +62,7 @@ class CoordinatorConfig:
             whole(2, 2_592_000),
             "Silence after which what runs on a host counts as failed; at least "
             "`lost_after_seconds` and at most the lease. Default: 300, or half of the lease if "
-            "that is less.",
+            "that is less, and never less than `lost_after_seconds`.",
         ),
     )
     lease_seconds: int = field(
