@@ -57,6 +57,9 @@ class OutputCopy:
         self._files: deque[_LogFile] = deque()
         self._end = asyncio.Event()
         self._read_bytes = 0
+        self._watch: DirectoryWatch | None = None
+        self._arrivals = 0
+        """How often the log has come anew, as far as its files were found."""
         self._task = asyncio.ensure_future(self._copy())
 
     @property
@@ -91,11 +94,13 @@ class OutputCopy:
     async def _copy(self) -> None:
         at_end = asyncio.ensure_future(self._end.wait())
         try:
-            with DirectoryWatch(self._log.parent) as watch:
+            with DirectoryWatch(self._log.parent, counted=self._log.name) as watch:
                 while not self._resume():
                     if self._end.is_set():
                         raise FileNotFoundError(f"no {self._log}")
                     await _first(watch, at_end)
+                watch.drain()
+                self._watch, self._arrivals = watch, watch.arrivals
                 while True:
                     # Asked before reading: the engine has written all it will once it is known.
                     has_ended = self._end.is_set()
@@ -136,7 +141,12 @@ class OutputCopy:
 
     def _look_for_rotation(self) -> None:
         """At each step, so that none of a chain of rotations is missed: an open file stays
-        readable to its end, whatever becomes of its name."""
+        readable to its end, whatever becomes of its name. An engine that keeps no older files
+        (podman) can turn its log round twice between two looks; then the file between is lost, and
+        that is said."""
+        watch = self._watch
+        assert watch is not None
+        watch.drain()
         # Open, so its number is no other file's.
         newest = os.fstat(self._files[-1].fd).st_ino
         try:
@@ -150,6 +160,11 @@ class OutputCopy:
         first = passed[0] + 1 if passed else 0
         for file in found[:first]:
             os.close(file.fd)
+        # More arrivals than files that were found: some went by unseen.
+        self._arrivals += len(found[first:])
+        if found[first:] and watch.arrivals > self._arrivals:
+            found[first].is_after_loss = True
+            self._arrivals = watch.arrivals
         self._files.extend(found[first:])
         while len(self._files) > _MOST_FILES:
             # Not the oldest, which is half read; its successor is lost whole.

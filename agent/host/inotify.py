@@ -13,6 +13,7 @@ import ctypes
 import errno
 import logging
 import os
+import struct
 from pathlib import Path
 from types import TracebackType
 
@@ -20,11 +21,14 @@ IN_MODIFY = 0x2
 IN_MOVED_TO = 0x80
 IN_CREATE = 0x100
 IN_DELETE_SELF = 0x400
+IN_Q_OVERFLOW = 0x4000
 
 LOOK_SECONDS = 0.5
 """How late a change is seen while inotify is used up."""
 _USED_UP = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOMEM)
 
+_EVENT = struct.Struct("iIII")
+"""wd, mask, cookie and the length of the name that follows (inotify(7))."""
 _libc = ctypes.CDLL(None, use_errno=True)
 logger = logging.getLogger(__name__)
 
@@ -37,8 +41,12 @@ class DirectoryWatch:
     directory before every `wait`.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, counted: str = "") -> None:
+        """`arrivals` counts how often a file of the name `counted` was made or moved in; it stays
+        as it is while inotify is used up."""
         self._directory = directory
+        self._counted = os.fsencode(counted)
+        self.arrivals = 0
         self._changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._fd = -1
@@ -93,12 +101,29 @@ class DirectoryWatch:
             os.close(fd)
             raise
         self._fd = fd
-        self._loop.add_reader(fd, self._drain)
+        self._loop.add_reader(fd, self.drain)
 
-    def _drain(self) -> None:
-        # One read of this size takes all events of one pass; what is left wakes the loop again.
-        os.read(self._fd, 64 * 1024)
-        self._changed.set()
+    def drain(self) -> None:
+        """Take in at once what has happened by now, for `arrivals` and the next `wait`."""
+        while self._fd >= 0:
+            try:
+                events = os.read(self._fd, 64 * 1024)
+            except BlockingIOError:
+                return
+            self._changed.set()
+            self._count(events)
+
+    def _count(self, events: bytes) -> None:
+        at = 0
+        while at < len(events):
+            _, mask, _, length = _EVENT.unpack_from(events, at)
+            at += _EVENT.size
+            name = events[at : at + length].rstrip(b"\0")
+            at += length
+            arrived = mask & (IN_MOVED_TO | IN_CREATE) and name == self._counted
+            # The kernel has dropped events, and what they were nobody can know.
+            if arrived or mask & IN_Q_OVERFLOW:
+                self.arrivals += 1
 
 
 def _checked(result: int, directory: Path) -> int:
