@@ -10,7 +10,6 @@ import resource
 import shutil
 import sqlite3
 import stat
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -23,6 +22,7 @@ from coordinator.journal.port import Batch, Entry, JournalError, JournalFull, Re
 from coordinator.journal.sqlite import APPLICATION_ID, REPLAY, SCHEMA_VERSION, SqliteJournal
 from tests.contract.journals import ending, record, tail
 from tests.coordinator import journal_writer
+from tests.small_disk import fill, make_room, small_disk_at
 
 ROOT = Path(__file__).parents[2]
 
@@ -122,21 +122,8 @@ MIB = 1024 * 1024
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MiB."""
-    directory = tmp_path / "small"
-    directory.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "muster-test", str(directory)]
-    subprocess.run(mount, check=True)
-    yield directory
-    subprocess.run(["umount", str(directory)], check=True)
-
-
-def fill(directory: Path) -> Path:
-    filler = directory / "filler"
-    subprocess.run(
-        ["dd", "if=/dev/zero", f"of={filler}", "bs=4k"], capture_output=True, check=False
-    )
-    return filler
+    with small_disk_at(tmp_path / "small") as disk:
+        yield disk
 
 
 async def until_full(journal: SqliteJournal) -> int:
@@ -161,10 +148,10 @@ async def test_what_a_full_disk_refused_is_not_there_after_a_crash(
     crashed = tmp_path / "crashed"
     async with opened(small_disk / "journal") as journal:
         await journal.append(some("job/b"))
-        filler = fill(small_disk)
+        fill(small_disk)
         known = await until_full(journal)
         shutil.copytree(small_disk, crashed, ignore=shutil.ignore_patterns("filler"))
-        filler.unlink()
+        make_room(small_disk)
         await journal.append(some("job/c"))
         again = [each.body for each in (await journal.replay()).entries]
     async with opened(crashed / "journal") as journal:
@@ -180,7 +167,7 @@ async def test_the_reserve_is_given_up_for_a_full_disk_and_taken_again(small_dis
     try:
         await journal.append(some("job/a"))
         assert (reserve.stat().st_size, journal.shortage) == (MIB, "")
-        filler = fill(small_disk)
+        fill(small_disk)
         await journal.measure()
         assert f"({small_disk}) has 0 MiB free, less than 1" in journal.shortage
         # A batch takes some 24 KiB of the log that sqlite writes ahead.
@@ -189,7 +176,7 @@ async def test_the_reserve_is_given_up_for_a_full_disk_and_taken_again(small_dis
         assert "has 0 MiB free, less than 2" in journal.shortage
         with pytest.raises(JournalFull, match="database or disk is full; make room on the disk"):
             await journal.append(some("job/b", 1000))
-        filler.unlink()
+        make_room(small_disk)
         await journal.measure()
         assert journal.shortage == ""
         assert reserve.stat().st_size == MIB

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from muster.v1 import host_service_pb2
 from tests.e2e.cluster import Cluster, cluster, definition
 from tests.e2e.nodes import node
+from tests.small_disk import fill, make_room, small_disk_at
 from tests.wait import eventually
 
 HASTY = (
@@ -30,22 +30,8 @@ RETRIED: dict[str, Any] = {"retryStrategy": {"attempts": 2}}
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MiB where the coordinator has its data."""
-    directory = tmp_path / "coordinator"
-    directory.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "muster-test", str(directory)]
-    subprocess.run(mount, check=True)
-    yield directory
-    subprocess.run(["umount", str(directory)], check=True)
-
-
-def fill(disk: Path) -> None:
-    """Take all the room there is."""
-    more = ["dd", "if=/dev/zero", f"of={disk / 'filler'}", "bs=4k", "oflag=append", "conv=notrunc"]
-    subprocess.run(more, capture_output=True, check=False)
-
-
-def make_room(disk: Path) -> None:
-    (disk / "filler").unlink()
+    with small_disk_at(tmp_path / "coordinator") as disk:
+        yield disk
 
 
 async def _time_passes(c: Cluster, seconds: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from tests.e2e.cluster import cluster, definition
 from tests.engines import IMAGE, RealEngine, podman_host
+from tests.small_disk import small_disk_at
 
 __all__ = ["podman_host"]
 
@@ -19,12 +19,8 @@ MIB = 1024 * 1024
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MiB where the agent of h1 has its data."""
-    directory = tmp_path / "h1"
-    directory.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "muster-test", str(directory)]
-    subprocess.run(mount, check=True)
-    yield directory
-    subprocess.run(["umount", str(directory)], check=True)
+    with small_disk_at(tmp_path / "h1") as disk:
+        yield disk
 
 
 @pytest.mark.real("podman")

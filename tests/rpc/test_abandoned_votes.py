@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pytest
 
 from coordinator.core import inputs as i
 from coordinator.core.events import GangAbandoned, TimeLimitAction
-from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
+from coordinator.core.ids import HostId, JobId, NodeKey
 from coordinator.core.settings import Settings
 from coordinator.core.state import Job
 from coordinator.core.states import Progress
@@ -20,6 +18,7 @@ from coordinator.core.story import tell
 from coordinator.daemon import Daemon
 from tests.contract.journals import MemoryStore, SqliteStore, Store
 from tests.core.shapes import SUBMISSION, multinode
+from tests.rpc.daemons import hello, running, session_of
 
 NODES = 20
 VOTES = 7
@@ -35,38 +34,12 @@ BLOCKED = ["PlacementBlocked"]
 AT_ONCE = Settings(refusal_backoff_ms=0)
 
 
-@asynccontextmanager
-async def running(store: Store) -> AsyncIterator[Daemon]:
-    daemon = Daemon(await store.open(), AT_ONCE)
-    await daemon.open()
-    loop = asyncio.create_task(daemon.run())
-    try:
-        yield daemon
-    finally:
-        loop.cancel()
-        await asyncio.wait((loop,))
-        await daemon.close()
-
-
 def host(number: int) -> HostId:
     return HostId(f"h{number:02}")
 
 
-def hello(number: int, *observed: i.Observation) -> i.HostHello:
-    return i.HostHello(
-        session_id=SessionId(host(number)),
-        host_id=host(number),
-        agent_uuid=f"uuid-{number}",
-        boot_id="boot",
-        version="1",
-        engine="process",
-        instance_type="generic",
-        vcpus=8,
-        memory_mib=16_384,
-        gpus=0,
-        private_ipv4=f"10.0.0.{number}",
-        observed=observed,
-    )
+def joins(number: int, *observed: i.Observation) -> i.HostHello:
+    return hello(host(number), *observed, private_ipv4=f"10.0.0.{number}")
 
 
 async def say(
@@ -74,7 +47,7 @@ async def say(
 ) -> None:
     key = NodeKey(JOB, 1, number)
     seen = i.Observation(key=key, progress=progress, reason=reason, not_started=not_started)
-    session_id = SessionId(host(number))
+    session_id = session_of(host(number))
     await daemon.ask(i.HostReport(session_id=session_id, seq=1, observations=(seen,)))
 
 
@@ -112,7 +85,7 @@ async def test_votes_that_were_given_up_leave_their_refusals_and_nothing_else(
     kind: str, vote: Callable[[Daemon], Awaitable[None]], culprit: int, times: int, tmp_path: Path
 ) -> None:
     store: Store = MemoryStore() if kind == "memory" else SqliteStore(tmp_path / "journal")
-    async with running(store) as daemon:
+    async with running(Daemon(await store.open(), AT_ONCE)) as daemon:
         definition = multinode("0:", num_nodes=NODES)
         await daemon.ask(i.RegisterDefinition(definition=definition, size_bytes=0))
         # In a queue with a time limit, the reason why a job waits is a fact too.
@@ -120,10 +93,10 @@ async def test_votes_that_were_given_up_leave_their_refusals_and_nothing_else(
         submission = replace(SUBMISSION, job_queue="timed")
         await daemon.ask(i.Submit(submission=submission, size_bytes=0, new_job_id=JOB))
         for number in range(NODES):
-            await daemon.ask(hello(number))
+            await daemon.ask(joins(number))
         # A host more could run it, and is not free: it is waited for.
         stray = i.Observation(key=NodeKey(JobId("old"), 1, 0), progress=Progress.UP)
-        await daemon.ask(hello(NODES, stray))
+        await daemon.ask(joins(NODES, stray))
         for _ in range(VOTES):
             await vote(daemon)
             await let_go(daemon)
@@ -143,7 +116,7 @@ async def test_votes_that_were_given_up_leave_their_refusals_and_nothing_else(
             f"this was vote 7; host {host(culprit)} refused {times} times, at last: no room"
         )
         live = daemon._machine.state
-    async with running(store) as daemon:
+    async with running(Daemon(await store.open(), AT_ONCE)) as daemon:
         replayed = daemon._machine.state
         assert {name: _unranked(job) for name, job in replayed.jobs.items()} == {
             name: _unranked(job) for name, job in live.jobs.items()
@@ -151,7 +124,7 @@ async def test_votes_that_were_given_up_leave_their_refusals_and_nothing_else(
         assert (replayed.hosts, replayed.queues) == (live.hosts, live.queues)
         # And the job can still start.
         for number in range(NODES):
-            await daemon.ask(hello(number))
+            await daemon.ask(joins(number))
             await say(daemon, number, Progress.PREPARED)
         await say(daemon, 0, Progress.UP)
         assert (await kinds(daemon))[-3:] == ["AttemptStarted", "NodeRunning", "ChildrenLaunched"]

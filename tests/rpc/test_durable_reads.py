@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Callable
+from contextlib import aclosing
 from typing import TypeVar, cast
 
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from coordinator.core import inputs as i
 from coordinator.core.arn import Arns
 from coordinator.core.errors import NotFound
-from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
+from coordinator.core.ids import JobId, NodeKey
 from coordinator.core.settings import Settings
 from coordinator.core.state import ClusterState
 from coordinator.daemon import Daemon
@@ -24,6 +24,7 @@ from coordinator.rpc.watching import JobWatch
 from muster.v1.job_pb2 import JobStatus
 from tests.core.shapes import SUBMISSION, multinode
 from tests.fakes.live_objects import refuse_live
+from tests.rpc.daemons import hello, running
 
 T = TypeVar("T")
 
@@ -63,19 +64,6 @@ class GuardedDaemon(Daemon):
         return value
 
 
-@asynccontextmanager
-async def running(journal: HeldJournal) -> AsyncIterator[Daemon]:
-    daemon = GuardedDaemon(journal, Settings())
-    await daemon.open()
-    loop = asyncio.create_task(daemon.run())
-    try:
-        yield daemon
-    finally:
-        loop.cancel()
-        await asyncio.wait((loop,))
-        await daemon.close()
-
-
 async def submitted(daemon: Daemon) -> JobId:
     definition = multinode("0:", num_nodes=2)
     await daemon.ask(i.RegisterDefinition(definition=definition, size_bytes=0))
@@ -83,25 +71,9 @@ async def submitted(daemon: Daemon) -> JobId:
     return cast("JobId", await daemon.ask(asked))
 
 
-def hello(host_id: str) -> i.HostHello:
-    return i.HostHello(
-        session_id=SessionId(f"session-{host_id}"),
-        host_id=HostId(host_id),
-        agent_uuid=f"uuid-{host_id}",
-        boot_id="boot",
-        version="1",
-        engine="process",
-        instance_type="generic",
-        vcpus=8,
-        memory_mib=16_384,
-        gpus=0,
-        private_ipv4="10.0.0.1",
-    )
-
-
 async def test_a_watcher_is_shown_no_state_that_a_crash_could_take_back() -> None:
     journal = HeldJournal()
-    async with running(journal) as daemon:
+    async with running(GuardedDaemon(journal, Settings())) as daemon:
         job_id = await submitted(daemon)
         async with aclosing(JobWatch(daemon, RENDERER, job_id).responses()) as responses:
             assert (await anext(responses)).job.status == JobStatus.RUNNABLE
@@ -130,7 +102,7 @@ async def test_a_watcher_is_shown_no_state_that_a_crash_could_take_back() -> Non
 async def test_a_watch_that_begins_during_a_commit_begins_after_it() -> None:
     """Each event once: in the history, or in what follows it."""
     journal = HeldJournal()
-    async with running(journal) as daemon:
+    async with running(GuardedDaemon(journal, Settings())) as daemon:
         job_id = await submitted(daemon)
         journal.hold()
         joining = [asyncio.create_task(daemon.ask(hello(host_id))) for host_id in ("h1", "h2")]
@@ -147,7 +119,7 @@ async def test_a_watch_that_begins_during_a_commit_begins_after_it() -> None:
 
 
 async def test_the_reader_of_a_log_is_handed_no_live_job() -> None:
-    async with running(HeldJournal()) as daemon:
+    async with running(GuardedDaemon(HeldJournal(), Settings())) as daemon:
         job_id = await submitted(daemon)
         for host_id in ("h1", "h2"):
             await daemon.ask(hello(host_id))
@@ -168,7 +140,7 @@ async def test_the_reader_of_a_log_is_handed_no_live_job() -> None:
     ],
 )
 async def test_the_guard_knows_a_live_object(query: Callable[[ClusterState], object]) -> None:
-    async with running(HeldJournal()) as daemon:
+    async with running(GuardedDaemon(HeldJournal(), Settings())) as daemon:
         await submitted(daemon)
         with pytest.raises(AssertionError, match="a reader was handed"):
             await daemon.read(query)
