@@ -88,7 +88,8 @@ class CoordinatorConfig:
         default=30,
         metadata=option(
             whole(0, 3600),
-            "Waited on top of lease and stop grace before a job of a lost host starts elsewhere.",
+            "Waited on top of lease, stop grace and a heartbeat before a job of a lost host starts "
+            "elsewhere.",
         ),
     )
     vote_timeout_seconds: int = field(

@@ -38,13 +38,13 @@ def stop_grace_seconds(settings: Settings, attempt: Attempt) -> int:
 
 
 def fence_after_ms(settings: Settings, job: Job, attempt: Attempt) -> int | None:
-    """How long after the last contact a silent host has stopped what it ran of the attempt; None
-    when it never does that by itself."""
+    """How long after the last contact a silent host has stopped what it ran of the attempt, and
+    would have said so were it connected again; None when it never stops that by itself."""
     lease = lease_seconds(settings, job, attempt)
     if lease == 0:
         return None
     grace = stop_grace_seconds(settings, attempt)
-    return 1000 * (lease + grace + settings.fence_margin_seconds)
+    return 1000 * (lease + grace + settings.fence_margin_seconds) + settings.heartbeat_ms
 
 
 def verdict_after_ms(settings: Settings, job: Job, attempt: Attempt) -> int:

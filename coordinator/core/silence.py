@@ -120,20 +120,19 @@ def _fence_by_lease(turn: Turn, host_id: HostId, presence: Presence) -> None:
         after_ms = fence_after_ms(turn.settings, job, attempt)
         if after_ms is None or node.released:
             continue
-        left_ms = presence.last_contact_ms + after_ms - turn.now
-        if left_ms <= 0 and not _has_listened(turn):
-            _look_again(turn, host_id, turn.settings.pulse_ms)
-        elif left_ms <= 0:
-            give_up(turn, host_id, LEASE_OVER)
-        else:
+        left_ms = _unproven_ms(turn, presence.last_contact_ms + after_ms)
+        if left_ms > 0:
             _look_again(turn, host_id, left_ms)
+        else:
+            give_up(turn, host_id, LEASE_OVER)
 
 
-def _has_listened(turn: Turn) -> bool:
-    """The lease may have run out while the coordinator slept, and how the node ended before that
-    waits at its door: a connected host is heard within a heartbeat's time of listening."""
-    window_ms = turn.settings.lost_after_ms
-    return turn.listening.since(turn.now - window_ms) >= turn.settings.heartbeat_ms
+def _unproven_ms(turn: Turn, over_ms: int) -> int:
+    """How long a lease that is over then is no proof yet. It may end while the coordinator sleeps,
+    and how the node ended waits at the door: so the last heartbeat's time must be heard in full."""
+    heartbeat_ms = turn.settings.heartbeat_ms
+    heard_ms = turn.listening.since(over_ms - heartbeat_ms)
+    return max(over_ms - turn.now, heartbeat_ms - heard_ms)
 
 
 def release_all(turn: Turn, host_id: HostId, proof: str) -> None:

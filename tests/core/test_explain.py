@@ -220,7 +220,7 @@ def test_an_old_attempt_that_may_still_run(lease: int) -> None:
     found = reason(cluster, job)
     assert f"node 0 of attempt 1 on {host} may still run, as the host is silent" in found
     assert f"muster hosts fence {host}" in found
-    assert found.endswith("; or at 2023-11-14 22:24:20 UTC") is bool(lease)
+    assert found.endswith("; or at 2023-11-14 22:24:25 UTC") is bool(lease)
 
 
 def test_a_job_that_runs_stops_or_has_ended(cluster: Cluster) -> None:

@@ -16,7 +16,7 @@ from tests.core.harness import SETTINGS, Cluster
 
 LOST = "Host EC2 (instance {}) terminated."
 VERDICT_SECONDS = 300
-FENCE_AFTER_SECONDS = 600 + 30 + 30
+FENCE_AFTER_SECONDS = 600 + 30 + 30 + SETTINGS.heartbeat_ms // 1000
 
 
 def up(key: NodeKey) -> i.Observation:

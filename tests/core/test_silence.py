@@ -10,7 +10,7 @@ from coordinator.core import events as e
 from coordinator.core import inputs as i
 from coordinator.core.explain import status_reason
 from coordinator.core.ids import HostId, JobId
-from coordinator.core.lease import lease_seconds, verdict_after_ms
+from coordinator.core.lease import fence_after_ms, lease_seconds, verdict_after_ms
 from coordinator.core.leftovers import leftovers, namesakes
 from coordinator.core.machine import Machine
 from coordinator.core.settings import Settings
@@ -236,7 +236,7 @@ def test_a_lease_that_is_set_lower_over_a_restart_frees_no_job_early(cluster: Cl
     cluster.settings = replace(SETTINGS, lease_seconds=40, stop_grace_seconds=1)
     cluster.restart()
     cluster.hello("h2")
-    cluster.wait(659)
+    cluster.wait(664)
     assert cluster.job(job).current is None
     assert cluster.is_(job) is JobState.RUNNABLE
     cluster.wait(2)
@@ -340,3 +340,28 @@ def test_a_lease_that_ran_out_is_over_soon_after_the_coordinator_woke(cluster: C
     cluster.now += 3_600_000
     cluster.wait(10, silent=(main,))
     assert cluster.job(job).attempts[0].nodes[0].released
+
+
+def test_what_was_heard_before_a_second_sleep_tells_nothing_of_what_came_in_it(
+    cluster: Cluster,
+) -> None:
+    """It hears nothing for long, and its lease ends in a second, short sleep: how the main ended
+    then waits at the door."""
+    cluster.hosts(2)
+    job = cluster.submit(1, attempts=2)
+    (main,) = cluster.run(job)
+    found = cluster.job(job)
+    after_ms = fence_after_ms(cluster.settings, found, found.attempts[0])
+    assert after_ms is not None
+    over_ms = cluster.now + after_ms
+    cluster.wait(40, silent=(main,))
+    cluster.now = over_ms - 20_000
+    cluster.wait(15, silent=(main,))
+    cluster.now = over_ms + 5_000
+    cluster.do(i.Tick())
+    assert cluster.is_(job) is JobState.RUNNING
+    ended = i.Observation(
+        key=cluster.key(main), progress=Progress.RELEASED, was_up=True, exit_code=0
+    )
+    cluster.hello(main, ended)
+    assert cluster.is_(job) is JobState.SUCCEEDED

@@ -160,14 +160,15 @@ class Blame:
             self.world.fail(f"{event}: {host.host_id} was silent for {silent_ms} of {wanted_ms} ms")
 
     def _has_stopped(self, host: SimHost, found: _Try) -> bool:
-        """Its lease is over, whoever slept meanwhile; and the coordinator has been awake for long
-        enough to hear a host: what was sent while it slept comes to it only then."""
-        coordinator = self.world.coordinator
-        if not found.lease_ms or self.world.now < coordinator.woke_at_ms + SETTINGS.heartbeat_ms:
+        """Its lease is over, whoever slept meanwhile; and since then the coordinator has been awake
+        for long enough to hear a host: what was sent while it slept comes to it only then."""
+        if not found.lease_ms:
             return False
+        coordinator = self.world.coordinator
         heard_at_ms = max(coordinator.heard_at_ms.get(host.host_id, 0), coordinator.began_at_ms)
         margin_ms = 1000 * (SETTINGS.stop_grace_seconds + SETTINGS.fence_margin_seconds)
-        return self.world.now - heard_at_ms >= SLOWEST * (found.lease_ms + margin_ms)
+        over_at_ms = heard_at_ms + int(SLOWEST * (found.lease_ms + margin_ms))
+        return coordinator.heard_for_ms(over_at_ms) >= SLOWEST * SETTINGS.heartbeat_ms
 
     def _verdict_ms(self, found: _Try) -> int:
         settings = self.world.coordinator.settings

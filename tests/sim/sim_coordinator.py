@@ -54,8 +54,8 @@ class SimCoordinator:
         """Counts starts and ends; what belongs to an earlier one is void."""
         self._starts = 0
         self.alive = False
-        self.started_at_ms = self.began_at_ms = self.woke_at_ms = 0
-        """When this life began, by `awake_ms` and by the world; and when it last went on."""
+        self.started_at_ms = self.began_at_ms = 0
+        """When this life began, by `awake_ms` and by the world."""
         self.slow_until_ms = 0
         """Until then a commit takes long."""
         self.taken_until_ms = 0
@@ -69,6 +69,8 @@ class SimCoordinator:
         self.paused = False
         self.pauses = 0
         self._paused_at_ms = self._paused_ms = 0
+        self._slept_ms: list[tuple[int, int]] = []
+        """When each of its pauses began and ended, by the world."""
         self._busy = False
         self._uncommitted = False
         self._scheduled_ms: int | None = None
@@ -100,6 +102,18 @@ class SimCoordinator:
         until_ms = self._paused_at_ms if self.paused else self.world.now
         return until_ms - self._paused_ms
 
+    def heard_for_ms(self, since_ms: int) -> int:
+        """For how long it has been awake from then on, by the world. Of a pause two pulses count:
+        it cannot know a shorter one."""
+        since_ms = max(since_ms, self.began_at_ms)
+        heard_ms = self.world.now - since_ms
+        for begin_ms, end_ms in reversed(self._slept_ms):
+            if end_ms <= since_ms:
+                break
+            slept_ms = end_ms - max(begin_ms, since_ms)
+            heard_ms -= max(slept_ms - 2 * self.settings.pulse_ms, 0)
+        return heard_ms
+
     def silent_ms(self, host_id: HostId) -> int:
         """For how long it was awake and heard nothing of a host, up to what it has been told of."""
         heard_ms = self._heard_ms.setdefault(host_id, [])
@@ -115,7 +129,7 @@ class SimCoordinator:
         self._starts += 1
         self.alive = True
         self.started_at_ms = self.awake_ms()
-        self.began_at_ms = self.woke_at_ms = self.world.now
+        self.began_at_ms = self.world.now
         self._busy = self._uncommitted = False
         self._scheduled_ms = None
         self._inbox = shell.Inbox(self.world.knobs.batch_max)
@@ -174,7 +188,7 @@ class SimCoordinator:
             return
         self._paused_ms += self.world.now - self._paused_at_ms
         self.paused = False
-        self.woke_at_ms = self.world.now
+        self._slept_ms.append((self._paused_at_ms, self.world.now))
         frozen, self._frozen = self._frozen, []
         for callback in frozen:
             self.later(0, callback)

@@ -51,7 +51,7 @@ def the_verdict_comes_when_a_host_is_lost(patch: Patch) -> None:
 
 
 def the_fence_does_not_listen_first(patch: Patch) -> None:
-    patch.setattr(silence, "_has_listened", lambda turn: True)
+    patch.setattr(silence, "_unproven_ms", lambda turn, over_ms: over_ms - turn.now)
 
 
 def leases_are_those_of_the_settings(patch: Patch) -> None:
