@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from coordinator import notify, shell
 from coordinator.core import clocks
 from coordinator.core import inputs as i
 from coordinator.core.effects import Stamped, Step
-from coordinator.core.errors import NotFound, Rejected
+from coordinator.core.errors import Rejected
 from coordinator.core.events import (
     DefinitionRegistered,
     JobEvent,
@@ -30,15 +30,16 @@ from coordinator.core.events import (
     NodeReleased,
     NodeRunning,
 )
-from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
+from coordinator.core.ids import JobId, NodeKey, SessionId
 from coordinator.core.machine import Machine
 from coordinator.core.settings import Settings
 from coordinator.core.state import ClusterState, Job
 from coordinator.core.story import tell
 from coordinator.journal.port import Batch, Journal, JournalFull, LogTail, Record, RecordQuery
-from coordinator.rpc.log_relay import LogRelay, away
+from coordinator.rpc import log_source
+from coordinator.rpc.log_relay import LogRelay
 from coordinator.rpc.outbox import Outbox
-from coordinator.rpc.ports import Full, Overloaded, Render, Unreachable, Watching
+from coordinator.rpc.ports import Full, Overloaded, Render, Watching
 from coordinator.watch import Watches
 
 logger = logging.getLogger(__name__)
@@ -375,34 +376,12 @@ class Daemon:
     def watch(self, job_id: JobId, render: Render[T]) -> AbstractAsyncContextManager[Watching[T]]:
         return self._watches.open(job_id, render, self.read, lambda: self._journal.position)
 
-    async def read_log(
+    def read_log(
         self, key: NodeKey, *, offset: int, follow: bool
-    ) -> AsyncIterator[tuple[int, bytes]]:
-        host_id = await self._host_of(key)
-        session_id = await self.read(lambda state: _session(state, host_id))
-
-        async def is_away() -> Unreachable | None:
-            return await self.read(lambda state: away(state, host_id, session_id))
-
-        if (why := await is_away()) is not None:
-            raise why
-        outbox = self._outboxes.get(session_id) if session_id is not None else None
-        if outbox is None:
-            raise Unreachable(f"host {host_id} is not connected", is_passing=True)
-        pieces = self.log_relay.read(
-            outbox, host_id, key, offset=offset, follow=follow, away=is_away
+    ) -> AsyncGenerator[tuple[int, bytes], None]:
+        return log_source.read_log(
+            self, self.log_relay, self._outboxes, key, offset=offset, follow=follow
         )
-        async for piece in pieces:
-            yield piece
-
-    async def _host_of(self, key: NodeKey) -> HostId:
-        host_id = await self.read(lambda state: _placed(state.jobs.get(key.job_id), key))
-        if host_id is None:
-            record = await self.record(key.job_id)
-            host_id = _placed(await self.decode_job(record), key) if record is not None else None
-        if host_id is None:
-            raise NotFound(f"{key} was never placed on a host")
-        return host_id
 
     # sessions
 
@@ -422,13 +401,3 @@ def _no_room() -> Full:
         "the disk of the coordinator is full, so it can record nothing, and shows nothing that is "
         "not recorded; jobs go on. Make room there, it goes on by itself"
     )
-
-
-def _placed(job: Job | None, key: NodeKey) -> HostId | None:
-    node = job.node(key) if job is not None else None
-    return node.host_id if node is not None else None
-
-
-def _session(state: ClusterState, host_id: HostId) -> SessionId | None:
-    presence = state.presence.get(host_id)
-    return presence.session_id if presence is not None else None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 from coordinator.core.ids import HostId, NodeKey, SessionId
 from coordinator.core.state import ClusterState
@@ -96,7 +96,7 @@ class LogRelay:
         offset: int,
         follow: bool,
         away: Away,
-    ) -> AsyncIterator[tuple[int, bytes]]:
+    ) -> AsyncGenerator[tuple[int, bytes], None]:
         """Pieces of one node's output. Raises Unreachable when the agent does not deliver, or not
         to the end. `away` is asked while the delivery is quiet: why the host cannot be reached on
         this session, None when it can be."""
@@ -165,7 +165,8 @@ async def _first(delivery: _Delivery) -> pb.DeliverLogRequest | None:
         return await delivery.take(ANSWER_SECONDS)
     except TimeoutError:
         why = f"host {delivery.host_id} did not answer within {ANSWER_SECONDS:.0f} s"
-        raise Unreachable(why) from None
+        # Soon it does, or it is known as lost.
+        raise Unreachable(why, is_passing=True) from None
 
 
 async def _next(delivery: _Delivery, away: Away) -> pb.DeliverLogRequest | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
-from typing import cast
 
 from coordinator.core.arn import job_ref
 from coordinator.core.errors import InvalidArgument, NotFound
@@ -45,11 +44,7 @@ async def node_log(
     key = await _launched(cluster, _wanted(request), wait=request.follow)
     position = request.offset
     try:
-        # The port says iterator; ours are generators, which must be closed when the reader goes.
-        pieces = cast(
-            "AsyncGenerator[tuple[int, bytes], None]",
-            cluster.read_log(key, offset=request.offset, follow=request.follow),
-        )
+        pieces = cluster.read_log(key, offset=request.offset, follow=request.follow)
         async with aclosing(pieces):
             async for offset, data in pieces:
                 notice = None

@@ -5,7 +5,7 @@ Must not import `coordinator.daemon`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -110,8 +110,9 @@ class Cluster(Protocol):
 
     def read_log(
         self, key: NodeKey, *, offset: int, follow: bool
-    ) -> AsyncIterator[tuple[int, bytes]]:
-        """A node's output from the host that has it. Raises Unreachable."""
+    ) -> AsyncGenerator[tuple[int, bytes], None]:
+        """A node's output from the host that has it; closed when its reader goes. Raises
+        Unreachable."""
         ...
 
     async def decode_job(self, record: Record) -> Job:

@@ -22,7 +22,7 @@ PULSE_MS = 1_000
 def listened(marks: Sequence[int]) -> Listening:
     listening = Listening(marks[0], PULSE_MS)
     for mark in marks[1:]:
-        listening.mark(mark)
+        listening.mark(mark, mark)
     return listening
 
 
@@ -66,7 +66,7 @@ def test_never_more_than_the_clock_and_never_backwards(steps: list[int], at_ms: 
     listening, now, before = Listening(0, PULSE_MS), 0, 0
     for each in steps:
         now += each
-        listening.mark(now)
+        listening.mark(now, now)
         since = listening.since(at_ms)
         assert 0 <= since <= max(now - at_ms, 0)
         assert since >= before
@@ -142,3 +142,21 @@ def test_heartbeats_in_a_long_inbox_count_from_when_they_came(cluster: Cluster) 
         assert len(batch) <= BATCH_MAX
         cluster._absorb(step(cluster.machine, batch, cluster.now, cluster.now, heard_until))
         assert not [host for host in hosts if cluster.state.presence[host].lost]
+
+
+def test_a_host_that_slow_commits_kept_from_its_welcome_is_not_lost(cluster: Cluster) -> None:
+    """It beats once it is welcomed, which is after all that came while the disk was slow."""
+    cluster.hosts(3)
+    inbox: Inbox[i.Input] = Inbox()
+    cluster.hello("h2")
+    flood = i.HostHeartbeat(session_id=cluster.session("h1"), seq=1)
+    for _ in range(60):
+        cluster.now += 1_000
+        for _ in range(BATCH_MAX // 3):
+            inbox.put(flood, cluster.now)
+    inbox.put(i.HostHeartbeat(session_id=cluster.session("h2"), seq=1), cluster.now)
+    while inbox:
+        cluster.now += 20_000
+        batch, heard_until = inbox.take(cluster.now)
+        cluster._absorb(step(cluster.machine, batch, cluster.now, cluster.now, heard_until))
+        assert not cluster.state.presence[HostId("h2")].lost

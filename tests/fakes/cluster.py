@@ -5,7 +5,7 @@ Time stands still but for what a test does. Hosts are played by the test through
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -117,7 +117,7 @@ class FakeCluster:
 
     async def read_log(
         self, key: NodeKey, *, offset: int, follow: bool
-    ) -> AsyncIterator[tuple[int, bytes]]:
+    ) -> AsyncGenerator[tuple[int, bytes], None]:
         log = self.logs.get(key)
         if log is None:
             raise Unreachable("the host is away")

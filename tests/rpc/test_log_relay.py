@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -31,8 +31,7 @@ async def not_away() -> Unreachable | None:
 
 
 def reading(relay: LogRelay, outbox: Outbox, is_away: Away = not_away) -> aclosing[Output]:
-    output = relay.read(outbox, HOST, KEY, offset=0, follow=True, away=is_away)
-    return aclosing(cast("Output", output))
+    return aclosing(relay.read(outbox, HOST, KEY, offset=0, follow=True, away=is_away))
 
 
 class Agent:
@@ -153,7 +152,10 @@ async def test_a_reader_that_is_never_answered_is_told_so(monkeypatch: pytest.Mo
     monkeypatch.setattr(log_relay, "ANSWER_SECONDS", 0.0)
     relay, outbox = LogRelay(), Outbox()
     async with reading(relay, outbox) as output:
-        assert await why_it_ends(output) == "host h1 did not answer within 0 s"
+        with pytest.raises(Unreachable, match="host h1 did not answer within 0 s") as caught:
+            await anext(output)
+    # Who follows asks again: the last bytes that are kept are too little from a host that stalls.
+    assert caught.value.is_passing
     assert not relay._open
     assert not relay._of
 

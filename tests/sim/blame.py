@@ -184,6 +184,9 @@ class Blame:
         blamed_ms = 2 * coordinator.settings.pulse_ms * coordinator.pauses
         return coordinator.silent_ms(host.host_id) + blamed_ms
 
+    def spec(self, key: NodeKey) -> JobSpec:
+        return self._tries[key.job_id, key.attempt].spec
+
     def lease_ends(self, host: SimHost, key: NodeKey) -> None:
         """An agent stops a container for want of contact: for as long as it was told, no less."""
         found = self._tries.get((key.job_id, key.attempt))

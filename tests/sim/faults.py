@@ -50,6 +50,7 @@ class Faults:
             (knobs.clock_step_every_ms, self._step_clock),
             (knobs.full_disk_every_ms, self._fill_disk),
             (knobs.power_every_ms, self._power_cycle),
+            (knobs.log_break_every_ms, self._break_log),
         ):
             if every_ms is not None:
                 self._again(every_ms, fault)
@@ -203,6 +204,21 @@ class Faults:
             self.world.coordinator.journal.make_room()
 
         self.world.after(full_ms, make_room)
+
+    def _break_log(self) -> None:
+        """A delivery of output breaks, and its connection does not; or a reader's own line does."""
+        streams = [
+            stream
+            for host in self.world.hosts
+            if host.agent is not None and host.agent.session is not None
+            for stream in host.agent.session.streams.values()
+        ]
+        if streams and self.world.chance(0.7):
+            stream = self.world.rng.choice(streams)
+            self.world.note(f"{stream.host.host_id} delivery of {stream.key.name} breaks")
+            stream.break_off(notice_ms=self.world.rng.choice((100, 30_000)))
+        elif self.world.readers.reading:
+            self.world.rng.choice(list(self.world.readers.reading)).hang_up()
 
     def _step_clock(self) -> None:
         """Somebody sets a wall clock, wrong or right."""

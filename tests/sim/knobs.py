@@ -48,6 +48,8 @@ class Knobs:
     """How many inputs the coordinator takes in one step."""
     verdict_seconds: int | None
     last_lease_seconds: int
+    readers: int
+    """People who read output."""
     other_lease_seconds: int | None = None
     """The lease that every second start of the coordinator is given, if it is another."""
     drop_every_ms: int | None = None
@@ -64,6 +66,7 @@ class Knobs:
     power_every_ms: int | None = None
     operator_every_ms: int | None = None
     user_every_ms: int | None = None
+    log_break_every_ms: int | None = None
     commit_fails: float = 0.0
     wrong_at_start: float = 0.0
     """How often the coordinator starts with a wrong clock that is put right soon after."""
@@ -121,6 +124,8 @@ class Knobs:
             unclean=chance(0.1, 0.4),
             late=chance(0.1, 0.4),
             tail_lost=chance(0.2, 0.6),
+            log_break_every_ms=every(40_000, 10_000),
+            readers=rng.choice((0, 2, 8)),
         )
         return knobs.calmed(rng.choices((None, *CALM), weights=(8, 1, 2, 1))[0])
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from coordinator.core.errors import InvariantViolation
+from coordinator.shell import UnreadableEntry
 from tests.sim.knobs import Knobs
 from tests.sim.world import BrokenPromise, World
 
@@ -27,7 +28,8 @@ def first_to_notice(focus: Focus) -> tuple[int, str]:
         try:
             World(seed, knobs=knobs).run()
         except BrokenPromise as broken:
-            if not isinstance(broken.__cause__, AssertionError | InvariantViolation):
+            noticed = AssertionError | InvariantViolation | UnreadableEntry
+            if not isinstance(broken.__cause__, noticed):
                 raise  # the mutation does not fit the code any more, and proves nothing
             return seed, str(broken).partition("\n")[0]
     pytest.fail(f"{len(SEEDS)} seeds notice nothing")

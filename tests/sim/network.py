@@ -7,6 +7,7 @@ sent downwards waits in the coordinator's own `Outbox`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,24 @@ from coordinator.rpc.outbox import Outbox
 from muster.v1 import agent_service_pb2 as pb
 
 if TYPE_CHECKING:
+    from tests.sim.log_stream import LogStream
     from tests.sim.sim_agent import SimAgent
     from tests.sim.world import World
 
 KEEPALIVE_MS = 30_000
 """How long an end that gets no answer to its pings may go on before it gives a connection up."""
+
+
+class _Outbox(Outbox):
+    """Says when something waits that no step has put there."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        super().__init__()
+        self._wake = wake
+
+    def put_log(self, message: pb.CoordinatorMessage) -> bool:
+        self._wake()
+        return super().put_log(message)
 
 
 class Session:
@@ -39,8 +53,10 @@ class Session:
         """What the agent had sent when it was cut still arrives: its kernel goes on trying."""
         self._last_up_ms = 0
         self._last_down_ms = 0
-        self._outbox = Outbox()
+        self.outbox = _Outbox(self._flush_soon)
         self._flushing = False
+        self.streams: dict[str, LogStream] = {}
+        """What is delivered on this connection, by request."""
 
     # agent -> coordinator
 
@@ -52,10 +68,13 @@ class Session:
         self.world.at(self._last_up_ms, lambda: self._arrive_up(data))
 
     def _arrive_up(self, data: bytes) -> None:
-        coordinator = self.world.coordinator
-        if (self.cut and not self.late) or self.coordinator_life != coordinator.life:
-            return
-        coordinator.hear(lambda: self._received(data))
+        if self.gets_through():
+            self.world.coordinator.hear(lambda: self._received(data))
+
+    def gets_through(self) -> bool:
+        """Whether what the agent has sent still arrives."""
+        is_cut = self.cut and not self.late
+        return not is_cut and self.coordinator_life == self.world.coordinator.life
 
     def _received(self, data: bytes) -> None:
         if self.open_at_coordinator:
@@ -64,7 +83,10 @@ class Session:
     # coordinator -> agent
 
     def put(self, effect: Effect) -> None:
-        self._outbox.put(effect)
+        self.outbox.put(effect)
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
         if not self._flushing:
             self._flushing = True
             delay_ms = self.world.delay(self.world.knobs.delay_ms // 2)
@@ -72,7 +94,7 @@ class Session:
 
     def _flush(self) -> None:
         self._flushing = False
-        messages = self._outbox.take_now()
+        messages = self.outbox.take_now()
         if self.cut:
             return
         for message in messages:
@@ -80,7 +102,7 @@ class Session:
             self.world.at(
                 self._last_down_ms, partial(self._arrive_down, message.SerializeToString())
             )
-        if self._outbox.refusal is not None:
+        if self.outbox.refusal is not None:
             self.refuse()
 
     def _arrive_down(self, data: bytes) -> None:
@@ -103,6 +125,8 @@ class Session:
     def end_at_agent(self) -> None:
         if self.open_at_agent:
             self.open_at_agent = False
+            for stream in self.streams.values():
+                stream.leave()
             self.agent.link_ended(self)
 
     def end_at_coordinator(self) -> None:
@@ -112,6 +136,8 @@ class Session:
     def _ended(self) -> None:
         if self.open_at_coordinator:
             self.open_at_coordinator = False
+            for stream in self.streams.values():
+                stream.break_at_coordinator()
             self.world.coordinator.session_ended(self)
 
     def hang_up(self) -> None:

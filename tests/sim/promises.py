@@ -20,6 +20,7 @@ from tests.sim.knobs import SETTINGS
 if TYPE_CHECKING:
     from tests.sim.sim_engine import Container
     from tests.sim.sim_host import SimHost
+    from tests.sim.sim_spool import SimSpool
     from tests.sim.users import Order
     from tests.sim.world import World
 
@@ -77,6 +78,7 @@ class Promises:
                 self._lost.pop(host.host_id, None)
             elif host.host_id not in self._lost:
                 self._lost[host.host_id] = None
+                self.world.readers.host_lost(host)
                 since_ms = host.beating_since_ms()
                 if since_ms is None or presence.session_id != host.session_id():
                     continue
@@ -157,9 +159,21 @@ class Promises:
         sent = next(h.tails_read.get(key) for h in self.world.hosts if h.host_id == host)
         if event.proof != VERIFIED or not sent:
             return
-        tails = self.world.coordinator.journal._facts.tails
-        if (key.node_index, key.attempt) not in tails.get(key.job_id, {}):
-            self.world.fail(f"{key.name} is released, and its output is not kept")
+        tails = self.world.coordinator.journal._facts.tails.get(key.job_id, {})
+        tail = tails.get((key.node_index, key.attempt))
+        spool = self._spool(key)
+        if tail is None or (spool is not None and (tail.offset, tail.data) != spool.tail()):
+            self.world.fail(f"{key.name} is released, and of its output is kept {tail}")
+
+    def _spool(self, key: NodeKey) -> SimSpool | None:
+        spools = (host.spools.get(key) for host in self.world.hosts)
+        return next((spool for spool in spools if spool is not None), None)
+
+    def output_is_lost(self, key: NodeKey) -> bool:
+        return any(host.tails_read.get(key) is False for host in self.world.hosts)
+
+    def nodes_that_ran(self) -> list[tuple[NodeKey, SimHost]]:
+        return [(key, host) for host in self.world.hosts for key in host.spools]
 
     # the ground truth
 

@@ -17,7 +17,9 @@ from agent.core.assignment import NodeKey, Progress
 from agent.core.machine import Machine
 from agent.core.state import Slot
 from muster.v1 import agent_service_pb2 as pb
+from tests.sim.log_stream import LogStream
 from tests.sim.network import Session
+from tests.sim.sim_spool import SimSpool
 
 if TYPE_CHECKING:
     from tests.sim.sim_host import SimHost
@@ -235,6 +237,14 @@ class SimAgent:
         if message.HasField("welcome"):
             self._welcome(session, message.welcome)
             return
+        if message.HasField("log_request"):
+            stream = LogStream(session, message.log_request)
+            session.streams[message.log_request.request_id] = stream
+            stream.begin()
+            return
+        if message.HasField("log_cancel"):
+            session.streams.pop(message.log_cancel.request_id).end_at_agent()
+            return
         given = told(message)
         match given:
             case i.AssignmentsReceived():
@@ -270,5 +280,6 @@ class SimAgent:
     def _node(self, slot: Slot) -> pb.NodeReport:
         node = node_report(slot, self.host.address, self.host.clock())
         if self._tails_told.is_due(slot) and self.host.reads_tail(slot.key):
-            node.log_tail = slot.key.name.encode()
+            spool = self.host.spools.get(slot.key, SimSpool(slot.key))
+            node.log_tail_offset, node.log_tail = spool.tail()
         return node

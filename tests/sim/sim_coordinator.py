@@ -27,6 +27,7 @@ from coordinator.rpc import agent_convert
 from muster.v1 import agent_service_pb2 as pb
 from tests.sim.knobs import SKEW_MAX
 from tests.sim.network import Session
+from tests.sim.sim_reads import SimReads
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -80,6 +81,7 @@ class SimCoordinator:
         self._first: list[Waiting] = []
         """What the next step takes before all that is in the inbox."""
         self._sessions: dict[SessionId, Session] = {}
+        self.reads = SimReads(self)
         self._session_count = 0
         self._newest: dict[HostId, tuple[int, Session]] = {}
         """Each host's newest incarnation and the session that told it."""
@@ -135,6 +137,8 @@ class SimCoordinator:
         self._inbox = shell.Inbox(self.world.knobs.batch_max)
         self._arrived_ms.clear()
         self._sessions = {}
+        self.reads.loop.close()
+        self.reads = SimReads(self)
         self._hold, self._first = shell.Hold(), []
         self.settings = self.world.knobs.settings(self._starts)
         self.machine = shell.replayed(self.settings, self.journal.replay_now())
@@ -144,6 +148,14 @@ class SimCoordinator:
         self.world.note(f"coordinator starts, epoch {self.machine.state.epoch}")
         self._busy = self._uncommitted = True
         self._make_durable([], step)
+
+    @property
+    def is_uncommitted(self) -> bool:
+        return self._uncommitted
+
+    @property
+    def is_held(self) -> bool:
+        return self._hold.is_on
 
     def crash(self, *, reboot: bool = False) -> None:
         """The process is gone: what was committed is known, and what was not never was."""
@@ -155,6 +167,8 @@ class SimCoordinator:
         self.life += 1
         self._frozen.clear()
         self._sockets.clear()
+        self.reads.loop.close()
+        self.world.readers.coordinator_died()
         self.journal = self.journal.reopened()
         if reboot:
             self.boot += 1
@@ -327,6 +341,7 @@ class SimCoordinator:
                     self._heard_ms[given.host_id].pop()
                 if answer is not None:
                     answer(NoRoom("the disk is full"))
+            self.reads.settled()
         self.later(shell.ROOM_PERIOD_MS, lambda: self._make_durable(batch, step))
 
     def _fail_commit(self, step: Step) -> None:
@@ -361,6 +376,7 @@ class SimCoordinator:
                 self.world.note(f"refused {type(given).__name__}: {reply}")
             if answer is not None:
                 answer(reply)
+        self.reads.settled()
         self._forget_old()
         self._busy = False
         self._wake()
@@ -377,6 +393,7 @@ class SimCoordinator:
 
     def dialled(self, session: Session) -> None:
         self._sessions[session.session_id] = session
+        self.reads.outboxes[session.session_id] = session.outbox
 
     def new_session_id(self) -> SessionId:
         self._session_count += 1
@@ -411,6 +428,7 @@ class SimCoordinator:
 
     def session_ended(self, session: Session) -> None:
         self._sessions.pop(session.session_id, None)
+        self.reads.session_ended(session.session_id)
         self._put(i.SessionEnded(session_id=session.session_id))
 
     # for the end and for people

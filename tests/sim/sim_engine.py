@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from agent.core import effects as f
 from agent.core import inputs as i
 from agent.core.assignment import ContainerSpec, Gang, NodeKey
+from tests.sim.sim_spool import SimSpool
 
 if TYPE_CHECKING:
     from tests.sim.sim_host import SimHost
@@ -163,6 +164,7 @@ class SimEngine:
             remove_failures=rng.randint(0, 4) if unclean else 0,
         )
         self.containers[key] = container
+        self.host.spools[key] = SimSpool(key)
         self._note(container, "starts")
         self.world.promises.container_started(self.host, container)
         if not container.held:
@@ -175,7 +177,13 @@ class SimEngine:
         code = rng.choice((0, 0, 0, 1, 137))
         reason = "OutOfMemoryError: Container killed due to memory usage" if code == 137 else ""
         life = int(rng.random() * life_ms) + 1
+        for _ in range(rng.choice((0, 2, 6))):
+            self.host.in_this_boot(int(rng.random() * life), lambda: self._write(container))
         self.host.in_this_boot(life, lambda: self._end(container, code, reason, by_itself=True))
+
+    def _write(self, container: Container) -> None:
+        if container.running:
+            self.host.spools[container.key].write(self.world.rng.randint(1, 12))
 
     def lift(self, effect: f.Lift, answer: Callable[[i.Input], None]) -> None:
         def reply() -> None:
@@ -200,6 +208,7 @@ class SimEngine:
         container.ended_at_ms = self.host.wall()
         if by_itself:
             self.world.promises.blame.ended_by_itself(container)
+        self.host.spools[container.key].finish()
         self._note(container, f"ends with {exit_code}")
         waiters, container.waiters = container.waiters, []
         for waiter in waiters:
@@ -266,6 +275,8 @@ class SimEngine:
             if container is not None:
                 self._end(container, 137)
                 del self.containers[effect.key]
+            if effect.key in self.host.spools:
+                self.host.spools[effect.key].finish()
             answer(i.Removed(key=effect.key))
 
         self.host.in_this_boot(self._pause(), reply)

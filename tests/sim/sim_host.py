@@ -12,6 +12,7 @@ from tests.sim.knobs import SKEW_MAX
 from tests.sim.sim_agent import SimAgent
 from tests.sim.sim_coordinator import EPOCH_MS
 from tests.sim.sim_engine import SimEngine
+from tests.sim.sim_spool import SimSpool
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -40,6 +41,7 @@ class SimHost:
         self.contact_ms = 0
         """When the newest message was sent of which the agent knows that it arrived."""
         self.tails_read: dict[NodeKey, bool] = {}
+        self.spools: dict[NodeKey, SimSpool] = {}
         self.stalled_until_ms = 0
         self.cut_until_ms = 0
         self.disturbed_at_ms = 0

@@ -14,6 +14,7 @@ from random import Random
 from tests.sim.faults import Faults
 from tests.sim.knobs import Knobs
 from tests.sim.promises import Promises
+from tests.sim.readers import Readers
 from tests.sim.sim_coordinator import SimCoordinator
 from tests.sim.sim_host import SimHost
 from tests.sim.users import Users
@@ -46,6 +47,7 @@ class World:
         self.coordinator = SimCoordinator(self)
         self.hosts = [SimHost(self, number) for number in range(self.knobs.hosts)]
         self.users = Users(self)
+        self.readers = Readers(self)
         self.faults = Faults(self)
 
     def after(self, delay_ms: int, callback: Callable[[], None]) -> None:
@@ -81,6 +83,7 @@ class World:
             for host in self.hosts:
                 host.power_on()
             self.users.begin()
+            self.readers.begin()
             self.faults.begin()
             self._play_until(self.knobs.horizon_ms, until=None)
             self.note("-- all faults heal")
@@ -92,6 +95,8 @@ class World:
             self.promises.at_the_end()
         except Exception as error:
             raise BrokenPromise(self._report(error)) from error
+        finally:
+            self.coordinator.reads.loop.close()
 
     def _play_until(self, end_ms: int, until: Callable[[], bool] | None) -> None:
         while self._heap and self._heap[0][0] <= end_ms:
@@ -111,7 +116,7 @@ class World:
         """What is still going on."""
         found = self.coordinator.unrest()
         if not (first and found):
-            found += self.users.unrest()
+            found += self.users.unrest() + self.readers.unrest()
         if not (first and found):
             for host in self.hosts:
                 found += host.unrest()
