@@ -22,7 +22,9 @@ echo all $MUSTER_NODE_ADDRESSES $(cat $MUSTER_HOSTFILE)
 for file in $MUSTER_HOSTFILE $MUSTER_PEERS_FILE; do
     (echo x >>$file) 2>/dev/null || echo "cannot write $file"
 done"""
-MAIN = f"{OWN}; nc -l -p 22"
+# Its standard input never ends: nc would end the connection with it, and the child's nc may leave
+# then before it has sent anything.
+MAIN = f"{OWN}; mkfifo /in; nc -l -p 22 <>/in"
 CHILD = f"""{OWN}
 until echo "hello from $own" | nc -w 5 $AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS 22
 do sleep 0.1
