@@ -89,6 +89,7 @@ MAY_SLEEP = {
     "cli/connect.py": "back-off before a stream is resumed",
     "examples/heat/heat.py": "until the main node listens: its start tells no child",
     "tests/e2e/node.py": "the program of a node: a file is how a test tells it to go on",
+    "tests/sim/readers.py": "a slow reader, in the time of the simulated world",
     "tests/wait.py": "the tests' one way to wait for what tells nobody",
 }
 

@@ -37,14 +37,14 @@ def stop_grace_seconds(settings: Settings, attempt: Attempt) -> int:
     return max(_BEFORE.stop_grace_seconds, settings.stop_grace_seconds)
 
 
-def fence_after_ms(settings: Settings, job: Job, attempt: Attempt) -> int | None:
-    """How long after the last contact a silent host has stopped what it ran of the attempt, and
-    would have said so were it connected again; None when it never stops that by itself."""
+def stopped_after_ms(settings: Settings, job: Job, attempt: Attempt) -> int | None:
+    """How long after the last contact a silent host has stopped what it ran of the attempt; None
+    when it never does that by itself."""
     lease = lease_seconds(settings, job, attempt)
     if lease == 0:
         return None
     grace = stop_grace_seconds(settings, attempt)
-    return 1000 * (lease + grace + settings.fence_margin_seconds) + settings.heartbeat_ms
+    return 1000 * (lease + grace + settings.fence_margin_seconds)
 
 
 def verdict_after_ms(settings: Settings, job: Job, attempt: Attempt) -> int:

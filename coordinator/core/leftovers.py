@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coordinator.core.ids import HostId, JobId
-from coordinator.core.lease import fence_after_ms
+from coordinator.core.lease import stopped_after_ms
 from coordinator.core.settings import Settings
 from coordinator.core.state import Attempt, ClusterState, Job, NodeRun
 
@@ -46,10 +46,10 @@ def _leftover(
 ) -> Leftover:
     presence = state.presence[node.host_id]
     is_silent = presence.lost or presence.session_id is None
-    after_ms = fence_after_ms(settings, job, attempt)
+    after_ms = stopped_after_ms(settings, job, attempt)
     until_ms = None
     if is_silent and after_ms is not None:
-        until_ms = state.wall_of(presence.last_contact_ms + after_ms)
+        until_ms = state.wall_of(presence.last_contact_ms + after_ms + settings.heartbeat_ms)
     return Leftover(
         attempt=attempt.number,
         node_index=node.node_index,

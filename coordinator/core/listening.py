@@ -3,10 +3,14 @@
 A host's heartbeats wait in sockets and in the inbox while the coordinator is paused, suspended,
 moved to another machine, short of memory, or busy with a slow commit. Whoever compares two
 readings of a clock then blames the host. So the shell marks, at least once a pulse, up to which
-moment it has taken in all that had arrived; a stretch between two marks that is longer than two
-pulses is counted as two pulses, since nobody can know what came in during the rest. A slow commit
-is a stretch of this kind too: messages come in meanwhile, but no answer to them goes out, and a
-host that waits for its welcome is silent. No I/O.
+moment it has taken in all that had arrived. A stretch between two marks that is longer than two
+pulses counts as two pulses, since nobody can know what came in during the rest.
+
+A step is late when it comes more than two pulses after the step before it. No answer went out in
+between, so a host that waited for its welcome could not beat, although other messages came in all
+the time. So all that had come before a late step is one stretch: no mark is set within it, and it
+ends when the inbox has been taken up to the moment of that step. While steps stay late and the
+inbox stays full, nobody is found silent. No I/O.
 """
 
 from __future__ import annotations
@@ -23,9 +27,10 @@ class Listening:
     def __init__(self, start_ms: int, pulse_ms: int) -> None:
         self.start_ms = start_ms
         self.pulse_ms = pulse_ms
-        self._heard_until_ms = self._came_round_ms = start_ms
-        self._late_until_ms = start_ms
-        """When it last came round late: all that had come by then is one stretch."""
+        self._heard_until_ms = start_ms
+        self._stepped_at_ms = start_ms
+        self._late_step_ms = start_ms
+        """When the newest late step came: no mark is set before that moment any more."""
         self._ends = [start_ms]
         self._missed = [0]
         """`_missed[k]` is all that was missed up to `_ends[k]`."""
@@ -40,14 +45,14 @@ class Listening:
         """When to mark again at the latest."""
         return self._heard_until_ms + self.pulse_ms
 
-    def mark(self, heard_until_ms: int, now_ms: int) -> None:
-        """The shell comes round, and all that had arrived until `heard_until_ms` has been taken in.
-        Repeats and older marks do nothing."""
-        if now_ms - self._came_round_ms > 2 * self.pulse_ms:
-            self._late_until_ms = now_ms
-        self._came_round_ms = now_ms
+    def mark(self, heard_until_ms: int, *, now_ms: int) -> None:
+        """A step begins at `now_ms`, and all that had arrived until `heard_until_ms` has been taken
+        in. A mark that is older than the last one, or than a late step, changes no count."""
+        if now_ms - self._stepped_at_ms > 2 * self.pulse_ms:
+            self._late_step_ms = now_ms
+        self._stepped_at_ms = now_ms
         stretch_ms = heard_until_ms - self._heard_until_ms
-        if stretch_ms <= 0 or heard_until_ms < self._late_until_ms:
+        if stretch_ms <= 0 or heard_until_ms < self._late_step_ms:
             return
         self._heard_until_ms = heard_until_ms
         missed_ms = stretch_ms - 2 * self.pulse_ms

@@ -87,7 +87,7 @@ class Machine:
         what people call now, and may be stepped (default: `now`). All that had arrived until
         `heard_until_ms` is among the inputs of this step or of earlier ones (default: until `now`).
         """
-        self._listening.mark(now if heard_until_ms is None else heard_until_ms, now)
+        self._listening.mark(now if heard_until_ms is None else heard_until_ms, now_ms=now)
         turn = self._turn(now, wall_ms)
         for given in inputs:
             facts = len(turn.step.events)

@@ -4,7 +4,7 @@
 *verdict*: a node that runs there has failed. The *fence*: all of it has stopped by itself, since
 its lease ran out, so that its job need not wait for the host any more. Silence is time in which
 the coordinator listened and heard nothing (`listening.py`); the fence counts all time, as the lease
-on the host does. A stream that closes means nothing. No I/O.
+on the host does, and then a heartbeat of listening. A stream that closes means nothing. No I/O.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from coordinator.core.effects import Silence
 from coordinator.core.gang import held_node, lose, release
 from coordinator.core.ids import HostId
-from coordinator.core.lease import default_verdict_seconds, fence_after_ms, verdict_after_ms
+from coordinator.core.lease import default_verdict_seconds, stopped_after_ms, verdict_after_ms
 from coordinator.core.reservation import remember_stray
 from coordinator.core.state import Attempt, Job, NodeRun, Presence
 from coordinator.core.states import NodeState
@@ -117,22 +117,23 @@ def _judge(turn: Turn, host_id: HostId, presence: Presence, silent_ms: int) -> N
 
 def _fence_by_lease(turn: Turn, host_id: HostId, presence: Presence) -> None:
     for job, attempt, node in _held(turn, host_id):
-        after_ms = fence_after_ms(turn.settings, job, attempt)
+        after_ms = stopped_after_ms(turn.settings, job, attempt)
         if after_ms is None or node.released:
             continue
-        left_ms = _unproven_ms(turn, presence.last_contact_ms + after_ms)
+        left_ms = _unheard_ms(turn, presence.last_contact_ms + after_ms)
         if left_ms > 0:
             _look_again(turn, host_id, left_ms)
         else:
             give_up(turn, host_id, LEASE_OVER)
 
 
-def _unproven_ms(turn: Turn, over_ms: int) -> int:
-    """How long a lease that is over then is no proof yet. It may end while the coordinator sleeps,
-    and how the node ended waits at the door: so the last heartbeat's time must be heard in full."""
+def _unheard_ms(turn: Turn, stopped_at_ms: int) -> int:
+    """How long the coordinator must still listen before it believes that a host which has stopped
+    its nodes by then has nothing to say. The host may be connected again, and how a node ended may
+    wait at the door while the coordinator sleeps; within a heartbeat of listening it is heard."""
     heartbeat_ms = turn.settings.heartbeat_ms
-    heard_ms = turn.listening.since(over_ms - heartbeat_ms)
-    return max(over_ms - turn.now, heartbeat_ms - heard_ms)
+    unheard_ms = heartbeat_ms - turn.listening.since(stopped_at_ms)
+    return max(unheard_ms, stopped_at_ms + heartbeat_ms - turn.now)
 
 
 def release_all(turn: Turn, host_id: HostId, proof: str) -> None:

@@ -13,7 +13,7 @@ from coordinator.core.errors import InvalidArgument, NotFound
 from coordinator.core.ids import JobId
 from coordinator.core.names import quote
 from coordinator.core.state import ClusterState, Job
-from coordinator.rpc.ports import Cluster
+from coordinator.rpc.ports import Jobs
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ Query = Callable[[ClusterState, Job], T]
 """Must copy what it keeps: the job goes on changing."""
 
 
-async def one_job(cluster: Cluster, job_id: JobId, query: Query[T]) -> T:
+async def one_job(cluster: Jobs, job_id: JobId, query: Query[T]) -> T:
     """The query's value of a job. NotFound if there is none, or none any more."""
 
     def in_memory(state: ClusterState) -> list[T]:

@@ -20,7 +20,7 @@ from coordinator.rpc.ports import Unreachable
 from muster.v1 import agent_service_pb2 as pb
 
 ANSWER_SECONDS = 10.0
-"""How long an agent may take to begin delivering before it counts as out of reach."""
+"""How long an agent may take to begin delivering before it counts as out of reach for now."""
 QUIET_SECONDS = 10.0
 """How long a delivery may be quiet before its reader asks whether the host is still there. A host
 that is lost is known as lost to all its readers so much later at most; a thousand quiet readers ask
@@ -165,7 +165,7 @@ async def _first(delivery: _Delivery) -> pb.DeliverLogRequest | None:
         return await delivery.take(ANSWER_SECONDS)
     except TimeoutError:
         why = f"host {delivery.host_id} did not answer within {ANSWER_SECONDS:.0f} s"
-        # Soon it does, or it is known as lost.
+        # A host that stalls answers soon, or is lost before long; who follows asks again.
         raise Unreachable(why, is_passing=True) from None
 
 

@@ -1,34 +1,23 @@
-"""Where a node's output comes from: the host that it was placed on, through that host's session."""
+"""Finds the host that has a node's output, and reads it through that host's session.
+
+The daemon and the simulator share it. Must not import the daemon.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Protocol, TypeVar
 
 from coordinator.core.errors import NotFound
-from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
+from coordinator.core.ids import HostId, NodeKey, SessionId
 from coordinator.core.state import ClusterState, Job
-from coordinator.journal.port import Record
 from coordinator.rpc.log_relay import LogRelay, away
 from coordinator.rpc.outbox import Outbox
-from coordinator.rpc.ports import Unreachable
-
-T = TypeVar("T")
-
-
-class Source(Protocol):
-    """What of `ports.Cluster` is asked to find a node."""
-
-    async def read(self, query: Callable[[ClusterState], T]) -> T: ...
-
-    def record(self, job_id: JobId) -> Awaitable[Record | None]: ...
-
-    def decode_job(self, record: Record) -> Awaitable[Job]: ...
+from coordinator.rpc.ports import Jobs, Unreachable
 
 
 async def read_log(
-    cluster: Source,
+    cluster: Jobs,
     relay: LogRelay,
     outboxes: Mapping[SessionId, Outbox],
     key: NodeKey,
@@ -36,7 +25,7 @@ async def read_log(
     offset: int,
     follow: bool,
 ) -> AsyncGenerator[tuple[int, bytes], None]:
-    """`ports.Cluster.read_log`, by the sessions that are open and what waits to be sent on each."""
+    """Do `ports.Output.read_log`. `outboxes` are those of the sessions that are open."""
     host_id = await _host_of(cluster, key)
     session_id = await cluster.read(lambda state: _session(state, host_id))
 
@@ -54,7 +43,7 @@ async def read_log(
             yield piece
 
 
-async def _host_of(cluster: Source, key: NodeKey) -> HostId:
+async def _host_of(cluster: Jobs, key: NodeKey) -> HostId:
     host_id = await cluster.read(lambda state: _placed(state.jobs.get(key.job_id), key))
     if host_id is None:
         record = await cluster.record(key.job_id)

@@ -14,7 +14,7 @@ from coordinator.core.unreadable import hosts_of
 from coordinator.journal.port import LogTail
 from coordinator.rpc.errors import Stopping
 from coordinator.rpc.job_lookup import one_job
-from coordinator.rpc.ports import Cluster, Unreachable
+from coordinator.rpc.ports import Output, Unreachable
 from coordinator.rpc.render import newest_run
 from muster.v1.job_service_pb2 import GetNodeLogRequest, GetNodeLogResponse
 
@@ -38,7 +38,7 @@ class _Found:
 
 
 async def node_log(
-    cluster: Cluster, request: GetNodeLogRequest
+    cluster: Output, request: GetNodeLogRequest
 ) -> AsyncGenerator[GetNodeLogResponse, None]:
     """Pieces of output in order. Following, it waits for a node that is still to be launched."""
     key = await _launched(cluster, _wanted(request), wait=request.follow)
@@ -71,7 +71,7 @@ def _wanted(request: GetNodeLogRequest) -> _Wanted:
     return _Wanted(JobId(job_id), node_index, attempt)
 
 
-async def _launched(cluster: Cluster, wanted: _Wanted, *, wait: bool) -> NodeKey:
+async def _launched(cluster: Output, wanted: _Wanted, *, wait: bool) -> NodeKey:
     found = await _look_up(cluster, wanted)
     if wait and found.may_come:
         found = await _wait(cluster, wanted)
@@ -80,11 +80,11 @@ async def _launched(cluster: Cluster, wanted: _Wanted, *, wait: bool) -> NodeKey
     return found.key
 
 
-async def _look_up(cluster: Cluster, wanted: _Wanted) -> _Found:
+async def _look_up(cluster: Output, wanted: _Wanted) -> _Found:
     return await one_job(cluster, wanted.job_id, lambda _, job: _find(job, wanted))
 
 
-async def _wait(cluster: Cluster, wanted: _Wanted) -> _Found:
+async def _wait(cluster: Output, wanted: _Wanted) -> _Found:
     """Until the node is launched, or never will be. Stopping when the coordinator goes before."""
     async with AsyncExitStack() as stack:
         try:

@@ -72,16 +72,8 @@ class Watching(Generic[T]):
     updates: AsyncIterator[T]
 
 
-class Cluster(Protocol):
-    """The daemon, as the services see it."""
-
-    @property
-    def settings(self) -> Settings: ...
-
-    async def ask(self, given: Input) -> object:
-        """Put an input to the machine; its reply, once everything it did is durable. Raises the
-        Rejected that refused it, or Overloaded."""
-        ...
+class Jobs(Protocol):
+    """Jobs wherever they are: those in memory, and the records of those that have ended."""
 
     async def read(self, query: Callable[[ClusterState], T]) -> T:
         """Evaluate on the state, between steps, when all of it is durable. What the query returns
@@ -90,16 +82,13 @@ class Cluster(Protocol):
 
     async def record(self, job_id: JobId) -> Record | None: ...
 
-    async def records(
-        self, query: RecordQuery, *, after: tuple[int, str] | None, limit: int
-    ) -> Sequence[Record]: ...
-
-    async def history(
-        self, job_id: JobId, *, after: int, limit: int
-    ) -> Sequence[tuple[int, Stamped]]:
-        """What happened to a job, in order, with numbers that grow: at most `limit` events behind
-        number `after`, of which 0 is before the first."""
+    async def decode_job(self, record: Record) -> Job:
+        """The job of a final record. It may be large, so it is not decoded on the event loop."""
         ...
+
+
+class Output(Jobs, Protocol):
+    """What a reader of output is served from."""
 
     async def log_tail(self, key: NodeKey) -> LogTail | None: ...
 
@@ -115,6 +104,25 @@ class Cluster(Protocol):
         Unreachable."""
         ...
 
-    async def decode_job(self, record: Record) -> Job:
-        """The job of a final record. It may be large, so it is not decoded on the event loop."""
+
+class Cluster(Output, Protocol):
+    """The daemon, as the services see it."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    async def ask(self, given: Input) -> object:
+        """Put an input to the machine; its reply, once everything it did is durable. Raises the
+        Rejected that refused it, or Overloaded."""
+        ...
+
+    async def records(
+        self, query: RecordQuery, *, after: tuple[int, str] | None, limit: int
+    ) -> Sequence[Record]: ...
+
+    async def history(
+        self, job_id: JobId, *, after: int, limit: int
+    ) -> Sequence[tuple[int, Stamped]]:
+        """What happened to a job, in order, with numbers that grow: at most `limit` events behind
+        number `after`, of which 0 is before the first."""
         ...

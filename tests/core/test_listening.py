@@ -22,7 +22,7 @@ PULSE_MS = 1_000
 def listened(marks: Sequence[int]) -> Listening:
     listening = Listening(marks[0], PULSE_MS)
     for mark in marks[1:]:
-        listening.mark(mark, mark)
+        listening.mark(mark, now_ms=mark)
     return listening
 
 
@@ -66,7 +66,7 @@ def test_never_more_than_the_clock_and_never_backwards(steps: list[int], at_ms: 
     listening, now, before = Listening(0, PULSE_MS), 0, 0
     for each in steps:
         now += each
-        listening.mark(now, now)
+        listening.mark(now, now_ms=now)
         since = listening.since(at_ms)
         assert 0 <= since <= max(now - at_ms, 0)
         assert since >= before

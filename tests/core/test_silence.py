@@ -10,7 +10,7 @@ from coordinator.core import events as e
 from coordinator.core import inputs as i
 from coordinator.core.explain import status_reason
 from coordinator.core.ids import HostId, JobId
-from coordinator.core.lease import fence_after_ms, lease_seconds, verdict_after_ms
+from coordinator.core.lease import lease_seconds, stopped_after_ms, verdict_after_ms
 from coordinator.core.leftovers import leftovers, namesakes
 from coordinator.core.machine import Machine
 from coordinator.core.settings import Settings
@@ -351,9 +351,9 @@ def test_what_was_heard_before_a_second_sleep_tells_nothing_of_what_came_in_it(
     job = cluster.submit(1, attempts=2)
     (main,) = cluster.run(job)
     found = cluster.job(job)
-    after_ms = fence_after_ms(cluster.settings, found, found.attempts[0])
+    after_ms = stopped_after_ms(cluster.settings, found, found.attempts[0])
     assert after_ms is not None
-    over_ms = cluster.now + after_ms
+    over_ms = cluster.now + after_ms + cluster.settings.heartbeat_ms
     cluster.wait(40, silent=(main,))
     cluster.now = over_ms - 20_000
     cluster.wait(15, silent=(main,))

@@ -154,7 +154,7 @@ async def test_a_reader_that_is_never_answered_is_told_so(monkeypatch: pytest.Mo
     async with reading(relay, outbox) as output:
         with pytest.raises(Unreachable, match="host h1 did not answer within 0 s") as caught:
             await anext(output)
-    # Who follows asks again: the last bytes that are kept are too little from a host that stalls.
+    # A follower must ask again: the host has all of the output, and only its last bytes are kept.
     assert caught.value.is_passing
     assert not relay._open
     assert not relay._of

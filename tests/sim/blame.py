@@ -96,6 +96,9 @@ class Blame:
             case _:
                 pass
 
+    def spec(self, key: NodeKey) -> JobSpec:
+        return self._tries[key.job_id, key.attempt].spec
+
     def _try(self, event: e.JobEvent) -> _Try:
         return self._tries[event.job_id, event.attempt]  # type: ignore[union-attr]
 
@@ -160,15 +163,15 @@ class Blame:
             self.world.fail(f"{event}: {host.host_id} was silent for {silent_ms} of {wanted_ms} ms")
 
     def _has_stopped(self, host: SimHost, found: _Try) -> bool:
-        """Its lease is over, whoever slept meanwhile; and since then the coordinator has been awake
-        for long enough to hear a host: what was sent while it slept comes to it only then."""
+        """Lease, stop grace and margin are over, whoever slept meanwhile; and after that the
+        coordinator has listened for a heartbeat: what was sent while it slept comes only then."""
         if not found.lease_ms:
             return False
         coordinator = self.world.coordinator
         heard_at_ms = max(coordinator.heard_at_ms.get(host.host_id, 0), coordinator.began_at_ms)
-        margin_ms = 1000 * (SETTINGS.stop_grace_seconds + SETTINGS.fence_margin_seconds)
-        over_at_ms = heard_at_ms + int(SLOWEST * (found.lease_ms + margin_ms))
-        return coordinator.heard_for_ms(over_at_ms) >= SLOWEST * SETTINGS.heartbeat_ms
+        grace_and_margin_ms = 1000 * (SETTINGS.stop_grace_seconds + SETTINGS.fence_margin_seconds)
+        over_at_ms = heard_at_ms + int(SLOWEST * (found.lease_ms + grace_and_margin_ms))
+        return coordinator.listened_ms(over_at_ms) >= SLOWEST * SETTINGS.heartbeat_ms
 
     def _verdict_ms(self, found: _Try) -> int:
         settings = self.world.coordinator.settings
@@ -183,9 +186,6 @@ class Blame:
         # Of each pause it may hold two pulses against a host.
         blamed_ms = 2 * coordinator.settings.pulse_ms * coordinator.pauses
         return coordinator.silent_ms(host.host_id) + blamed_ms
-
-    def spec(self, key: NodeKey) -> JobSpec:
-        return self._tries[key.job_id, key.attempt].spec
 
     def lease_ends(self, host: SimHost, key: NodeKey) -> None:
         """An agent stops a container for want of contact: for as long as it was told, no less."""

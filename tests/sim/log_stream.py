@@ -37,13 +37,13 @@ class LogStream:
         self._open_at_agent = True
         self._cut = False
         self._last_ms = 0
-        self._task: asyncio.Task[None] | None = None
         self._arrived: asyncio.Queue[pb.DeliverLogRequest | _Broken | None] = asyncio.Queue()
 
     # the agent's end
 
     def begin(self) -> None:
-        """As `agent.logs`: the first message names the request, the last says that it is all."""
+        """It does as `agent.logs` does: the first message names the request, and the last says that
+        it is all."""
         self.world.at(self._arrival(), self._arrive_opened)
         if self._spool is None or not self.host.tails_read.get(self.key, True):
             self._send(error="this host does not have the node's output, or cannot read it")
@@ -116,7 +116,7 @@ class LogStream:
 
     def _opened(self) -> None:
         if self.session.open_at_coordinator:
-            self._task = self.world.coordinator.reads.loop.start(self._deliver())
+            self.world.coordinator.reads.loop.start(self._deliver())
 
     def break_at_coordinator(self) -> None:
         self._arrived.put_nowait(_Broken())

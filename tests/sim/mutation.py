@@ -28,6 +28,7 @@ def first_to_notice(focus: Focus) -> tuple[int, str]:
         try:
             World(seed, knobs=knobs).run()
         except BrokenPromise as broken:
+            # A journal that cannot be replayed does not give the live state again.
             noticed = AssertionError | InvariantViolation | UnreadableEntry
             if not isinstance(broken.__cause__, noticed):
                 raise  # the mutation does not fit the code any more, and proves nothing

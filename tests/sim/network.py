@@ -25,16 +25,17 @@ KEEPALIVE_MS = 30_000
 """How long an end that gets no answer to its pings may go on before it gives a connection up."""
 
 
-class _Outbox(Outbox):
-    """Says when something waits that no step has put there."""
+class _WakingOutbox(Outbox):
+    """It wakes its session when a log request is put: no step flushes that."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         super().__init__()
         self._wake = wake
 
     def put_log(self, message: pb.CoordinatorMessage) -> bool:
+        has_room = super().put_log(message)
         self._wake()
-        return super().put_log(message)
+        return has_room
 
 
 class Session:
@@ -53,7 +54,7 @@ class Session:
         """What the agent had sent when it was cut still arrives: its kernel goes on trying."""
         self._last_up_ms = 0
         self._last_down_ms = 0
-        self.outbox = _Outbox(self._flush_soon)
+        self.outbox = _WakingOutbox(self._flush_soon)
         self._flushing = False
         self.streams: dict[str, LogStream] = {}
         """What is delivered on this connection, by request."""

@@ -169,12 +169,6 @@ class Promises:
         spools = (host.spools.get(key) for host in self.world.hosts)
         return next((spool for spool in spools if spool is not None), None)
 
-    def output_is_lost(self, key: NodeKey) -> bool:
-        return any(host.tails_read.get(key) is False for host in self.world.hosts)
-
-    def nodes_that_ran(self) -> list[tuple[NodeKey, SimHost]]:
-        return [(key, host) for host in self.world.hosts for key in host.spools]
-
     # the ground truth
 
     def container_started(self, host: SimHost, container: Container) -> None:

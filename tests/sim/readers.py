@@ -1,4 +1,4 @@
-"""People who read output while everything goes wrong: `muster logs`, with and without `--follow`.
+"""People who read output while everything goes wrong: GetNodeLog, with and without `follow`.
 
 Each byte comes once, in order, and is the node's own; who follows gets all of it, however often its
 host, its line or the coordinator breaks; and nobody waits for ever.
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from agent.core.assignment import NodeKey
+from coordinator.rpc.log_relay import QUIET_SECONDS
 from coordinator.rpc.node_log import node_log
-from coordinator.rpc.ports import Cluster, Full, Unreachable
+from coordinator.rpc.ports import Full, Unreachable
 from muster.v1.job_service_pb2 import GetNodeLogRequest, GetNodeLogResponse
 
 if TYPE_CHECKING:
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 AGAIN_MS = 3_000
-ANSWER_MS = 15_000
-"""By then a reader whose host is lost knows it, with all that slows the coordinator down."""
+PAUSES_SECONDS = (0.0, 0.0, 0.5, 5.0)
+"""How long a reader takes over each piece."""
+ANSWER_MS = int(1000 * (QUIET_SECONDS + max(PAUSES_SECONDS)))
+"""How long a reader whose host is lost may hear nothing, while the coordinator is awake."""
 NOT_BACK = ("is lost", "cannot deliver")
 """Why a follower may be given less than all: its host is not expected back, or cannot read it."""
 
@@ -37,7 +40,7 @@ class Readers:
             self.world.after(int(self.world.rng.random() * self.world.knobs.horizon_ms), self._new)
 
     def _new(self) -> None:
-        nodes = self.world.promises.nodes_that_ran()
+        nodes = [(key, host) for host in self.world.hosts for key in host.spools]
         if nodes:
             reader = _Reader(self.world, *self.world.rng.choice(nodes))
             self.reading[reader] = None
@@ -65,7 +68,7 @@ class _Reader:
         self.host = host
         self._spool = host.spools[key]
         self._follow = rng.random() < 0.7
-        self._pause_seconds = rng.choice((0.0, 0.0, 0.5, 5.0))
+        self._pause_seconds = rng.choice(PAUSES_SECONDS)
         self._job = f"{key.job_id}#{key.node_index}" if is_multinode else key.job_id
         self._position = 0
         self._least = 0
@@ -112,9 +115,13 @@ class _Reader:
     def expect_an_answer(self) -> None:
         """Its host is lost: it gets more, or is told."""
         call, position, coordinator = self._call, self._position, self.world.coordinator
-        due_ms = max(coordinator.slow_until_ms - self.world.now, 0) + ANSWER_MS
+        awake_ms = coordinator.awake_ms()
 
         def look() -> None:
+            left_ms = awake_ms + ANSWER_MS - coordinator.awake_ms()
+            if left_ms > 0:
+                coordinator.later(left_ms, look)
+                return
             if call != self._call or self._task is None:
                 return
             presence = coordinator.machine.state.presence[self.host.host_id]
@@ -125,7 +132,7 @@ class _Reader:
                 self.world.fail(f"{self}: {self.host.host_id} is lost, and it is told nothing")
             self.expect_an_answer()
 
-        coordinator.later(due_ms, look)
+        coordinator.later(ANSWER_MS, look)
 
     def _take(self, response: GetNodeLogResponse) -> None:
         at, data = response.offset, response.data
@@ -133,15 +140,15 @@ class _Reader:
             self.world.fail(f"{self}: the next byte is {at}, and nobody says why")
         if at < self._position or data != self._spool.read(at, len(data)):
             self.world.fail(f"{self}: it gets {data!r} at {at}")
-        if at > self._position and self._follow and not _is_owed_less(response.notice):
+        if at > self._position and self._follow and not _may_be_less(response.notice):
             self.world.fail(f"{self}: bytes are left out: {response.notice}")
         self._position = at + len(data)
 
     def _failed(self, why: Exception) -> None:
         self.world.note(f"{self}: {why}")
         self._task = None
-        is_kept = not self.world.promises.output_is_lost(self.key)
-        if self._follow and is_kept:
+        can_be_read = self.host.tails_read.get(self.key, True)
+        if self._follow and can_be_read:
             self._ask_again()
         else:
             self._done()
@@ -172,7 +179,7 @@ class _Reader:
             follow=self._follow,
         )
         try:
-            async with aclosing(node_log(cast("Cluster", reads), request)) as responses:
+            async with aclosing(node_log(reads, request)) as responses:
                 async for response in responses:
                     if call == self._call:
                         self._take(response)
@@ -186,5 +193,5 @@ class _Reader:
                 self._complete()
 
 
-def _is_owed_less(notice: str) -> bool:
+def _may_be_less(notice: str) -> bool:
     return any(why in notice for why in NOT_BACK)

@@ -104,17 +104,17 @@ class SimCoordinator:
         until_ms = self._paused_at_ms if self.paused else self.world.now
         return until_ms - self._paused_ms
 
-    def heard_for_ms(self, since_ms: int) -> int:
-        """For how long it has been awake from then on, by the world. Of a pause two pulses count:
-        it cannot know a shorter one."""
+    def listened_ms(self, since_ms: int) -> int:
+        """For how long it has listened from then on, by the world. It counts two pulses of each
+        longer pause, as `core/listening.py` does."""
         since_ms = max(since_ms, self.began_at_ms)
-        heard_ms = self.world.now - since_ms
+        listened_ms = self.world.now - since_ms
         for begin_ms, end_ms in reversed(self._slept_ms):
             if end_ms <= since_ms:
                 break
             slept_ms = end_ms - max(begin_ms, since_ms)
-            heard_ms -= max(slept_ms - 2 * self.settings.pulse_ms, 0)
-        return heard_ms
+            listened_ms -= max(slept_ms - 2 * self.settings.pulse_ms, 0)
+        return listened_ms
 
     def silent_ms(self, host_id: HostId) -> int:
         """For how long it was awake and heard nothing of a host, up to what it has been told of."""
@@ -137,8 +137,6 @@ class SimCoordinator:
         self._inbox = shell.Inbox(self.world.knobs.batch_max)
         self._arrived_ms.clear()
         self._sessions = {}
-        self.reads.loop.close()
-        self.reads = SimReads(self)
         self._hold, self._first = shell.Hold(), []
         self.settings = self.world.knobs.settings(self._starts)
         self.machine = shell.replayed(self.settings, self.journal.replay_now())
@@ -168,6 +166,7 @@ class SimCoordinator:
         self._frozen.clear()
         self._sockets.clear()
         self.reads.loop.close()
+        self.reads = SimReads(self)
         self.world.readers.coordinator_died()
         self.journal = self.journal.reopened()
         if reboot:

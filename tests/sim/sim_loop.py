@@ -21,6 +21,7 @@ class SimLoop(asyncio.BaseEventLoop):
         super().__init__()
         self._clock_ms = clock_ms
         self._later = later
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._soon: dict[asyncio.Handle, None] = {}
         """What runs next; timers are not among them."""
 
@@ -28,17 +29,20 @@ class SimLoop(asyncio.BaseEventLoop):
         """Nobody awaits it, so what it raises breaks the seed off."""
 
         def ended(task: asyncio.Task[None]) -> None:
+            del self._tasks[task]
             if not task.cancelled():
                 task.result()
 
         task = self.create_task(work)
+        self._tasks[task] = None
         task.add_done_callback(ended)
         return task
 
     def close(self) -> None:
         """The process is gone. Its coroutines are unwound, since nothing else ever ends them; what
         they still send goes nowhere."""
-        for task in asyncio.all_tasks(self):
+        # In their order: what they send while they are unwound draws numbers.
+        for task in self._tasks:
             task.cancel()
         while self._soon:
             self._run_soon(next(iter(self._soon)))
@@ -76,6 +80,7 @@ class SimLoop(asyncio.BaseEventLoop):
         """It is looked at when it is due."""
 
     def call_exception_handler(self, context: Any) -> None:
+        """What a callback raises breaks the seed off."""
         if (error := context.get("exception")) is not None:
             raise error
 

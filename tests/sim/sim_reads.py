@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, TypeVar
 
 from coordinator import shell
@@ -13,7 +14,7 @@ from coordinator.journal.port import LogTail, Record
 from coordinator.rpc import log_source
 from coordinator.rpc.log_relay import LogRelay
 from coordinator.rpc.outbox import Outbox
-from coordinator.rpc.ports import Full
+from coordinator.rpc.ports import Full, Render, Watching
 from tests.sim.sim_loop import SimLoop
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ T = TypeVar("T")
 
 
 class SimReads:
-    """Of one life of the coordinator."""
+    """They live as long as one life of the coordinator."""
 
     def __init__(self, coordinator: SimCoordinator) -> None:
         self._coordinator = coordinator
@@ -33,7 +34,7 @@ class SimReads:
         self._waiting: list[asyncio.Future[None]] = []
 
     def settled(self) -> None:
-        """All that was decided is durable, or will not be for long."""
+        """Whoever waits looks again: all that was decided is durable now, or the disk is full."""
         waiting, self._waiting = self._waiting, []
         for future in waiting:
             if not future.done():
@@ -61,6 +62,9 @@ class SimReads:
 
     async def log_tail(self, key: NodeKey) -> LogTail | None:
         return await self._coordinator.journal.log_tail(key.job_id, key.node_index, key.attempt)
+
+    def watch(self, job_id: JobId, render: Render[T]) -> AbstractAsyncContextManager[Watching[T]]:
+        raise AssertionError(f"{job_id}: only what has been launched is read here")
 
     def read_log(
         self, key: NodeKey, *, offset: int, follow: bool

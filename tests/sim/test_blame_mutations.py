@@ -24,9 +24,6 @@ from coordinator.core.machine import Machine
 from coordinator.core.settings import Settings
 from coordinator.core.state import Attempt, ClusterState, Job, Ran
 from coordinator.core.turn import Turn
-from coordinator.rpc import log_relay, node_log
-from coordinator.rpc.log_relay import Away
-from coordinator.rpc.ports import Unreachable
 from muster.v1 import agent_service_pb2 as pb
 from tests.sim.knobs import NO_FAULTS
 from tests.sim.mutation import Focus, Mutation, Patch, first_to_notice
@@ -54,7 +51,7 @@ def the_verdict_comes_when_a_host_is_lost(patch: Patch) -> None:
 
 
 def the_fence_does_not_listen_first(patch: Patch) -> None:
-    patch.setattr(silence, "_unproven_ms", lambda turn, over_ms: over_ms - turn.now)
+    patch.setattr(silence, "_unheard_ms", lambda turn, stopped_at_ms: stopped_at_ms - turn.now)
 
 
 def leases_are_those_of_the_settings(patch: Patch) -> None:
@@ -135,39 +132,6 @@ def heartbeats_wait_for_room(patch: Patch) -> None:
     patch.setattr(shell.Hold, "beat", lambda *_: None)
 
 
-def a_broken_delivery_is_not_told(patch: Patch) -> None:
-    real = log_relay._Delivery.end
-
-    def end(self: log_relay._Delivery, error: Unreachable | None = None) -> None:
-        if error is None or not error.is_passing:
-            real(self, error)
-
-    patch.setattr(log_relay._Delivery, "end", end)
-
-
-def a_broken_delivery_is_complete(patch: Patch) -> None:
-    real = log_relay._Delivery.end
-    patch.setattr(log_relay._Delivery, "end", lambda self, error=None: real(self))
-
-
-def readers_do_not_ask_whether_their_host_is_there(patch: Patch) -> None:
-    async def following(delivery: log_relay._Delivery, _: Away) -> pb.DeliverLogRequest | None:
-        return await delivery.take(1e9)
-
-    patch.setattr(log_relay, "_next", following)
-    patch.setattr(log_relay.LogRelay, "end", lambda *_: None)
-
-
-def a_host_that_is_away_is_lost(patch: Patch) -> None:
-    """Who follows is given the last bytes at once."""
-    patch.setattr(Unreachable, "__init__", lambda self, why, **_: Exception.__init__(self, why))
-    patch.setattr(Unreachable, "is_passing", False, raising=False)
-
-
-def the_last_bytes_are_told_whole(patch: Patch) -> None:
-    patch.setattr(node_log, "_first_wanted", lambda tail, _: tail.offset)
-
-
 PAUSES: Focus = {"pause_every_ms": 40_000, "hosts": 4, "jobs": 4, "life_ms": 40_000}
 CUTS: Focus = {"cut_every_ms": 40_000, "hosts": 5, "jobs": 4, "life_ms": 40_000}
 HOLES: Focus = {"black_holes": 2, "hosts": 4, "jobs": 4, "types": 1}
@@ -181,19 +145,8 @@ FULL: Focus = {
     "jobs": 4,
 }
 
-LOGS: Focus = {"readers": 8, "log_break_every_ms": 10_000, "drop_every_ms": 20_000}
-
 MUTATIONS: dict[Mutation, Focus] = {
     heartbeats_wait_for_room: FULL,
-    a_broken_delivery_is_not_told: LOGS,
-    a_broken_delivery_is_complete: LOGS,
-    readers_do_not_ask_whether_their_host_is_there: {
-        "readers": 8,
-        "stall_every_ms": 10_000,
-        "life_ms": 300_000,
-    },
-    a_host_that_is_away_is_lost: LOGS,
-    the_last_bytes_are_told_whole: LOGS,
     silence_is_the_clock: PAUSES,
     what_waits_in_the_inbox_was_not_sent: {
         **NO_FAULTS,

@@ -95,7 +95,7 @@ def the_fence_does_not_wait_for_the_grace(patch: Patch) -> None:
     def soon(settings: Settings, job: Job, attempt: Attempt) -> int:
         return 1000 * (attempt.lease_seconds or 0) - 20_000
 
-    patch.setattr(silence, "fence_after_ms", soon)
+    patch.setattr(silence, "stopped_after_ms", soon)
 
 
 def the_agents_lease_is_longer_than_the_coordinators(patch: Patch) -> None:

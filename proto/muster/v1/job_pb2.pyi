@@ -1087,8 +1087,8 @@ class Leftover(google.protobuf.message.Message):
     attempt: builtins.int
     """The attempt."""
     until: builtins.float
-    """When it has stopped by itself at the latest, milliseconds since 1970. Absence means that only
-    the host or an operator ends it.
+    """When it is taken to have stopped by itself, milliseconds since 1970; later if the coordinator
+    was not listening then. Absence means that only the host or an operator ends it.
     """
     def __init__(
         self,
