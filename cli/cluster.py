@@ -70,13 +70,13 @@ class Cluster:
         """Start all daemons. They come up in any order: agents dial until there is an answer."""
         await self._start(
             "coordinator",
-            *("coordinator.main", "--listen", self.address, "--stop-grace-seconds", "5"),
+            *("coordinator", "--listen", self.address, "--stop-grace-seconds", "5"),
             *("--data-dir", str(self.directory / "coordinator")),
         )
         for number in range(1, self.hosts + 1):
             await self._start(
                 f"agent-{number}",
-                *("agent.main", "--coordinator", self.address, "--host-id", f"demo-{number}"),
+                *("agent", "--coordinator", self.address, "--host-id", f"demo-{number}"),
                 *("--data-dir", str(self.directory / f"agent-{number}")),
                 *("--private-ip", f"127.0.0.{10 + number}", "--engine", self._engine),
                 # This is no EC2 instance, or at least four hosts are not.

@@ -92,7 +92,7 @@ class Cluster:
         self.directory = directory
         self.address = listen or f"127.0.0.1:{free_port()}"
         self.coordinator = Process(
-            "coordinator.main",
+            "coordinator",
             [
                 "--listen", self.address, "--data-dir", str(directory / "coordinator"),
                 "--heartbeat-seconds", "1", *coordinator_args,
@@ -142,7 +142,7 @@ class Cluster:
         if private_ip is not None:
             flags["--private-ip"] = private_ip
         words = [word for flag in flags.items() for word in flag]
-        process = Process("agent.main", [*words, *args], self.directory / f"{host_id}.log", prefix)
+        process = Process("agent", [*words, *args], self.directory / f"{host_id}.log", prefix)
         self.agents[host_id] = process
         return process
 

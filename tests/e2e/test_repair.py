@@ -34,7 +34,7 @@ def break_row(data_dir: Path, job_id: str, kind: str) -> int:
 async def offline(command: str, data_dir: Path) -> tuple[int, str]:
     """Exit status and output of `muster-coordinator COMMAND`."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "coordinator.main", command, "--data-dir", str(data_dir)),
+        *(sys.executable, "-m", "coordinator", command, "--data-dir", str(data_dir)),
         env=_ENVIRONMENT,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
