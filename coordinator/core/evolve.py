@@ -17,6 +17,7 @@ from coordinator.core.errors import InvariantViolation
 from coordinator.core.evolve_cluster import EVOLVE_CLUSTER
 from coordinator.core.evolve_set_aside import EVOLVE_SET_ASIDE
 from coordinator.core.ids import JobId, NodeKey
+from coordinator.core.job_events import Placement, Refusal
 from coordinator.core.names import clip
 from coordinator.core.state import (
     Attempt,
@@ -127,7 +128,7 @@ def _job_queued(state: ClusterState, event: e.JobQueued, at_ms: int) -> None:
 
 
 def _reserve(
-    state: ClusterState, job: Job, attempt: Attempt, placement: e.Placement, at_ms: int
+    state: ClusterState, job: Job, attempt: Attempt, placement: Placement, at_ms: int
 ) -> None:
     attempt.nodes[placement.node_index] = NodeRun(
         node_index=placement.node_index,
@@ -196,7 +197,7 @@ def _node_refused(state: ClusterState, event: e.NodeRefused, at_ms: int) -> None
 
 def _remember_refusal(job: Job, event: e.NodeRefused | e.MainNotStarted) -> None:
     before = job.refusals.get(event.host_id)
-    job.refusals[event.host_id] = e.Refusal(
+    job.refusals[event.host_id] = Refusal(
         reason=clip(event.reason, _REASON_CHARS),
         permanent=event.permanent,
         retry_after_ms=event.retry_after_ms,
@@ -224,7 +225,7 @@ def _main_not_started(state: ClusterState, event: e.MainNotStarted, at_ms: int) 
 
 def _node_replaced(state: ClusterState, event: e.NodeReplaced, at_ms: int) -> None:
     job, attempt = _attempt(state, event.job_id, event.attempt)
-    placement = e.Placement(node_index=event.node_index, host_id=event.host_id)
+    placement = Placement(node_index=event.node_index, host_id=event.host_id)
     _reserve(state, job, attempt, placement, at_ms)
 
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from coordinator.core.definition import JobSpec, NodeGroup
-from coordinator.core.events import HostRegistered, Placement
+from coordinator.core.events import HostRegistered
 from coordinator.core.ids import HostId
+from coordinator.core.job_events import Placement
 
 
 def shortfall(group: NodeGroup, facts: HostRegistered) -> str:

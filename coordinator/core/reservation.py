@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from coordinator.core import events as e
 from coordinator.core.ids import HostId, NodeKey
+from coordinator.core.job_events import Placement
 from coordinator.core.lease import new_lease_seconds
 from coordinator.core.state import Attempt, Job, NodeRun
 from coordinator.core.states import NodeState
 from coordinator.core.turn import Turn
 
 
-def reserve(turn: Turn, job: Job, placements: tuple[e.Placement, ...]) -> None:
+def reserve(turn: Turn, job: Job, placements: tuple[Placement, ...]) -> None:
     """Take a host for every node and ask each for its vote."""
     number = len(job.attempts) + 1
     turn.emit(
@@ -30,7 +31,7 @@ def reserve(turn: Turn, job: Job, placements: tuple[e.Placement, ...]) -> None:
     _ask(turn, job, placements)
 
 
-def replace(turn: Turn, job: Job, placements: tuple[e.Placement, ...]) -> None:
+def replace(turn: Turn, job: Job, placements: tuple[Placement, ...]) -> None:
     """Give the nodes whose hosts refused another host each."""
     attempt = job.attempts[-1]
     for placement in placements:
@@ -47,7 +48,7 @@ def replace(turn: Turn, job: Job, placements: tuple[e.Placement, ...]) -> None:
     _ask(turn, job, placements)
 
 
-def _ask(turn: Turn, job: Job, placements: tuple[e.Placement, ...]) -> None:
+def _ask(turn: Turn, job: Job, placements: tuple[Placement, ...]) -> None:
     for placement in placements:
         turn.presence(placement.host_id).asked_ms = turn.now
     turn.timers.arm("job", job.job_id, turn.now + turn.settings.vote_timeout_ms)

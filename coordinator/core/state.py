@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from coordinator.core.definition import JobDefinition, JobSpec, NodeGroup
-from coordinator.core.events import HostRegistered, Refusal, TimeLimitAction
+from coordinator.core.events import HostRegistered, TimeLimitAction
 from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
+from coordinator.core.job_events import Refusal
 from coordinator.core.states import JobState, NodeState, Progress
 
 

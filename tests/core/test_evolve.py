@@ -13,6 +13,7 @@ from coordinator.core.errors import InvariantViolation
 from coordinator.core.evolve import evolve
 from coordinator.core.ids import HostId, JobId
 from coordinator.core.invariants import check
+from coordinator.core.job_events import Placement
 from coordinator.core.state import ClusterState
 from coordinator.core.states import JOB_TRANSITIONS, NODE_TRANSITIONS, JobState, NodeState
 from coordinator.journal.codec import EventCodec
@@ -113,7 +114,7 @@ def test_a_held_host_takes_no_second_node() -> None:
     cluster.hosts(1)
     cluster.submit(1)
     other = cluster.submit(1)
-    placement = e.Placement(node_index=0, host_id=HostId("h1"))
+    placement = Placement(node_index=0, host_id=HostId("h1"))
     event = e.GangReserved(job_id=other, attempt=1, placements=(placement,))
     with pytest.raises(InvariantViolation, match="cannot take"):
         evolve(cluster.state, event, cluster.now)

@@ -9,6 +9,7 @@ import pytest
 
 from coordinator.core import events as e
 from coordinator.core.ids import HostId, JobId
+from coordinator.core.job_events import Placement
 from coordinator.core.story import tell
 from coordinator.core.submission import resolve
 from tests.core.shapes import SUBMISSION, multinode
@@ -21,7 +22,7 @@ VALUES: dict[str, Any] = {
     "dependency": JobId("earlier"),
     "attempt": 2,
     "placements": tuple(
-        e.Placement(node_index=index, host_id=HostId(f"h-{index}")) for index in range(7)
+        Placement(node_index=index, host_id=HostId(f"h-{index}")) for index in range(7)
     ),
     "node_index": 3,
     "host_id": HostId("h-3"),
