@@ -15,6 +15,7 @@ from muster.v1.host_service_pb2 import (
     DrainHostResponse,
     FenceHostRequest,
     FenceHostResponse,
+    ForgetHostRequest,
     Host,
     HostState,
     ListHostsRequest,
@@ -40,6 +41,8 @@ def arguments(parser: Parser) -> None:
         "fence", help="vouch that nothing runs on a lost host any more: its job goes on elsewhere"
     )
     fence.add_argument("host", metavar="HOST")
+    forget = actions.add_parser("forget", help="take a host that will not come back off the list")
+    forget.add_argument("host", metavar="HOST")
 
 
 async def run(args: argparse.Namespace) -> int:
@@ -49,6 +52,11 @@ async def run(args: argparse.Namespace) -> int:
                 return await _describe(there, args)
             case "drain" | "resume" | "fence":
                 return await _change(there, args)
+            case "forget":
+                request = ForgetHostRequest(host_id=args.host)
+                await there.hosts.ForgetHost(request, timeout=ANSWER_SECONDS)
+                print(f"forgot host {args.host}")
+                return 0
         reply = await _all(there)
     if args.output == "json":
         from cli.jsonout import show
@@ -164,4 +172,7 @@ async def _change(there: Coordinator, args: argparse.Namespace) -> int:
         show(reply)
     else:
         print("\n".join(_table(ListHostsResponse(hosts=[reply.host]), Style.of(sys.stdout))))
+        if isinstance(reply, FenceHostResponse):
+            gone = f"counts as gone: {reply.gone}" if reply.gone else "nothing could run there"
+            print(f"muster: {gone}", file=sys.stderr)
     return 0

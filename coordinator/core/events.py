@@ -144,6 +144,13 @@ class HostResumed:
     host_id: HostId
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostForgotten:
+    """An operator said that the host will not come back; nothing of ours could run there."""
+
+    host_id: HostId
+
+
 JobEvent = (
     JobSubmitted
     | JobPended
@@ -188,6 +195,7 @@ ClusterEvent = (
     | HostRegistered
     | HostDrained
     | HostResumed
+    | HostForgotten
 )
 Event = JobEvent | ClusterEvent
 
@@ -205,7 +213,7 @@ def stream_of(event: Event) -> str:
             return f"definition/{event.name}"
         case QueueCreated() | QueueUpdated() | QueueDeleting() | QueueDeleted():
             return f"queue/{event.name}"
-        case HostRegistered() | HostDrained() | HostResumed():
+        case HostRegistered() | HostDrained() | HostResumed() | HostForgotten():
             return f"host/{event.host_id}"
         case _:
             return f"job/{event.job_id}"

@@ -81,6 +81,10 @@ def _host_resumed(state: ClusterState, event: e.HostResumed, at_ms: int) -> None
     host.draining, host.drain_reason = False, ""
 
 
+def _host_forgotten(state: ClusterState, event: e.HostForgotten, at_ms: int) -> None:
+    del state.hosts[event.host_id]
+
+
 EVOLVE_CLUSTER: dict[type, Callable[[ClusterState, Any, int], None]] = {
     e.CoordinatorStarted: _coordinator_started,
     e.DefinitionRegistered: _definition_registered,
@@ -93,4 +97,5 @@ EVOLVE_CLUSTER: dict[type, Callable[[ClusterState, Any, int], None]] = {
     e.HostRegistered: _host_registered,
     e.HostDrained: _host_drained,
     e.HostResumed: _host_resumed,
+    e.HostForgotten: _host_forgotten,
 }

@@ -143,7 +143,10 @@ def _blame(turn: Turn, job: Job, runs_on: HostId) -> None:
     for host_id, refusal in job.refusals.items():
         if not refusal.not_started or host_id == runs_on:
             continue
-        blamed = turn.presence(host_id).blamed
+        presence = turn.state.presence.get(host_id)
+        if presence is None:
+            continue  # it has been forgotten since
+        blamed = presence.blamed
         blamed[job.spec.definition_name] = job.job_id
         enough = len(blamed) >= turn.settings.failed_starts_to_drain
         if enough and not turn.state.hosts[host_id].draining:

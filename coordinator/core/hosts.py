@@ -19,6 +19,7 @@ from coordinator.core.errors import Conflict, DuplicateAgent, NotFound
 from coordinator.core.gang import held_node, lose, observe, release
 from coordinator.core.ids import HostId
 from coordinator.core.lease import default_verdict_seconds
+from coordinator.core.leftovers import may_run_on
 from coordinator.core.silence import contact, give_up, release_all
 from coordinator.core.state import Host, Presence
 from coordinator.core.states import NodeState
@@ -96,14 +97,20 @@ def _admit_replacement(turn: Turn, host: Host) -> None:
             f"within the last {turn.settings.lost_after_ms // 1000} s; give this machine another "
             "--host-id, or stop the other agent and wait until the host is LOST"
         )
-    unreadable = [id_ for id_ in turn.state.set_aside if host_id in turn.state.jobs[id_].may_be_on]
-    held = ", ".join(map(str, [*host.holds, *unreadable]))
+    held = _may_run(turn, host_id)
     if held:
         raise DuplicateAgent(
             f"host id {host_id} belongs to another agent (uuid {host.facts.agent_uuid}), which is "
             f"lost and may still run {held}; when that machine is certainly off, run: muster hosts "
             f"fence {host_id}"
         )
+
+
+def _may_run(turn: Turn, host_id: HostId) -> str:
+    """What may still run on a host, as a list for people."""
+    state = turn.state
+    unreadable = [job_id for job_id in state.set_aside if host_id in state.jobs[job_id].may_be_on]
+    return ", ".join(map(str, [*may_run_on(state, host_id), *unreadable]))
 
 
 def _refuse_stale(turn: Turn, hello: i.HostHello) -> None:
@@ -179,17 +186,49 @@ def resume(turn: Turn, request: i.ResumeHost) -> None:
     turn.reschedule = True
 
 
-def fence(turn: Turn, request: i.FenceHost) -> None:
-    """The operator's word that nothing of ours runs on a lost host any more."""
+def fence(turn: Turn, request: i.FenceHost) -> str:
+    """The operator's word that nothing of ours runs on a lost host any more. What counts as gone
+    by that, as a list for people; empty when nothing could run there anyway."""
     _known(turn, request.host_id)
     if not turn.presence(request.host_id).lost:
         raise Conflict(
             f"host {request.host_id} is not LOST; only a lost host can be fenced. "
             f"To give it no new work: muster hosts drain {request.host_id}"
         )
+    held = _may_run(turn, request.host_id)
     give_up(turn, request.host_id, FENCED)
     leave_all(turn, request.host_id, FENCED)
     turn.touch_host(request.host_id)
+    return held
+
+
+def forget(turn: Turn, request: i.ForgetHost) -> None:
+    """The operator's word that a host will not come back. It is a new host if it does."""
+    host_id = request.host_id
+    host = _known(turn, host_id)
+    presence = turn.presence(host_id)
+    if presence.session_id is not None and not presence.lost:
+        raise Conflict(
+            f"host {host_id} is connected, and would be back at once; stop its agent first"
+        )
+    held = _may_run(turn, host_id)
+    if held:
+        raise Conflict(
+            f"host {host_id} may still run {held}; when it is LOST and certainly off, run first: "
+            f"muster hosts fence {host_id}"
+        )
+    if host.holds:
+        reserved = ", ".join(f"{key.job_id}#{key.node_index}" for key in host.holds)
+        raise Conflict(
+            f"host {host_id} is reserved for {reserved}, whose gang has not ended; forget it then"
+        )
+    if presence.session_id is not None:
+        why = f"host {host_id} was forgotten"
+        turn.effect(CloseSession(session_id=presence.session_id, message=why))
+        turn.state.sessions.pop(presence.session_id, None)
+    turn.emit(e.HostForgotten(host_id=host_id))
+    del turn.state.presence[host_id]
+    turn.reschedule = True  # who waited for it is told so
 
 
 def _known(turn: Turn, host_id: HostId) -> Host:

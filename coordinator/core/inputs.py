@@ -95,6 +95,11 @@ class FenceHost:
     host_id: HostId
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetHost:
+    host_id: HostId
+
+
 # from agents
 
 
@@ -195,6 +200,7 @@ Input = (
     | DrainHost
     | ResumeHost
     | FenceHost
+    | ForgetHost
     | HostHello
     | HostHeartbeat
     | HostReport

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coordinator.core.ids import HostId, JobId
+from coordinator.core.ids import HostId, JobId, NodeKey
 from coordinator.core.lease import stopped_after_ms
 from coordinator.core.settings import Settings
 from coordinator.core.state import Attempt, ClusterState, Job, NodeRun
@@ -58,6 +58,17 @@ def _leftover(
         until_ms=until_ms,
         unclean_reason=node.unclean_reason,
     )
+
+
+def may_run_on(state: ClusterState, host_id: HostId) -> list[NodeKey]:
+    """What may still run on a host. A node that has ended and was released is not among it, though
+    its host stays reserved until the whole gang has ended."""
+    found = [
+        key
+        for key in state.hosts[host_id].holds
+        if (node := state.jobs[key.job_id].node(key)) is not None and not node.released
+    ]
+    return found + [key for key in state.presence[host_id].kept if key not in found]
 
 
 def unsettled_dependency(state: ClusterState, job: Job) -> Job | None:

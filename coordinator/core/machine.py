@@ -147,10 +147,11 @@ class Machine:
 
     def _send_assignments(self, turn: Turn, host_id: HostId, *, even_unchanged: bool) -> None:
         """A session loses nothing that is sent on it, so a list that it has is not sent again."""
-        session_id = self.state.presence[host_id].session_id
-        if session_id is None:
+        presence = self.state.presence.get(host_id)
+        if presence is None or presence.session_id is None:
             self._told.pop(host_id, None)
             return
+        session_id = presence.session_id
         wanted = assignments(self.state, self.settings, host_id)
         if self._told.get(host_id) == (session_id, wanted) and not even_unchanged:
             return
@@ -185,7 +186,7 @@ def _room(turn: Turn, given: i.RoomSeen) -> None:
 def _tick(turn: Turn, given: i.Tick) -> None:
     for kind, name in turn.timers.due(turn.now):
         match kind:
-            case "host":
+            case "host" if name in turn.state.hosts:
                 silence.check_host(turn, HostId(name))
             case "job" if name in turn.state.jobs:
                 job = turn.state.jobs[JobId(name)]
@@ -210,6 +211,7 @@ _HANDLERS: dict[type, Callable[[Turn, Any], Reply]] = {
     i.DrainHost: hosts.drain,
     i.ResumeHost: hosts.resume,
     i.FenceHost: hosts.fence,
+    i.ForgetHost: hosts.forget,
     i.HostHello: hosts.hello,
     i.HostHeartbeat: hosts.heartbeat,
     i.HostReport: hosts.report,

@@ -84,13 +84,19 @@ class HostService(HostServiceServicer):
         self, request: pb.FenceHostRequest, context: Context
     ) -> pb.FenceHostResponse:
         host_id = _host_id(request.host_id)
-        await self._cluster.ask(i.FenceHost(host_id=host_id))
-        return pb.FenceHostResponse(host=await self._one(host_id))
+        gone = await self._cluster.ask(i.FenceHost(host_id=host_id))
+        return pb.FenceHostResponse(host=await self._one(host_id), gone=str(gone))
+
+    async def ForgetHost(
+        self, request: pb.ForgetHostRequest, context: Context
+    ) -> pb.ForgetHostResponse:
+        await self._cluster.ask(i.ForgetHost(host_id=_host_id(request.host_id)))
+        return pb.ForgetHostResponse()
 
     async def _one(self, host_id: HostId) -> pb.Host:
-        # The core has just accepted the host, and hosts are never forgotten.
-        (found,) = await self._describe([host_id])
-        return found
+        """A host that the core has just accepted, unless somebody has had it forgotten since."""
+        found = await self._describe([host_id])
+        return found[0] if found else pb.Host(host_id=host_id, reason="it was forgotten")
 
     async def _describe(self, host_ids: Sequence[str]) -> list[pb.Host]:
         def render(state: ClusterState, host_id: HostId) -> pb.Host | None:

@@ -19,7 +19,7 @@ from coordinator.core.ending import STOPPED_WITH_MAIN
 from coordinator.core.events import JobEvent
 from coordinator.core.explain import clock, quarantine_reason
 from coordinator.core.ids import HostId
-from coordinator.core.leftovers import Leftover
+from coordinator.core.leftovers import Leftover, may_run_on
 from coordinator.core.names import clip
 from coordinator.core.settings import COMPUTE_ENVIRONMENT
 from coordinator.core.state import Attempt, ClusterState, Job, NodeRun, Queue, Revision
@@ -416,9 +416,11 @@ def _host_state(
         reasons = [f"silent since {clock(state.wall_of(presence.last_contact_ms))}"]
         if presence.verdict_at_ms is not None:
             reasons.append(f"what it runs fails at {clock(state.wall_of(presence.verdict_at_ms))}")
-        if known.holds:
-            held = ", ".join(map(str, known.holds))
+        if may_run := may_run_on(state, host_id):
+            held = ", ".join(map(str, may_run))
             reasons.append(f"may still run {held}; if it is off: muster hosts fence {host_id}")
+        elif known.holds:
+            reasons.append("nothing runs there, and its gang has not ended")
         return host_service_pb2.LOST, reasons
     quarantine = quarantine_reason(state, host_id)
     if quarantine:

@@ -14,7 +14,8 @@ import grpc
 
 _AGENT = "/muster.v1.AgentService/"
 _ADMIN_ONLY = frozenset(
-    f"/muster.v1.HostService/{name}" for name in ("DrainHost", "ResumeHost", "FenceHost")
+    f"/muster.v1.HostService/{name}"
+    for name in ("DrainHost", "ResumeHost", "FenceHost", "ForgetHost")
 )
 _SCHEME = "muster://"
 

@@ -109,7 +109,7 @@ class World:
             case "CancelJob" | "TerminateJob" | "WatchJob" | "GetNodeLog" | "ExplainJob":
                 reason = {"reason": "x"} if rpc in ("CancelJob", "TerminateJob") else {}
                 return [{"jobId": job_id} | reason for job_id in jobs]
-            case "DrainHost" | "ResumeHost" | "FenceHost":
+            case "DrainHost" | "ResumeHost" | "FenceHost" | "ForgetHost":
                 return [{"hostId": "h-1"}]
             case _:
                 return [{}]

@@ -8,7 +8,7 @@ from coordinator.core.machine import Machine
 from coordinator.core.states import Progress
 from muster.v1 import host_service_pb2 as pb
 from tests.fakes.cluster import FakeCluster, FakeHosts
-from tests.rpc.conftest import ONE, Client, refusal, shown
+from tests.rpc.conftest import GANG, ONE, Client, refusal, shown
 
 
 async def _host(client: Client, host_id: str) -> pb.Host:
@@ -110,9 +110,43 @@ async def test_silence_and_a_fence(client: Client, cluster: FakeCluster, hosts: 
     word, reason = await _word(client, "h-2")
     assert word == "LOST"
     assert "may still run" not in reason
-    fenced = (await client.hosts.FenceHost(pb.FenceHostRequest(host_id="h-1"))).host
-    assert (fenced.state, fenced.HasField("job_id")) == (pb.LOST, False)
+    fenced = await client.hosts.FenceHost(pb.FenceHostRequest(host_id="h-1"))
+    assert (fenced.host.state, fenced.host.HasField("job_id")) == (pb.LOST, False)
+    assert fenced.gone == f"{job_id}#0 attempt 1"
+    assert (await client.hosts.FenceHost(pb.FenceHostRequest(host_id="h-2"))).gone == ""
     assert (await client.only(job_id))["status"] == "FAILED"
+    hosts.by_id["h-1"].hello()
+    assert await _word(client, "h-1") == ("FREE", "")
+
+
+async def test_a_host_is_reserved_for_longer_than_anything_may_run_there(
+    client: Client, cluster: FakeCluster, hosts: FakeHosts
+) -> None:
+    hosts.join("h-1", "h-2", "h-3")
+    job_id = await client.submit(GANG)
+    hosts.vote(job_id)
+    hosts.up(job_id, 0)
+    hosts.up(job_id, 1)
+    key = hosts.key(job_id, 1)
+    child = hosts.host_of(key)
+    child.say(key, Progress.RELEASED, exit_code=0)
+    child.disconnect()
+    cluster.tick(40)
+    word, reason = await _word(client, child.host_id)
+    assert word == "LOST"
+    assert reason.endswith("nothing runs there, and its gang has not ended")
+    fenced = await client.hosts.FenceHost(pb.FenceHostRequest(host_id=child.host_id))
+    assert fenced.gone == ""
+
+
+async def test_a_host_is_forgotten(client: Client, hosts: FakeHosts) -> None:
+    hosts.join("h-1")
+    code, details = await refusal(client.hosts.ForgetHost(pb.ForgetHostRequest(host_id="h-1")))
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert "stop its agent first" in details
+    hosts.by_id["h-1"].disconnect()
+    await client.hosts.ForgetHost(pb.ForgetHostRequest(host_id="h-1"))
+    assert not (await client.hosts.ListHosts(pb.ListHostsRequest())).hosts
     hosts.by_id["h-1"].hello()
     assert await _word(client, "h-1") == ("FREE", "")
 
@@ -149,7 +183,7 @@ async def test_draining(client: Client, hosts: FakeHosts) -> None:
 
 
 async def test_what_is_done_to_hosts_needs_a_host(client: Client) -> None:
-    for rpc in ("DrainHost", "ResumeHost", "FenceHost"):
+    for rpc in ("DrainHost", "ResumeHost", "FenceHost", "ForgetHost"):
         call, request = getattr(client.hosts, rpc), getattr(pb, f"{rpc}Request")
         code, details = await refusal(call(request(host_id="nope")))
         assert code is grpc.StatusCode.NOT_FOUND

@@ -359,6 +359,9 @@ class FenceHostResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     HOST_FIELD_NUMBER: builtins.int
+    GONE_FIELD_NUMBER: builtins.int
+    gone: builtins.str
+    """What counts as gone by the operator's word; empty when nothing could run there anyway."""
     @property
     def host(self) -> global___Host:
         """The host."""
@@ -367,8 +370,39 @@ class FenceHostResponse(google.protobuf.message.Message):
         self,
         *,
         host: global___Host | None = ...,
+        gone: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["host", b"host"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["host", b"host"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["gone", b"gone", "host", b"host"]) -> None: ...
 
 global___FenceHostResponse = FenceHostResponse
+
+@typing.final
+class ForgetHostRequest(google.protobuf.message.Message):
+    """A host that will not come back."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HOST_ID_FIELD_NUMBER: builtins.int
+    host_id: builtins.str
+    """Required."""
+    def __init__(
+        self,
+        *,
+        host_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["host_id", b"host_id"]) -> None: ...
+
+global___ForgetHostRequest = ForgetHostRequest
+
+@typing.final
+class ForgetHostResponse(google.protobuf.message.Message):
+    """Empty."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___ForgetHostResponse = ForgetHostResponse

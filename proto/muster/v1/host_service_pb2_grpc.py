@@ -60,6 +60,11 @@ class HostServiceStub(object):
                 request_serializer=muster_dot_v1_dot_host__service__pb2.FenceHostRequest.SerializeToString,
                 response_deserializer=muster_dot_v1_dot_host__service__pb2.FenceHostResponse.FromString,
                 _registered_method=True)
+        self.ForgetHost = channel.unary_unary(
+                '/muster.v1.HostService/ForgetHost',
+                request_serializer=muster_dot_v1_dot_host__service__pb2.ForgetHostRequest.SerializeToString,
+                response_deserializer=muster_dot_v1_dot_host__service__pb2.ForgetHostResponse.FromString,
+                _registered_method=True)
 
 
 class HostServiceServicer(object):
@@ -104,6 +109,15 @@ class HostServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForgetHost(self, request, context):
+        """Forgets a host that will not come back; if it does, it is a new one. Idempotent, but repeated it
+        answers NOT_FOUND, as it does for a wrong id. Adds FAILED_PRECONDITION (the host is connected,
+        something may still run there, or it is reserved).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HostServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -131,6 +145,11 @@ def add_HostServiceServicer_to_server(servicer, server):
                     servicer.FenceHost,
                     request_deserializer=muster_dot_v1_dot_host__service__pb2.FenceHostRequest.FromString,
                     response_serializer=muster_dot_v1_dot_host__service__pb2.FenceHostResponse.SerializeToString,
+            ),
+            'ForgetHost': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetHost,
+                    request_deserializer=muster_dot_v1_dot_host__service__pb2.ForgetHostRequest.FromString,
+                    response_serializer=muster_dot_v1_dot_host__service__pb2.ForgetHostResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -269,6 +288,33 @@ class HostService(object):
             '/muster.v1.HostService/FenceHost',
             muster_dot_v1_dot_host__service__pb2.FenceHostRequest.SerializeToString,
             muster_dot_v1_dot_host__service__pb2.FenceHostResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetHost(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/muster.v1.HostService/ForgetHost',
+            muster_dot_v1_dot_host__service__pb2.ForgetHostRequest.SerializeToString,
+            muster_dot_v1_dot_host__service__pb2.ForgetHostResponse.FromString,
             options,
             channel_credentials,
             insecure,

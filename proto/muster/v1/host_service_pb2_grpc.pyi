@@ -56,6 +56,15 @@ class HostServiceStub:
     host is not lost).
     """
 
+    ForgetHost: grpc.UnaryUnaryMultiCallable[
+        muster.v1.host_service_pb2.ForgetHostRequest,
+        muster.v1.host_service_pb2.ForgetHostResponse,
+    ]
+    """Forgets a host that will not come back; if it does, it is a new one. Idempotent, but repeated it
+    answers NOT_FOUND, as it does for a wrong id. Adds FAILED_PRECONDITION (the host is connected,
+    something may still run there, or it is reserved).
+    """
+
 class HostServiceAsyncStub:
     """The hosts of the cluster. Changing calls need the admin role when TLS is on."""
 
@@ -92,6 +101,15 @@ class HostServiceAsyncStub:
     """The operator's word that nothing of Muster's runs on a lost host any more (it was switched
     off): jobs that wait for it go on. Idempotent. Adds NOT_FOUND and FAILED_PRECONDITION (the
     host is not lost).
+    """
+
+    ForgetHost: grpc.aio.UnaryUnaryMultiCallable[
+        muster.v1.host_service_pb2.ForgetHostRequest,
+        muster.v1.host_service_pb2.ForgetHostResponse,
+    ]
+    """Forgets a host that will not come back; if it does, it is a new one. Idempotent, but repeated it
+    answers NOT_FOUND, as it does for a wrong id. Adds FAILED_PRECONDITION (the host is connected,
+    something may still run there, or it is reserved).
     """
 
 class HostServiceServicer(metaclass=abc.ABCMeta):
@@ -140,6 +158,17 @@ class HostServiceServicer(metaclass=abc.ABCMeta):
         """The operator's word that nothing of Muster's runs on a lost host any more (it was switched
         off): jobs that wait for it go on. Idempotent. Adds NOT_FOUND and FAILED_PRECONDITION (the
         host is not lost).
+        """
+
+    @abc.abstractmethod
+    def ForgetHost(
+        self,
+        request: muster.v1.host_service_pb2.ForgetHostRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[muster.v1.host_service_pb2.ForgetHostResponse, collections.abc.Awaitable[muster.v1.host_service_pb2.ForgetHostResponse]]:
+        """Forgets a host that will not come back; if it does, it is a new one. Idempotent, but repeated it
+        answers NOT_FOUND, as it does for a wrong id. Adds FAILED_PRECONDITION (the host is connected,
+        something may still run there, or it is reserved).
         """
 
 def add_HostServiceServicer_to_server(servicer: HostServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
