@@ -9,8 +9,10 @@ pulses counts as two pulses, since nobody can know what came in during the rest.
 A step is late when it comes more than two pulses after the step before it. No answer went out in
 between, so a host that waited for its welcome could not beat, although other messages came in all
 the time. So all that had come before a late step is one stretch: no mark is set within it, and it
-ends when the inbox has been taken up to the moment of that step. While steps stay late and the
-inbox stays full, nobody is found silent. No I/O.
+ends when the inbox has been taken up to the moment of that step. Steps that are late until then
+belong to the next stretch, so that also where every step is late a host that is gone is found
+silent in the end. A host that beats in time bears two stretches: one commit may lie in both. No
+I/O.
 """
 
 from __future__ import annotations
@@ -28,9 +30,9 @@ class Listening:
         self.start_ms = start_ms
         self.pulse_ms = pulse_ms
         self._heard_until_ms = start_ms
-        self._stepped_at_ms = start_ms
-        self._late_step_ms = start_ms
-        """When the newest late step came: no mark is set before that moment any more."""
+        self._stepped_at_ms = self._late_step_ms = start_ms
+        self._stretch_ends_ms = start_ms
+        """No mark is set before that moment."""
         self._ends = [start_ms]
         self._missed = [0]
         """`_missed[k]` is all that was missed up to `_ends[k]`."""
@@ -41,20 +43,29 @@ class Listening:
         return self._missed[-1]
 
     @property
+    def awake_since_ms(self) -> int:
+        """The end of the newest gap."""
+        return self._ends[-1]
+
+    @property
     def next_mark_ms(self) -> int:
         """When to mark again at the latest."""
         return self._heard_until_ms + self.pulse_ms
 
     def mark(self, heard_until_ms: int, *, now_ms: int) -> None:
         """A step begins at `now_ms`, and all that had arrived until `heard_until_ms` has been taken
-        in. A mark that is older than the last one, or than a late step, changes no count."""
+        in. A mark that is older than the last one, or lies within a stretch, changes no count."""
         if now_ms - self._stepped_at_ms > 2 * self.pulse_ms:
             self._late_step_ms = now_ms
+            if self._heard_until_ms >= self._stretch_ends_ms:
+                self._stretch_ends_ms = now_ms
         self._stepped_at_ms = now_ms
         stretch_ms = heard_until_ms - self._heard_until_ms
-        if stretch_ms <= 0 or heard_until_ms < self._late_step_ms:
+        if stretch_ms <= 0 or heard_until_ms < self._stretch_ends_ms:
             return
         self._heard_until_ms = heard_until_ms
+        if heard_until_ms < self._late_step_ms:
+            self._stretch_ends_ms = self._late_step_ms
         missed_ms = stretch_ms - 2 * self.pulse_ms
         if missed_ms <= 0:
             return

@@ -38,6 +38,6 @@ class Settings:
 
     @property
     def pulse_ms(self) -> int:
-        """How often the shell must mark that it listens. A stretch of two pulses is the most that
-        one mark holds against a host, so that a host which beats in time is never lost by it."""
-        return max(min(1_000, (self.lost_after_ms - self.heartbeat_ms) // 4), 50)
+        """How often the shell must mark that it listens. Two stretches of two pulses are the most
+        that is held against a host which beats in time, so that it is never lost by them."""
+        return max(min(1_000, (self.lost_after_ms - self.heartbeat_ms) // 5), 50)

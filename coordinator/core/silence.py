@@ -130,10 +130,15 @@ def _fence_by_lease(turn: Turn, host_id: HostId, presence: Presence) -> None:
 def _unheard_ms(turn: Turn, stopped_at_ms: int) -> int:
     """How long the coordinator must still listen before it believes that a host which has stopped
     its nodes by then has nothing to say. The host may be connected again, and how a node ended may
-    wait at the door while the coordinator sleeps; within a heartbeat of listening it is heard."""
-    heartbeat_ms = turn.settings.heartbeat_ms
-    unheard_ms = heartbeat_ms - turn.listening.since(stopped_at_ms)
-    return max(unheard_ms, stopped_at_ms + heartbeat_ms - turn.now)
+    wait at the door while the coordinator sleeps: within a heartbeat that is heard in full it is
+    heard. Where every stretch has a gap, much of them all is enough in the end."""
+    listening, settings = turn.listening, turn.settings
+    in_full_ms = listening.since(max(stopped_at_ms, listening.awake_since_ms))
+    unheard_ms = min(
+        settings.heartbeat_ms - in_full_ms,
+        settings.lost_after_ms - listening.since(stopped_at_ms),
+    )
+    return max(unheard_ms, stopped_at_ms + settings.heartbeat_ms - turn.now)
 
 
 def release_all(turn: Turn, host_id: HostId, proof: str) -> None:

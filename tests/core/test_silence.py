@@ -342,22 +342,32 @@ def test_a_lease_that_ran_out_is_over_soon_after_the_coordinator_woke(cluster: C
     assert cluster.job(job).attempts[0].nodes[0].released
 
 
+@pytest.mark.parametrize(
+    ("heartbeat_ms", "asleep_before_ms", "asleep_after_ms"),
+    [
+        (5_000, 5_000, 5_000),
+        (5_000, 2_000, 5_000),
+        (5_000, 1_000, 3_600_000),
+        (1_000, 2_000, 5_000),
+    ],
+)
 def test_what_was_heard_before_a_second_sleep_tells_nothing_of_what_came_in_it(
-    cluster: Cluster,
+    heartbeat_ms: int, asleep_before_ms: int, asleep_after_ms: int
 ) -> None:
-    """It hears nothing for long, and its lease ends in a second, short sleep: how the main ended
-    then waits at the door."""
+    """It hears nothing for long, and the lease ends in a second sleep: how the main ended waits at
+    the door then."""
+    cluster = Cluster(replace(SETTINGS, heartbeat_ms=heartbeat_ms))
     cluster.hosts(2)
     job = cluster.submit(1, attempts=2)
     (main,) = cluster.run(job)
     found = cluster.job(job)
     after_ms = stopped_after_ms(cluster.settings, found, found.attempts[0])
     assert after_ms is not None
-    over_ms = cluster.now + after_ms + cluster.settings.heartbeat_ms
+    proven_ms = cluster.now + after_ms + heartbeat_ms
     cluster.wait(40, silent=(main,))
-    cluster.now = over_ms - 20_000
+    cluster.now = proven_ms - asleep_before_ms - 15_000
     cluster.wait(15, silent=(main,))
-    cluster.now = over_ms + 5_000
+    cluster.now = proven_ms + asleep_after_ms
     cluster.do(i.Tick())
     assert cluster.is_(job) is JobState.RUNNING
     ended = i.Observation(

@@ -163,15 +163,21 @@ class Blame:
             self.world.fail(f"{event}: {host.host_id} was silent for {silent_ms} of {wanted_ms} ms")
 
     def _has_stopped(self, host: SimHost, found: _Try) -> bool:
-        """Lease, stop grace and margin are over, whoever slept meanwhile; and after that the
-        coordinator has listened for a heartbeat: what was sent while it slept comes only then."""
+        """Lease, stop grace and margin are over, whoever slept meanwhile; and after that, and after
+        it slept last, the coordinator was awake for a heartbeat: what was sent while it slept comes
+        only then. One that sleeps again and again must have listened for long in all."""
         if not found.lease_ms:
             return False
         coordinator = self.world.coordinator
         heard_at_ms = max(coordinator.heard_at_ms.get(host.host_id, 0), coordinator.began_at_ms)
         grace_and_margin_ms = 1000 * (SETTINGS.stop_grace_seconds + SETTINGS.fence_margin_seconds)
         over_at_ms = heard_at_ms + int(SLOWEST * (found.lease_ms + grace_and_margin_ms))
-        return coordinator.listened_ms(over_at_ms) >= SLOWEST * SETTINGS.heartbeat_ms
+        awake_ms = self.world.now - max(over_at_ms, coordinator.awake_since_ms())
+        in_all_ms = coordinator.listened_ms(over_at_ms)
+        return (
+            awake_ms >= SLOWEST * SETTINGS.heartbeat_ms
+            or in_all_ms >= SLOWEST * SETTINGS.lost_after_ms
+        )
 
     def _verdict_ms(self, found: _Try) -> int:
         settings = self.world.coordinator.settings

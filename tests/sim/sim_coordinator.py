@@ -104,6 +104,12 @@ class SimCoordinator:
         until_ms = self._paused_at_ms if self.paused else self.world.now
         return until_ms - self._paused_ms
 
+    def awake_since_ms(self) -> int:
+        """When it last began or woke, by the world. Two pulses are no sleep that it could know."""
+        longest_ms = 2 * self.settings.pulse_ms
+        wakings = (end for begin, end in reversed(self._slept_ms) if end - begin > longest_ms)
+        return max(next(wakings, 0), self.began_at_ms)
+
     def listened_ms(self, since_ms: int) -> int:
         """For how long it has listened from then on, by the world. It counts two pulses of each
         longer pause, as `core/listening.py` does."""

@@ -119,7 +119,10 @@ class SimHost:
     def unrest(self) -> list[str]:
         if self.agent is None or not self.agent.alive:
             return [f"{self.host_id} has no agent"]
+        session = self.agent.session
+        deliveries = session.streams if session is not None else {}
         return [
+            *(f"{self.host_id} delivers {request_id}" for request_id in deliveries),
             *(f"{self.host_id} has the container {key.name}" for key in self.engine.containers),
             *(f"{self.host_id} keeps {name}" for name in self.ledger_slots()),
             *(f"{self.host_id} knows {key.name}" for key in self.agent.machine.state.slots),

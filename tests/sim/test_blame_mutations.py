@@ -132,6 +132,20 @@ def heartbeats_wait_for_room(patch: Patch) -> None:
     patch.setattr(shell.Hold, "beat", lambda *_: None)
 
 
+def what_was_heard_before_a_sleep_proves_an_end(patch: Patch) -> None:
+    patch.setattr(Listening, "awake_since_ms", property(lambda self: self.start_ms))
+
+
+def a_slow_commit_is_the_hosts_silence(patch: Patch) -> None:
+    real = Listening.mark
+
+    def mark(self: Listening, heard_until_ms: int, *, now_ms: int) -> None:
+        self._stepped_at_ms = now_ms
+        real(self, heard_until_ms, now_ms=now_ms)
+
+    patch.setattr(Listening, "mark", mark)
+
+
 PAUSES: Focus = {"pause_every_ms": 40_000, "hosts": 4, "jobs": 4, "life_ms": 40_000}
 CUTS: Focus = {"cut_every_ms": 40_000, "hosts": 5, "jobs": 4, "life_ms": 40_000}
 HOLES: Focus = {"black_holes": 2, "hosts": 4, "jobs": 4, "types": 1}
@@ -157,8 +171,21 @@ MUTATIONS: dict[Mutation, Focus] = {
         "life_ms": 5_000,
         "batch_max": 1,
     },
+    a_slow_commit_is_the_hosts_silence: {
+        "slow_commit_every_ms": 20_000,
+        "slow_commit_ms": None,
+        "hosts": 6,
+        "jobs": 6,
+        "batch_max": 1,
+        "user_every_ms": 5_000,
+    },
     the_verdict_comes_when_a_host_is_lost: {**CUTS, "verdict_seconds": 80},
     the_fence_does_not_listen_first: {**PAUSES, "cut_every_ms": 40_000, "jobs": 6},
+    what_was_heard_before_a_sleep_proves_an_end: {
+        **PAUSES,
+        "cut_every_ms": 40_000,
+        "jobs": 6,
+    },
     leases_are_those_of_the_settings: {
         **CUTS,
         "other_lease_seconds": 40,

@@ -1269,7 +1269,9 @@ class GetNodeLogRequest(google.protobuf.message.Message):
     offset: builtins.int
     """First byte wanted, from 0; negative counts from the end of what there is now."""
     follow: builtins.bool
-    """True goes on until the node's output is complete."""
+    """True goes on until the node's output is complete. While its host may be back soon, or has only
+    not answered, that is UNAVAILABLE and to be asked again; false gives what is kept here instead.
+    """
     def __init__(
         self,
         *,
