@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from agent.core import inputs as i
@@ -161,6 +162,16 @@ def _linux(linux: container_pb2.LinuxParameters) -> dict[str, Any]:
         "max_swap_mib": linux.max_swap if linux.HasField("max_swap") else None,
         "swappiness": linux.swappiness if linux.HasField("swappiness") else None,
     }
+
+
+def goodbye(goes_on: Sequence[NodeKey]) -> pb.Goodbye:
+    """The agent's last word: these nodes go on without it."""
+    return pb.Goodbye(
+        goes_on=[
+            pb.NodeId(job_id=key.job_id, attempt=key.attempt, node_index=key.node_index)
+            for key in goes_on
+        ]
+    )
 
 
 def node_report(slot: Slot, host_ipv4: str, now_ms: int) -> pb.NodeReport:

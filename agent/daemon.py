@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from agent import shell
 from agent.admission import Admission, NotAdmitted
-from agent.convert import ProtocolError, node_report, told
+from agent.convert import ProtocolError, goodbye, node_report, told
 from agent.core import effects as f
 from agent.core import inputs as i
 from agent.core.assignment import ContainerSpec, Desired, NodeKey
@@ -96,6 +96,9 @@ class Daemon:
         self._tails_told = shell.TailsTold()
         self._heartbeats: asyncio.Task[None] | None = None
         self._unusable_reason = "the agent is starting"
+        self._offered: frozenset[str] = frozenset()
+        """Optional messages that the coordinator of the open session understands."""
+        self._goodbye: asyncio.Future[None] | None = None
         self.ready = asyncio.Event()
         """Set once what ran before is re-attached: readiness for systemd."""
 
@@ -116,6 +119,25 @@ class Daemon:
             await self._logs.close()
             await self._engine.close()
             self._ledger.close()
+
+    async def say_goodbye(self, limit_seconds: float) -> bool:
+        """Tell the coordinator that this agent stops and which nodes go on without it. True once
+        that is durable there; False when nothing goes on, or when it could not be told in time:
+        then the coordinator takes this host for a silent one. From here on nothing is started."""
+        # Also one whose start is in hand: it may come up when this process has gone.
+        goes_on = [slot.key for slot in self._machine.state.slots.values() if slot.may_run]
+        if not goes_on or self._heartbeats is None or "goodbye" not in self._offered:
+            return False
+        self._goodbye = asyncio.get_running_loop().create_future()
+        self._link.send(pb.AgentMessage(goodbye=goodbye(goes_on)))
+        try:
+            async with asyncio.timeout(limit_seconds):
+                await self._goodbye
+        except TimeoutError:
+            return False
+        # Before it is back it is nobody's lease; the next start's Hello begins it anew.
+        self._ledger.keep_contact(None)
+        return True
 
     async def _reattach(self, contents: LedgerContents) -> None:
         """Ask the engine what it still has, until it answers: before that nothing is known, so
@@ -220,7 +242,9 @@ class Daemon:
             case f.Report():
                 self._report(effect)
             case f.KeepContact():
-                self._ledger.keep_contact(effect.last_contact_ms)
+                # A goodbye that is known has forgotten all contacts.
+                if self._goodbye is None:
+                    self._ledger.keep_contact(effect.last_contact_ms)
             case f.Prepare():
                 task = self._begin(effect.key, "prepare", functools.partial(self._prepare, effect))
                 self._preparing[effect.key] = task
@@ -390,6 +414,7 @@ class Daemon:
 
     def welcome(self, message: pb.Welcome) -> None:
         logger.info("session open: session=%s", message.session_id)
+        self._offered = frozenset(message.capabilities)
         self._take(i.LinkUp())
         period_seconds = max(message.heartbeat_period_ms, 10) / 1000
         self._heartbeats = self._tasks.create_task(self._beat(period_seconds), name="heartbeats")
@@ -406,8 +431,13 @@ class Daemon:
     def message(self, message: pb.CoordinatorMessage) -> None:
         given = told(message)
         body = message.WhichOneof("body")
+        if self._goodbye is not None and body == "assignments":
+            return  # the coordinator sent it before it heard the goodbye
         if given is not None:
             self._take(given)
+        elif body == "goodbye_ack":
+            if self._goodbye is not None and not self._goodbye.done():
+                self._goodbye.set_result(None)
         elif body == "log_request":
             self._logs.deliver(self._link, message.log_request)
         elif body == "log_cancel":

@@ -22,6 +22,7 @@ from agent.host.ec2_metadata import ask
 from agent.host.fingerprint import fingerprint
 from agent.host.gpus import gpus
 from agent.host.private_address import NoPrivateAddress, private_address
+from agent.host.shutdown import is_going_down
 from agent.kit import Kit
 from agent.ledger.port import LedgerError
 from agent.ledger.sqlite import SqliteLedger
@@ -34,6 +35,8 @@ from muster.v1 import agent_service_pb2 as pb
 logger = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
+GOODBYE_SECONDS = 5.0
+"""How long a stop waits for the coordinator to write the goodbye down."""
 
 
 def _engine(settings: AgentConfig, private_ipv4: str) -> Engine:
@@ -130,12 +133,23 @@ async def _run(settings: AgentConfig) -> None:
     stopping = asyncio.create_task(stopped.wait())
     await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
     notify.stopping()
+    if not running.done():
+        await _say_goodbye(daemon)
     for task in (ready, stopping, running):
         task.cancel()
     await asyncio.wait((ready, stopping, running))
     if not running.cancelled():
         running.result()
     logger.info("stopped; containers go on")
+
+
+async def _say_goodbye(daemon: Daemon) -> None:
+    """Unless the machine goes down: then what runs does not go on, and the coordinator must find it
+    silent."""
+    if await asyncio.to_thread(is_going_down):
+        logger.info("the machine goes down, and what runs here with it")
+    elif await daemon.say_goodbye(GOODBYE_SECONDS):
+        logger.info("the coordinator knows that what runs here goes on")
 
 
 def _hear_what_was_ignored() -> None:

@@ -34,7 +34,7 @@ class MemoryLedger:
         for key in forget:
             self._slots.pop(key.name, None)
 
-    def keep_contact(self, last_contact_ms: int) -> None:
+    def keep_contact(self, last_contact_ms: int | None) -> None:
         self._contact = last_contact_ms
 
     def close(self) -> None:

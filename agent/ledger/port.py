@@ -39,9 +39,10 @@ class Ledger(Protocol):
         """Make slots durable, all or nothing; returns when they would survive a power cut."""
         ...
 
-    def keep_contact(self, last_contact_ms: int) -> None:
-        """Remember a contact. Survives the agent's death, need not survive the machine's: after a
-        reboot nothing runs whose lease it could be."""
+    def keep_contact(self, last_contact_ms: int | None) -> None:
+        """Remember a contact; None forgets the one before, so that leases run anew from the next
+        start. Survives the agent's death, need not survive the machine's: after a reboot nothing
+        runs whose lease it could be."""
         ...
 
     def close(self) -> None: ...

@@ -129,8 +129,9 @@ class SqliteLedger:
                 raise LedgerError(f"{self._path}: {error}") from error
             self._take_ballast()
 
-    def keep_contact(self, last_contact_ms: int) -> None:
-        os.pwrite(self._contact, b"%020d" % last_contact_ms, 0)
+    def keep_contact(self, last_contact_ms: int | None) -> None:
+        text = b" " * 20 if last_contact_ms is None else b"%020d" % last_contact_ms
+        os.pwrite(self._contact, text, 0)
 
     def _take_ballast(self) -> None:
         """Only where it leaves as much again: a full disk stays as it is."""

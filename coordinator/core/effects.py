@@ -72,6 +72,11 @@ class SendHeartbeatAck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SendGoodbyeAck:
+    session_id: SessionId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CloseSession:
     """A newer session of the same agent took over: the only reason to end one unasked."""
 
@@ -79,7 +84,7 @@ class CloseSession:
     message: str
 
 
-Effect = SendWelcome | SendAssignments | SendAck | SendHeartbeatAck | CloseSession
+Effect = SendWelcome | SendAssignments | SendAck | SendHeartbeatAck | SendGoodbyeAck | CloseSession
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

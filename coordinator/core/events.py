@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from coordinator.core.definition import JobDefinition
-from coordinator.core.ids import HostId
+from coordinator.core.ids import HostId, NodeKey
 from coordinator.core.job_events import (
     AttemptEnded,
     AttemptRefused,
@@ -145,6 +145,22 @@ class HostResumed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgentStopped:
+    """An agent said that it stops in order, and which of its nodes go on without it. Its silence
+    says nothing of those until it is back, or an operator fences the host."""
+
+    host_id: HostId
+    goes_on: tuple[NodeKey, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentReturned:
+    """An agent that had stopped in order says Hello again."""
+
+    host_id: HostId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostForgotten:
     """An operator said that the host will not come back; nothing of ours could run there."""
 
@@ -195,6 +211,8 @@ ClusterEvent = (
     | HostRegistered
     | HostDrained
     | HostResumed
+    | AgentStopped
+    | AgentReturned
     | HostForgotten
 )
 Event = JobEvent | ClusterEvent
@@ -214,6 +232,8 @@ def stream_of(event: Event) -> str:
         case QueueCreated() | QueueUpdated() | QueueDeleting() | QueueDeleted():
             return f"queue/{event.name}"
         case HostRegistered() | HostDrained() | HostResumed() | HostForgotten():
+            return f"host/{event.host_id}"
+        case AgentStopped() | AgentReturned():
             return f"host/{event.host_id}"
         case _:
             return f"job/{event.job_id}"

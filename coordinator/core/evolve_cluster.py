@@ -81,6 +81,16 @@ def _host_resumed(state: ClusterState, event: e.HostResumed, at_ms: int) -> None
     host.draining, host.drain_reason = False, ""
 
 
+def _agent_stopped(state: ClusterState, event: e.AgentStopped, at_ms: int) -> None:
+    host = state.hosts[event.host_id]
+    host.stopped_at_ms, host.goes_on = at_ms, dict.fromkeys(event.goes_on)
+
+
+def _agent_returned(state: ClusterState, event: e.AgentReturned, at_ms: int) -> None:
+    host = state.hosts[event.host_id]
+    host.stopped_at_ms, host.goes_on = 0, {}
+
+
 def _host_forgotten(state: ClusterState, event: e.HostForgotten, at_ms: int) -> None:
     del state.hosts[event.host_id]
 
@@ -97,5 +107,7 @@ EVOLVE_CLUSTER: dict[type, Callable[[ClusterState, Any, int], None]] = {
     e.HostRegistered: _host_registered,
     e.HostDrained: _host_drained,
     e.HostResumed: _host_resumed,
+    e.AgentStopped: _agent_stopped,
+    e.AgentReturned: _agent_returned,
     e.HostForgotten: _host_forgotten,
 }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from coordinator.core.capacity import shape_of
-from coordinator.core.ids import HostId
+from coordinator.core.ids import HostId, NodeKey
 from coordinator.core.leftovers import Leftover, leftovers, unsettled_dependency
 from coordinator.core.names import clip
 from coordinator.core.placement import place, shortfall
@@ -138,7 +138,13 @@ def _unreadable(job: Job) -> str:
 def _silence(state: ClusterState, job: Job, attempt: Attempt) -> str | None:
     """Main's host is silent: since when, and until when it is waited for."""
     host_id = attempt.nodes[job.spec.main_node].host_id
-    presence = state.presence[host_id]
+    host, presence = state.hosts[host_id], state.presence[host_id]
+    if NodeKey(job.job_id, attempt.number, job.spec.main_node) in host.goes_on:
+        return (
+            f"The agent of the main node's host {host_id} was stopped at "
+            f"{clock(host.stopped_at_ms)}; the job goes on. Start the agent again; or, if the "
+            f"machine is off, run: muster hosts fence {host_id}"
+        )
     if not presence.lost:
         return None
     since = clock(state.wall_of(presence.last_contact_ms))
@@ -288,6 +294,11 @@ def _proof_awaited(left: Leftover) -> str:
         )
     if not left.is_silent:
         return f"{where} is being stopped"
+    if left.goes_on:
+        return (
+            f"{where} goes on, as the agent there was stopped; start the agent again, or, if the "
+            f"machine is off, run: muster hosts fence {left.host_id}"
+        )
     sentence = (
         f"{where} may still run, as the host is silent; goes on when the host is back and clean, "
         f"or has rebooted, or an operator runs: muster hosts fence {left.host_id}"

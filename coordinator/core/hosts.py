@@ -12,6 +12,7 @@ from coordinator.core import inputs as i
 from coordinator.core.effects import (
     CloseSession,
     SendAck,
+    SendGoodbyeAck,
     SendHeartbeatAck,
     SendWelcome,
 )
@@ -20,7 +21,7 @@ from coordinator.core.gang import held_node, lose, observe, release
 from coordinator.core.ids import HostId
 from coordinator.core.lease import default_verdict_seconds
 from coordinator.core.leftovers import may_run_on
-from coordinator.core.silence import contact, give_up, release_all
+from coordinator.core.silence import contact, give_up, leave_votes, release_all, show_jobs
 from coordinator.core.state import Host, Presence
 from coordinator.core.states import NodeState
 from coordinator.core.turn import Turn
@@ -42,6 +43,8 @@ def hello(turn: Turn, hello: i.HostHello) -> None:
     rebooted = host is not None and host.facts.boot_id not in ("", hello.boot_id)
     if host is None or host.facts != facts:
         turn.emit(facts)
+    if host is not None and host.stopped_at_ms:
+        turn.emit(e.AgentReturned(host_id=hello.host_id))
     presence = turn.state.presence.setdefault(hello.host_id, Presence(last_contact_ms=turn.now))
     if presence.session_id is not None:
         turn.effect(
@@ -164,6 +167,24 @@ def report(turn: Turn, report: i.HostReport) -> None:
     turn.effect(SendAck(session_id=report.session_id, report_seq=report.seq))
 
 
+def goodbye(turn: Turn, said: i.HostGoodbye) -> None:
+    """Its agent stops in order, so that its silence from now on says nothing of what goes on. An
+    older session's is ignored: a newer one is there."""
+    host_id = turn.host_of(said.session_id)
+    if host_id is None:
+        return
+    contact(turn, host_id, turn.presence(host_id))
+    goes_on = tuple(key for key in said.goes_on if key in turn.state.hosts[host_id].holds)
+    leave_votes(turn, host_id)
+    if goes_on:
+        turn.emit(e.AgentStopped(host_id=host_id, goes_on=goes_on))
+        # Nobody there hears anything any more: what must end is not waited for.
+        turn.presence(host_id).lost = True
+        turn.timers.arm("host", host_id, turn.now)
+        show_jobs(turn, host_id)
+    turn.effect(SendGoodbyeAck(session_id=said.session_id))
+
+
 def session_ended(turn: Turn, ended: i.SessionEnded) -> None:
     host_id = turn.state.sessions.pop(ended.session_id, None)
     if host_id is not None:
@@ -189,8 +210,8 @@ def resume(turn: Turn, request: i.ResumeHost) -> None:
 def fence(turn: Turn, request: i.FenceHost) -> str:
     """The operator's word that nothing of ours runs on a lost host any more. What counts as gone
     by that, as a list for people; empty when nothing could run there anyway."""
-    _known(turn, request.host_id)
-    if not turn.presence(request.host_id).lost:
+    host = _known(turn, request.host_id)
+    if not (turn.presence(request.host_id).lost or host.stopped_at_ms):
         raise Conflict(
             f"host {request.host_id} is not LOST; only a lost host can be fenced. "
             f"To give it no new work: muster hosts drain {request.host_id}"

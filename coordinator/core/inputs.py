@@ -163,6 +163,14 @@ class HostReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HostGoodbye:
+    """The agent stops in order, and these nodes go on without it."""
+
+    session_id: SessionId
+    goes_on: tuple[NodeKey, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionEnded:
     """The stream closed. By itself this means nothing: only silence makes a host lost."""
 
@@ -204,6 +212,7 @@ Input = (
     | HostHello
     | HostHeartbeat
     | HostReport
+    | HostGoodbye
     | SessionEnded
     | RoomSeen
     | Tick

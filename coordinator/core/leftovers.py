@@ -25,6 +25,8 @@ class Leftover:
     node_index: int
     host_id: HostId
     is_silent: bool
+    goes_on: bool
+    """Its agent was stopped, and it goes on without it."""
     until_ms: int | None
     unclean_reason: str
     """Why its host cannot be cleaned up; empty when it can."""
@@ -48,13 +50,16 @@ def _leftover(
     is_silent = presence.lost or presence.session_id is None
     after_ms = stopped_after_ms(settings, job, attempt)
     until_ms = None
-    if is_silent and after_ms is not None:
+    key = NodeKey(job.job_id, attempt.number, node.node_index)
+    goes_on = key in state.hosts[node.host_id].goes_on
+    if is_silent and after_ms is not None and not goes_on:
         until_ms = state.wall_of(presence.last_contact_ms + after_ms + settings.heartbeat_ms)
     return Leftover(
         attempt=attempt.number,
         node_index=node.node_index,
         host_id=node.host_id,
         is_silent=is_silent,
+        goes_on=goes_on,
         until_ms=until_ms,
         unclean_reason=node.unclean_reason,
     )

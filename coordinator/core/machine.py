@@ -215,6 +215,7 @@ _HANDLERS: dict[type, Callable[[Turn, Any], Reply]] = {
     i.HostHello: hosts.hello,
     i.HostHeartbeat: hosts.heartbeat,
     i.HostReport: hosts.report,
+    i.HostGoodbye: hosts.goodbye,
     i.SessionEnded: hosts.session_ended,
     i.RoomSeen: _room,
     i.Tick: _tick,

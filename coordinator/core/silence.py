@@ -4,14 +4,15 @@
 *verdict*: a node that runs there has failed. The *fence*: all of it has stopped by itself, since
 its lease ran out, so that its job need not wait for the host any more. Silence is time in which
 the coordinator listened and heard nothing (`listening.py`); the fence counts all time, as the lease
-on the host does, and then a heartbeat of listening. A stream that closes means nothing. No I/O.
+on the host does, and then a heartbeat of listening. A stream that closes means nothing. An agent
+that said goodbye suspends verdict and fence for what goes on without it. No I/O.
 """
 
 from __future__ import annotations
 
 from coordinator.core.effects import Silence
 from coordinator.core.gang import held_node, lose, release
-from coordinator.core.ids import HostId
+from coordinator.core.ids import HostId, NodeKey
 from coordinator.core.lease import default_verdict_seconds, stopped_after_ms, verdict_after_ms
 from coordinator.core.reservation import remember_stray
 from coordinator.core.state import Attempt, Job, NodeRun, Presence
@@ -26,7 +27,7 @@ def contact(turn: Turn, host_id: HostId, presence: Presence) -> None:
     if presence.lost or presence.away or not presence.seen:
         if presence.lost:
             _tell(turn, host_id, presence, is_lost=False)
-            _show(turn, host_id)
+            show_jobs(turn, host_id)
         presence.lost = presence.away = False
         presence.seen = True
         presence.verdict_at_ms = None
@@ -40,7 +41,7 @@ def check_host(turn: Turn, host_id: HostId) -> None:
     """Look at how long the host has been silent, and when to look again."""
     presence = turn.presence(host_id)
     silent_ms = turn.listening.since(presence.last_contact_ms)
-    if silent_ms < turn.settings.lost_after_ms:
+    if silent_ms < turn.settings.lost_after_ms and not presence.lost:
         _look_again(turn, host_id, turn.settings.lost_after_ms - silent_ms)
         return
     if not presence.lost:
@@ -48,8 +49,8 @@ def check_host(turn: Turn, host_id: HostId) -> None:
         _tell(turn, host_id, presence, is_lost=True)
         turn.touch_host(host_id)
         turn.reschedule = True
-        _leave_votes(turn, host_id)
-        _show(turn, host_id)
+        leave_votes(turn, host_id)
+        show_jobs(turn, host_id)
     _count_upon(turn, host_id, presence, silent_ms)
     _judge(turn, host_id, presence, silent_ms)
     _fence_by_lease(turn, host_id, presence)
@@ -75,13 +76,14 @@ def _held(turn: Turn, host_id: HostId) -> list[tuple[Job, Attempt, NodeRun]]:
     return [held for held in (held_node(turn, host_id, key) for key in keys) if held is not None]
 
 
-def _leave_votes(turn: Turn, host_id: HostId) -> None:
+def leave_votes(turn: Turn, host_id: HostId) -> None:
+    """Whoever votes with the host replaces it."""
     for job, attempt, node in _held(turn, host_id):
         if not attempt.started:
             lose(turn, job, attempt, node)
 
 
-def _show(turn: Turn, host_id: HostId) -> None:
+def show_jobs(turn: Turn, host_id: HostId) -> None:
     """Who watches a job of this host sees something else now."""
     for job, _, node in _held(turn, host_id):
         turn.touch_job(job.job_id, node.node_index)
@@ -108,17 +110,26 @@ def _judge(turn: Turn, host_id: HostId, presence: Presence, silent_ms: int) -> N
             continue
         is_main = node.node_index == job.spec.main_node
         left_ms = verdict_after_ms(turn.settings, job, attempt) - silent_ms
-        if left_ms <= 0 or (is_main and attempt.stop_cause is not None):
+        must_end = is_main and attempt.stop_cause is not None
+        if not must_end and _goes_on(turn, host_id, job, attempt, node):
+            continue
+        if left_ms <= 0 or must_end:
             lose(turn, job, attempt, node)
         else:
             presence.verdict_at_ms = turn.now + left_ms
             _look_again(turn, host_id, left_ms)
 
 
+def _goes_on(turn: Turn, host_id: HostId, job: Job, attempt: Attempt, node: NodeRun) -> bool:
+    """Its agent has said goodbye, and nobody enforces its lease."""
+    key = NodeKey(job.job_id, attempt.number, node.node_index)
+    return key in turn.state.hosts[host_id].goes_on
+
+
 def _fence_by_lease(turn: Turn, host_id: HostId, presence: Presence) -> None:
     for job, attempt, node in _held(turn, host_id):
         after_ms = stopped_after_ms(turn.settings, job, attempt)
-        if after_ms is None or node.released:
+        if after_ms is None or node.released or _goes_on(turn, host_id, job, attempt, node):
             continue
         left_ms = _unheard_ms(turn, presence.last_contact_ms + after_ms)
         if left_ms > 0:

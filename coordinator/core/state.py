@@ -184,6 +184,10 @@ class Host:
     draining: bool = False
     drain_reason: str = ""
     holds: dict[NodeKey, None] = field(default_factory=dict)
+    stopped_at_ms: int = 0
+    """When its agent said goodbye; 0 when it has not, or is back."""
+    goes_on: dict[NodeKey, None] = field(default_factory=dict)
+    """What runs on without its agent. No time that passes says anything of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from coordinator.core.effects import (
     NodeContainer,
     SendAck,
     SendAssignments,
+    SendGoodbyeAck,
     SendHeartbeatAck,
     SendWelcome,
 )
@@ -76,7 +77,9 @@ def hello(session_id: SessionId, message: pb.Hello) -> i.HostHello:
     )
 
 
-def said(session_id: SessionId, message: pb.AgentMessage) -> i.HostHeartbeat | i.HostReport:
+def said(
+    session_id: SessionId, message: pb.AgentMessage
+) -> i.HostHeartbeat | i.HostReport | i.HostGoodbye:
     """What an agent says after its Hello. Raises InvalidArgument for anything else."""
     match message.WhichOneof("body"):
         case "heartbeat":
@@ -84,6 +87,15 @@ def said(session_id: SessionId, message: pb.AgentMessage) -> i.HostHeartbeat | i
             return i.HostHeartbeat(session_id=session_id, seq=beat.seq, wall_ms=beat.wall_ms)
         case "report":
             return report(session_id, message.report)
+        case "goodbye":
+            _check_count("Goodbye.goes_on", len(message.goodbye.goes_on), NODES_MAX, "nodes")
+            return i.HostGoodbye(
+                session_id=session_id,
+                goes_on=tuple(
+                    NodeKey(JobId(node.job_id), node.attempt, node.node_index)
+                    for node in message.goodbye.goes_on
+                ),
+            )
         case body:
             raise InvalidArgument(f"unexpected message {body}")
 
@@ -133,7 +145,9 @@ def effect_message(effect: Effect) -> pb.CoordinatorMessage:
         case SendWelcome():
             return pb.CoordinatorMessage(
                 welcome=pb.Welcome(
-                    session_id=effect.session_id, heartbeat_period_ms=effect.heartbeat_ms
+                    session_id=effect.session_id,
+                    heartbeat_period_ms=effect.heartbeat_ms,
+                    capabilities=["goodbye"],
                 )
             )
         case SendAssignments():
@@ -147,6 +161,8 @@ def effect_message(effect: Effect) -> pb.CoordinatorMessage:
             return pb.CoordinatorMessage(ack=pb.Ack(report_seq=effect.report_seq))
         case SendHeartbeatAck():
             return pb.CoordinatorMessage(heartbeat_ack=pb.HeartbeatAck(seq=effect.seq))
+        case SendGoodbyeAck():
+            return pb.CoordinatorMessage(goodbye_ack=pb.GoodbyeAck())
         case _:
             raise TypeError(f"{effect} is not a message")
 

@@ -13,6 +13,7 @@ from coordinator.core.effects import (
     Effect,
     SendAck,
     SendAssignments,
+    SendGoodbyeAck,
     SendHeartbeatAck,
     SendWelcome,
 )
@@ -30,6 +31,7 @@ class Outbox:
         self._assignments: SendAssignments | None = None
         self._ack: SendAck | None = None
         self._heartbeat_ack: SendHeartbeatAck | None = None
+        self._goodbye_ack: SendGoodbyeAck | None = None
         self._logs: list[pb.CoordinatorMessage] = []
         self.refusal: CloseSession | None = None
         self.closed = False
@@ -46,6 +48,8 @@ class Outbox:
                 self._ack = effect
             case SendHeartbeatAck():
                 self._heartbeat_ack = effect
+            case SendGoodbyeAck():
+                self._goodbye_ack = effect
             case CloseSession():
                 self.refusal = effect
         self._changed.set()
@@ -71,9 +75,13 @@ class Outbox:
         """What waits to be sent, in order. An acknowledgement goes before assignments: what it lets
         the agent forget must be forgotten before the same node is assigned again."""
         self._changed.clear()
-        effects = (self._welcome, self._ack, self._heartbeat_ack, self._assignments)
+        effects = (
+            *(self._welcome, self._ack, self._heartbeat_ack, self._assignments),
+            self._goodbye_ack,
+        )
         messages = [effect_message(effect) for effect in effects if effect is not None]
         messages += self._logs
         self._welcome = self._ack = self._heartbeat_ack = self._assignments = None
+        self._goodbye_ack = None
         self._logs = []
         return messages

@@ -412,6 +412,15 @@ def _host_state(
     """The one word for a host, and what there is to say about that. LOST comes before
     QUARANTINED: as long as the host is away, only a fence helps."""
     known, presence = state.hosts[host_id], state.presence[host_id]
+    if known.stopped_at_ms:
+        goes_on = ", ".join(str(key) for key in known.goes_on if key in known.holds)
+        reasons = [f"its agent was stopped at {clock(known.stopped_at_ms)}"]
+        if goes_on:
+            reasons.append(
+                f"{goes_on} may go on; start the agent again, or, if the machine is off: muster "
+                f"hosts fence {host_id}"
+            )
+        return host_service_pb2.STOPPED, reasons
     if presence.lost:
         reasons = [f"silent since {clock(state.wall_of(presence.last_contact_ms))}"]
         if presence.verdict_at_ms is not None:

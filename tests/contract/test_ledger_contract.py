@@ -87,6 +87,17 @@ def test_starts_are_counted_and_a_new_boot_forgets_the_contact(
     assert seen == [(1, "", None), (2, "one", 111), (3, "one", None)]
 
 
+def test_a_contact_is_forgotten_when_that_is_asked_for(reopened: Callable[[], Ledger]) -> None:
+    for contact in (111, None):
+        ledger = reopened()
+        ledger.open("one")
+        ledger.keep_contact(contact)
+        ledger.close()
+    ledger = reopened()
+    assert ledger.open("one").last_contact_ms is None
+    ledger.close()
+
+
 def test_sqlite_is_for_one_agent_and_its_owner_alone(tmp_path: Path) -> None:
     ledger = SqliteLedger(tmp_path)
     ledger.open("boot")

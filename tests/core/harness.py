@@ -32,6 +32,7 @@ from coordinator.core.effects import (
     Assignment,
     CloseSession,
     SendAssignments,
+    SendGoodbyeAck,
     Stamped,
     Step,
 )
@@ -209,6 +210,12 @@ class Cluster:
 
     def hang_up(self, host: str) -> None:
         self.do(i.SessionEnded(session_id=self._sessions.pop(HostId(host))))
+
+    def goodbye(self, host: str, *goes_on: NodeKey) -> None:
+        """The host's agent stops in order; the stream ends with it."""
+        self.do(i.HostGoodbye(session_id=self.session(host), goes_on=goes_on))
+        assert SendGoodbyeAck(session_id=self.session(host)) in self.last.effects
+        self.hang_up(host)
 
     def says(
         self, host: str, progress: Progress, key: NodeKey | None = None, **members: Any

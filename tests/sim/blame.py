@@ -154,9 +154,15 @@ class Blame:
     def _node_lost(self, event: e.NodeLost) -> None:
         found = self._try(event)
         host = self._host(found.hosts[event.node_index])
-        if host.changed_power_ms >= found.asked_at_ms or self._has_stopped(host, found):
+        if host.changed_power_ms >= found.asked_at_ms:
             return
         must_end = found.must_end and event.node_index == found.spec.main_node
+        key = NodeKey(job_id=event.job_id, attempt=event.attempt, node_index=event.node_index)
+        if key in host.goes_on and not must_end:
+            self.world.fail(f"{event}: it goes on without its agent, which has said goodbye")
+        known = self.world.coordinator.machine.state.hosts[host.host_id]
+        if self._has_stopped(host, found) or (must_end and known.stopped_at_ms):
+            return
         wanted_ms = SETTINGS.lost_after_ms if must_end else self._verdict_ms(found)
         silent_ms = self._silent_ms(host)
         if silent_ms < SLOWEST * wanted_ms:

@@ -25,6 +25,8 @@ RIGHTED_MS = 3_000
 """How soon a clock that was wrong at the start is put right, as time synchronisation does."""
 COORDINATOR_DOWN_MS = (100, 5_000, 50_000, 250_000)
 AGENT_DOWN_MS = (50, 5_000, 60_000)
+AGENT_STOPPED_MS = (5_000, 60_000, 400_000)
+"""Longer than any lease but that of a last attempt."""
 POWER_OFF_MS = (3_000, 40_000, 250_000)
 PAUSE_SLACK_MS = 20_000
 """What a coordinator that goes on needs until all that has waited is taken in and answered."""
@@ -44,6 +46,7 @@ class Faults:
             (knobs.stall_every_ms, self._stall),
             (knobs.cut_every_ms, self._cut),
             (knobs.agent_crash_every_ms, self._crash_agent),
+            (knobs.agent_stop_every_ms, self._stop_agent),
             (knobs.coordinator_crash_every_ms, self.restart_coordinator),
             (knobs.pause_every_ms, self._pause_coordinator),
             (knobs.slow_commit_every_ms, self._slow_commits),
@@ -129,6 +132,23 @@ class Faults:
             host.disturb()
             host.agent.die(notice_ms=2_000)
             host.in_this_boot(down_ms, host.start_agent)
+
+    def _stop_agent(self) -> None:
+        """In order, as an operator does."""
+        host = self._any_host()
+        if host.agent is not None and host.agent.alive:
+            self.world.note(f"{host.host_id} agent is stopped")
+            host.disturb()
+            host.agent.stop()
+
+    def agent_left(self, host: SimHost, *, acknowledged: bool) -> None:
+        """It comes back: after any time when the coordinator knows; else as after a crash."""
+        self.world.note(f"{host.host_id} agent leaves{', which is known' * acknowledged}")
+        host.disturb()
+        down_ms = self._duration(AGENT_STOPPED_MS)
+        if not acknowledged:
+            down_ms = max(min(down_ms, host.lease_left_ms() - AGENT_HASTE_MS), 0)
+        host.in_this_boot(down_ms if self.active else 100, host.start_agent)
 
     def _disturb_all(self, until_ms: int = 0) -> None:
         for host in self.world.hosts:

@@ -56,6 +56,7 @@ class Knobs:
     stall_every_ms: int | None = None
     cut_every_ms: int | None = None
     agent_crash_every_ms: int | None = None
+    agent_stop_every_ms: int | None = None
     coordinator_crash_every_ms: int | None = None
     pause_every_ms: int | None = None
     slow_commit_every_ms: int | None = None
@@ -126,6 +127,7 @@ class Knobs:
             tail_lost=chance(0.2, 0.6),
             log_break_every_ms=every(40_000, 10_000),
             readers=rng.choice((0, 2, 8)),
+            agent_stop_every_ms=every(100_000, 30_000),
         )
         return knobs.calmed(rng.choices((None, *CALM), weights=(8, 1, 2, 1))[0])
 

@@ -71,10 +71,11 @@ class Promises:
 
     def _look_for_lost(self) -> None:
         """A connected, beating host is never lost, whatever the coordinator itself does."""
-        presences = self.world.coordinator.machine.state.presence
+        state = self.world.coordinator.machine.state
         for host in self.world.hosts:
-            presence = presences.get(host.host_id)
-            if presence is None or not presence.lost:
+            presence = state.presence.get(host.host_id)
+            stops = presence is not None and state.hosts[host.host_id].stopped_at_ms
+            if presence is None or not presence.lost or stops:
                 self._lost.pop(host.host_id, None)
             elif host.host_id not in self._lost:
                 self._lost[host.host_id] = None

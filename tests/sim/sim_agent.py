@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from agent import shell
-from agent.convert import node_report, told
+from agent.convert import goodbye, node_report, told
 from agent.core import effects as f
 from agent.core import inputs as i
 from agent.core.assignment import NodeKey, Progress
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 
+GOODBYE_MS = 5_000
+"""As `agent.main` waits."""
+
+
 class SimAgent:
     def __init__(self, world: World, host: SimHost) -> None:
         self.world = world
@@ -39,6 +43,8 @@ class SimAgent:
         self._incarnation = contents.incarnation << 32
         self.session: Session | None = None
         self._unusable_reason = "the agent is starting"
+        self._is_welcome = self._stopping = False
+        self._goes_on: list[NodeKey] = []
         self._inbox: list[i.Input] = []
         self._busy = False
         self._scheduled_ms: int | None = None
@@ -63,6 +69,26 @@ class SimAgent:
             self.session.open_at_agent = False
             self.session.break_off(notice_ms=notice_ms)
         self.host.engine.agent_died()
+
+    def stop(self) -> None:
+        """In order: what runs goes on without it, once the coordinator has written that down. It
+        does not wait for that for ever."""
+        if not self.alive or self._stopping:
+            return
+        self._stopping = True
+        self._goes_on = [slot.key for slot in self.machine.state.slots.values() if slot.may_run]
+        if self._goes_on and self._is_welcome and self.session is not None:
+            self.session.send_up(pb.AgentMessage(goodbye=goodbye(self._goes_on)))
+            self._later(GOODBYE_MS, lambda: self._leave(acknowledged=False))
+        else:
+            self._leave(acknowledged=False)
+
+    def _leave(self, *, acknowledged: bool) -> None:
+        self.die(notice_ms=100)
+        self.host.goes_on = self._goes_on if acknowledged else []
+        if acknowledged:
+            self.host.ledger.keep_contact(None)
+        self.world.faults.agent_left(self.host, acknowledged=acknowledged)
 
     def _reattach(self) -> None:
         if self.world.faults.active and self.world.chance(self.world.knobs.engine_gone):
@@ -153,7 +179,8 @@ class SimAgent:
             case f.Report():
                 self._report(effect)
             case f.KeepContact():
-                self.host.ledger.keep_contact(effect.last_contact_ms)
+                if not self._stopping:
+                    self.host.ledger.keep_contact(effect.last_contact_ms)
             case f.Prepare():
                 self._prepare(effect)
             case f.CancelPrepare():
@@ -206,7 +233,7 @@ class SimAgent:
     def link_ended(self, session: Session) -> None:
         if self.alive and session is self.session:
             self.world.note(f"{self.host.host_id} link of {session.session_id} is down")
-            self.session = None
+            self.session, self._is_welcome = None, False
             self.take(i.LinkDown())
             self._later(20 + self.world.delay(1_000), self._dial)
 
@@ -234,6 +261,11 @@ class SimAgent:
     def receive(self, session: Session, message: pb.CoordinatorMessage) -> None:
         if not self.alive or session is not self.session:
             return
+        if message.HasField("goodbye_ack"):
+            self._leave(acknowledged=True)
+            return
+        if self._stopping and message.HasField("assignments"):
+            return
         if message.HasField("welcome"):
             self._welcome(session, message.welcome)
             return
@@ -257,6 +289,8 @@ class SimAgent:
 
     def _welcome(self, session: Session, welcome: pb.Welcome) -> None:
         self.host.disturb()
+        self._is_welcome = True
+        self.host.goes_on = []
         self.take(i.LinkUp())
         self._beats.clear()
         self.host.contact_ms = max(self.host.contact_ms, session.opened_at_ms)

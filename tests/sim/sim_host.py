@@ -44,6 +44,8 @@ class SimHost:
         self.spools: dict[NodeKey, SimSpool] = {}
         self.stalled_until_ms = 0
         self.cut_until_ms = 0
+        self.goes_on: list[NodeKey] = []
+        """What its agent, whose goodbye was acknowledged, has left running; it is not back yet."""
         self.disturbed_at_ms = 0
         """When something last kept this host from doing what it was told at once."""
 
@@ -103,6 +105,8 @@ class SimHost:
     def start_agent(self) -> None:
         if self.powered and (self.agent is None or not self.agent.alive):
             self.disturb()
+            if self.goes_on:
+                self.contact_ms = self.world.now  # leases run anew from its return
             self.agent = SimAgent(self.world, self)
 
     def lease_left_ms(self) -> int:

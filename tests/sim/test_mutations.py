@@ -15,6 +15,7 @@ from agent.core import effects as f
 from agent.core import inputs as i
 from agent.core import machine as agent_machine
 from agent.core.assignment import Progress
+from agent.ledger.memory import MemoryLedger
 from coordinator.core import derive, ending, evolve, gang, hosts, machine, scheduler, silence
 from coordinator.core import events as e
 from coordinator.core.effects import Stamped, Step
@@ -181,6 +182,20 @@ def a_fact_is_not_journaled(patch: Patch) -> None:
     patch.setattr(Turn, "emit", emit)
 
 
+def a_goodbye_suspends_nothing(patch: Patch) -> None:
+    patch.setattr(silence, "_goes_on", lambda *_: False)
+
+
+def the_lease_of_before_a_goodbye_goes_on(patch: Patch) -> None:
+    real = MemoryLedger.keep_contact
+
+    def keep(self: MemoryLedger, last_contact_ms: int | None) -> None:
+        if last_contact_ms is not None:
+            real(self, last_contact_ms)
+
+    patch.setattr(MemoryLedger, "keep_contact", keep)
+
+
 def the_barrier_holds_nobody(patch: Patch) -> None:
     patch.setattr(derive, "holds_children", lambda job, attempt: False)
 
@@ -243,6 +258,8 @@ CUT_OFF: Focus = {"hosts": 5, "jobs": 3, "life_ms": 300_000, "cut_every_ms": 40_
 """Hosts that fall silent while they have work, and others to take it over."""
 BROKEN_LINES: Focus = {"hosts": 4, "drop_every_ms": 15_000, "late": 0.4, "life_ms": 40_000}
 
+STOPS: Focus = {"agent_stop_every_ms": 20_000, "life_ms": 300_000}
+
 MUTATIONS: dict[Mutation, Focus] = {
     children_start_with_main: {},
     main_starts_before_all_have_voted: {},
@@ -258,6 +275,8 @@ MUTATIONS: dict[Mutation, Focus] = {
     a_host_takes_two_nodes: {},
     effects_are_visible_before_their_facts_are_durable: {},
     a_fact_is_not_journaled: {},
+    a_goodbye_suspends_nothing: STOPS,
+    the_lease_of_before_a_goodbye_goes_on: STOPS,
     the_barrier_holds_nobody: {},
     a_promised_address_is_not_kept: {"own_addresses": True},
     an_ended_job_ends_again: {"user_every_ms": 10_000},

@@ -101,6 +101,7 @@ class AgentMessage(google.protobuf.message.Message):
     HELLO_FIELD_NUMBER: builtins.int
     HEARTBEAT_FIELD_NUMBER: builtins.int
     REPORT_FIELD_NUMBER: builtins.int
+    GOODBYE_FIELD_NUMBER: builtins.int
     @property
     def hello(self) -> global___Hello:
         """First, and only first."""
@@ -113,16 +114,21 @@ class AgentMessage(google.protobuf.message.Message):
     def report(self) -> global___StatusReport:
         """Whenever a node has come further; repeated after a reconnect as Hello.observed."""
 
+    @property
+    def goodbye(self) -> global___Goodbye:
+        """Last, when the agent stops in order. Only to a coordinator whose Welcome offers it."""
+
     def __init__(
         self,
         *,
         hello: global___Hello | None = ...,
         heartbeat: global___Heartbeat | None = ...,
         report: global___StatusReport | None = ...,
+        goodbye: global___Goodbye | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "report", b"report"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "report", b"report"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["hello", "heartbeat", "report"] | None: ...
+    def HasField(self, field_name: typing.Literal["body", b"body", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "report", b"report"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["body", b"body", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "report", b"report"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["hello", "heartbeat", "report", "goodbye"] | None: ...
 
 global___AgentMessage = AgentMessage
 
@@ -138,6 +144,7 @@ class CoordinatorMessage(google.protobuf.message.Message):
     HEARTBEAT_ACK_FIELD_NUMBER: builtins.int
     LOG_REQUEST_FIELD_NUMBER: builtins.int
     LOG_CANCEL_FIELD_NUMBER: builtins.int
+    GOODBYE_ACK_FIELD_NUMBER: builtins.int
     @property
     def welcome(self) -> global___Welcome:
         """First, and only first."""
@@ -162,6 +169,10 @@ class CoordinatorMessage(google.protobuf.message.Message):
     def log_cancel(self) -> global___LogCancel:
         """The reader of a LogRequest has gone."""
 
+    @property
+    def goodbye_ack(self) -> global___GoodbyeAck:
+        """Answers a Goodbye, which is durable now."""
+
     def __init__(
         self,
         *,
@@ -171,10 +182,11 @@ class CoordinatorMessage(google.protobuf.message.Message):
         heartbeat_ack: global___HeartbeatAck | None = ...,
         log_request: global___LogRequest | None = ...,
         log_cancel: global___LogCancel | None = ...,
+        goodbye_ack: global___GoodbyeAck | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["ack", b"ack", "assignments", b"assignments", "body", b"body", "heartbeat_ack", b"heartbeat_ack", "log_cancel", b"log_cancel", "log_request", b"log_request", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ack", b"ack", "assignments", b"assignments", "body", b"body", "heartbeat_ack", b"heartbeat_ack", "log_cancel", b"log_cancel", "log_request", b"log_request", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["welcome", "assignments", "ack", "heartbeat_ack", "log_request", "log_cancel"] | None: ...
+    def HasField(self, field_name: typing.Literal["ack", b"ack", "assignments", b"assignments", "body", b"body", "goodbye_ack", b"goodbye_ack", "heartbeat_ack", b"heartbeat_ack", "log_cancel", b"log_cancel", "log_request", b"log_request", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ack", b"ack", "assignments", b"assignments", "body", b"body", "goodbye_ack", b"goodbye_ack", "heartbeat_ack", b"heartbeat_ack", "log_cancel", b"log_cancel", "log_request", b"log_request", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["welcome", "assignments", "ack", "heartbeat_ack", "log_request", "log_cancel", "goodbye_ack"] | None: ...
 
 global___CoordinatorMessage = CoordinatorMessage
 
@@ -303,19 +315,85 @@ class Welcome(google.protobuf.message.Message):
 
     SESSION_ID_FIELD_NUMBER: builtins.int
     HEARTBEAT_PERIOD_MS_FIELD_NUMBER: builtins.int
+    CAPABILITIES_FIELD_NUMBER: builtins.int
     session_id: builtins.str
     """This session."""
     heartbeat_period_ms: builtins.int
     """How often to send a Heartbeat, milliseconds; the agent adds jitter."""
+    @property
+    def capabilities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of optional messages that this coordinator understands: `goodbye`."""
+
     def __init__(
         self,
         *,
         session_id: builtins.str = ...,
         heartbeat_period_ms: builtins.int = ...,
+        capabilities: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["heartbeat_period_ms", b"heartbeat_period_ms", "session_id", b"session_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["capabilities", b"capabilities", "heartbeat_period_ms", b"heartbeat_period_ms", "session_id", b"session_id"]) -> None: ...
 
 global___Welcome = Welcome
+
+@typing.final
+class Goodbye(google.protobuf.message.Message):
+    """The agent stops in order: neither verdict nor fence by time concerns what goes on without it,
+    until its next Hello. An agent whose machine goes down does not say it. Set by the agent.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GOES_ON_FIELD_NUMBER: builtins.int
+    @property
+    def goes_on(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NodeId]:
+        """The nodes of which something may go on."""
+
+    def __init__(
+        self,
+        *,
+        goes_on: collections.abc.Iterable[global___NodeId] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["goes_on", b"goes_on"]) -> None: ...
+
+global___Goodbye = Goodbye
+
+@typing.final
+class GoodbyeAck(google.protobuf.message.Message):
+    """The goodbye is durable: the agent may leave."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___GoodbyeAck = GoodbyeAck
+
+@typing.final
+class NodeId(google.protobuf.message.Message):
+    """One node of one attempt."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    NODE_INDEX_FIELD_NUMBER: builtins.int
+    job_id: builtins.str
+    """Job id."""
+    attempt: builtins.int
+    """Attempt."""
+    node_index: builtins.int
+    """Node index."""
+    def __init__(
+        self,
+        *,
+        job_id: builtins.str = ...,
+        attempt: builtins.int = ...,
+        node_index: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "job_id", b"job_id", "node_index", b"node_index"]) -> None: ...
+
+global___NodeId = NodeId
 
 @typing.final
 class Heartbeat(google.protobuf.message.Message):

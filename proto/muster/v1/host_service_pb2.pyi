@@ -35,6 +35,8 @@ class _HostStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enum
     """Holds a node, or is cleaning up after one."""
     LOST: _HostState.ValueType  # 40
     """Silent for longer than the coordinator tolerates."""
+    STOPPED: _HostState.ValueType  # 45
+    """Its agent was stopped in order; what it runs goes on, whatever the time."""
     QUARANTINED: _HostState.ValueType  # 50
     """Could not be cleaned up; takes no work until it is."""
     UNUSABLE: _HostState.ValueType  # 60
@@ -53,6 +55,8 @@ BUSY: HostState.ValueType  # 30
 """Holds a node, or is cleaning up after one."""
 LOST: HostState.ValueType  # 40
 """Silent for longer than the coordinator tolerates."""
+STOPPED: HostState.ValueType  # 45
+"""Its agent was stopped in order; what it runs goes on, whatever the time."""
 QUARANTINED: HostState.ValueType  # 50
 """Could not be cleaned up; takes no work until it is."""
 UNUSABLE: HostState.ValueType  # 60

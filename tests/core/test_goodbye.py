@@ -1,0 +1,129 @@
+"""An agent that stops in order: no time that passes says anything of what goes on without it."""
+
+from __future__ import annotations
+
+import pytest
+
+from coordinator.core import events as e
+from coordinator.core import inputs as i
+from coordinator.core.errors import Conflict
+from coordinator.core.explain import status_reason
+from coordinator.core.ids import HostId, JobId, NodeKey
+from coordinator.core.leftovers import leftovers
+from coordinator.core.states import JobState, NodeState, Progress
+from tests.core.harness import Cluster
+
+DAY_SECONDS = 86_400
+GONE = "Host EC2 (instance {}) terminated."
+
+
+def stopped_main(cluster: Cluster, nodes: int = 2) -> tuple[JobId, HostId, NodeKey]:
+    """A job runs that may have another attempt, and the agent of its main is stopped."""
+    cluster.hosts(nodes + 1)
+    job = cluster.submit(nodes, attempts=3)
+    main, *_ = cluster.run(job)
+    key = cluster.key(main)
+    cluster.goodbye(main, key)
+    return job, main, key
+
+
+def up(key: NodeKey) -> i.Observation:
+    return i.Observation(key=key, progress=Progress.UP, was_up=True, private_ipv4="10.0.0.1")
+
+
+def test_neither_verdict_nor_lease_concerns_what_goes_on(cluster: Cluster) -> None:
+    job, main, key = stopped_main(cluster)
+    cluster.wait(DAY_SECONDS)
+    assert cluster.is_(job) is JobState.RUNNING
+    assert cluster.state.presence[main].lost
+    cluster.hello(main, up(key))
+    assert "AgentReturned" in cluster.facts()
+    cluster.finish(job)
+    assert cluster.is_(job) is JobState.SUCCEEDED
+    assert len(cluster.archived[job].attempts) == 1
+
+
+def test_it_holds_over_a_restart_of_the_coordinator(cluster: Cluster) -> None:
+    job, main, key = stopped_main(cluster)
+    cluster.restart()
+    for host in ("h1", "h2", "h3"):
+        if host != main:
+            cluster.hello(host, *(up(held) for held in cluster.state.hosts[HostId(host)].holds))
+    cluster.wait(DAY_SECONDS)
+    assert cluster.is_(job) is JobState.RUNNING
+    cluster.hello(main, up(key))
+    cluster.wait(1, silent=(main,))
+    cluster.wait(DAY_SECONDS, silent=(main,))
+    assert cluster.is_(job) is not JobState.RUNNING, "once it is back, silence counts again"
+
+
+def test_a_goodbye_of_an_older_session_is_ignored(cluster: Cluster) -> None:
+    cluster.hosts(1)
+    job = cluster.submit(1)
+    (main,) = cluster.run(job)
+    key, older = cluster.key(main), cluster.session(main)
+    cluster.hello(main, up(key))
+    cluster.do(i.HostGoodbye(session_id=older, goes_on=(key,)))
+    assert not cluster.all_facts(e.AgentStopped)
+    assert cluster.last.effects == []
+
+
+def test_an_end_that_is_asked_for_comes_at_once_and_the_host_is_held(cluster: Cluster) -> None:
+    job, main, key = stopped_main(cluster, nodes=1)
+    cluster.terminate(job)
+    cluster.wait(0)
+    assert cluster.is_(job) is JobState.FAILED
+    cluster.wait(DAY_SECONDS)
+    (left,) = leftovers(cluster.state, cluster.settings, cluster.job(job))
+    assert (left.host_id, left.goes_on, left.until_ms) == (main, True, None)
+    cluster.hello(main, up(key))
+    cluster.let_go(job)
+    assert job in cluster.archived
+
+
+def test_an_operator_may_fence_it_without_waiting_for_its_silence(cluster: Cluster) -> None:
+    job, main, _ = stopped_main(cluster, nodes=1)
+    with pytest.raises(Conflict, match="muster hosts fence"):
+        cluster.do(i.ForgetHost(host_id=main))
+    assert cluster.do(i.FenceHost(host_id=main)) == f"{job}#0 attempt 1"
+    attempt = cluster.job(job).attempts[0]
+    assert (attempt.over, attempt.status_reason) == (True, GONE.format(main))
+    assert cluster.job(job).current is not None, "the next attempt is placed"
+    cluster.do(i.ForgetHost(host_id=main))
+
+
+def test_a_reboot_is_proof_as_ever(cluster: Cluster) -> None:
+    job, main, _ = stopped_main(cluster, nodes=1)
+    cluster.hello(main, boot_id="boot-2")
+    assert cluster.job(job).attempts[0].nodes[0].released
+
+
+def test_its_votes_are_replaced_at_once(cluster: Cluster) -> None:
+    cluster.hosts(3)
+    job = cluster.submit(2)
+    cluster.prepared("h2")
+    cluster.goodbye("h1")
+    assert cluster.placed(job) == ["h3", "h2"]
+    assert not cluster.all_facts(e.AgentStopped), "nothing goes on there"
+
+
+def test_a_child_that_does_not_run_there_yet_waits_for_the_verdict_alone(cluster: Cluster) -> None:
+    cluster.hosts(2)
+    job = cluster.submit(2)
+    main, child = cluster.start_main(job)
+    cluster.goodbye(child)
+    cluster.up(main)
+    cluster.wait(301)
+    assert cluster.node(job, 1).state is NodeState.FAILED
+    assert cluster.is_(job) is JobState.RUNNING
+
+
+def test_it_is_told_why_a_job_goes_on_unseen(cluster: Cluster) -> None:
+    job, main, _ = stopped_main(cluster)
+    told = status_reason(cluster.state, cluster.settings, cluster.job(job))
+    assert told is not None
+    assert told.startswith(f"The agent of the main node's host {main} was stopped at 2023-11-14 ")
+    assert told.endswith(
+        "; the job goes on. Start the agent again; or, if the machine is off, run: muster hosts "
+        f"fence {main}"
+    )
