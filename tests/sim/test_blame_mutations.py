@@ -182,9 +182,14 @@ MUTATIONS: dict[Mutation, Focus] = {
     the_verdict_comes_when_a_host_is_lost: {**CUTS, "verdict_seconds": 80},
     the_fence_does_not_listen_first: {**PAUSES, "cut_every_ms": 40_000, "jobs": 6},
     what_was_heard_before_a_sleep_proves_an_end: {
-        **PAUSES,
-        "cut_every_ms": 40_000,
-        "jobs": 6,
+        **NO_FAULTS,
+        "pause_every_ms": 10_000,
+        "cut_every_ms": 30_000,
+        "hosts": 4,
+        "jobs": 10,
+        "life_ms": 40_000,
+        "readers": 0,
+        "horizon_ms": 400_000,
     },
     leases_are_those_of_the_settings: {
         **CUTS,
