@@ -20,16 +20,14 @@ from agent.core.assignment import ContainerSpec, NodeKey
 from agent.engine import argv, parse
 from agent.engine.argv import Dialect, Site
 from agent.engine.cli import CALL_SECONDS, Cli, EngineHangs, Output, calls_under_way
+from agent.engine.images import Images
 from agent.engine.output import OutputCopy
 from agent.engine.port import EngineError, ErrorClass, Exit, Managed, Started
-from agent.engine.registry_login import login_directory
+from agent.engine.volumes import Volumes
 from agent.host.survivors import StillThere, Survivors
 
 logger = logging.getLogger(__name__)
 
-_PULL_SECONDS = 20 * 60.0
-"""Shorter than a vote may take by default, so that the image that is here will do when a registry
-never answers."""
 LEAST_LOG_BYTES = 16 * 1024 * 1024
 """What an engine's log holds before it goes round: more than can come between two looks at it."""
 _OUT_OF_MEMORY_MARK = "oom"
@@ -56,6 +54,8 @@ class ContainerEngine(abc.ABC):
         call_seconds: float = CALL_SECONDS,
     ) -> None:
         self._cli = Cli(binary, engine_args, call_seconds)
+        self._images = Images(self._cli, self._login_flags)
+        self._volumes = Volumes(self._cli, site.host_id)
         self._site = site
         self._spool_dir = spool_dir
         self._spool_limit_bytes = spool_limit_bytes
@@ -99,35 +99,8 @@ class ContainerEngine(abc.ABC):
             spool.check_room(self._spool_dir, self._spool_limit_bytes)
         except OSError as error:
             raise _transient(f"CannotCreateContainerError: {error}") from error
-        await self._pull(spec)
+        await self._images.pull(spec)
         return await self._choose_address()
-
-    async def _pull(self, spec: ContainerSpec) -> None:
-        if argv.has_local_registry(spec.image) and await self._has_image(spec.image):
-            return
-        try:
-            pulled = await self._pull_now(spec)
-            if pulled.exit_code == 0:
-                return
-            failure = pulled.error("CannotPullContainerError")
-        except EngineError as error:
-            if error.error_class is ErrorClass.ENGINE_GONE:
-                raise
-            failure = error
-        if not await self._has_image(spec.image):
-            raise failure
-
-    async def _pull_now(self, spec: ContainerSpec) -> Output:
-        if spec.login is None:
-            return await self._cli.call(argv.pull(spec.image), limit_seconds=_PULL_SECONDS)
-        try:
-            with login_directory(spec.image, spec.login) as directory:
-                before, after = self._login_flags(directory)
-                return await self._cli.call(
-                    [*before, *argv.pull(spec.image, after)], limit_seconds=_PULL_SECONDS
-                )
-        except OSError as error:
-            raise _transient(f"CannotPullContainerError: {error}") from error
 
     async def _choose_address(self) -> str:
         """On a host with one container at a time a free address stays free until the start."""
@@ -321,7 +294,7 @@ class ContainerEngine(abc.ABC):
             await self._survivors.prove_gone(key)
         except StillThere as error:
             raise _transient(f"CannotRemoveContainerError: {error}") from None
-        await self._remove_volumes(key)
+        await self._volumes.remove(key)
         copy = self._copies.pop(key, None)
         if copy is not None:
             await copy.close()
@@ -363,8 +336,8 @@ class ContainerEngine(abc.ABC):
                 f"CannotCreateContainerError: {', '.join(environment.refused)}: a secret with "
                 "control characters cannot be passed under this name",
             )
-        image_command = await self._image_command(spec.image) if spec.gate else None
-        await self._make_volumes(key, spec)
+        image_command = await self._images.command(spec.image) if spec.gate else None
+        await self._volumes.make(key, spec)
         # In memory, so that no secret is left on a disk whatever happens to the agent.
         env_file = os.memfd_create("environment")
         try:
@@ -400,43 +373,6 @@ class ContainerEngine(abc.ABC):
         except OSError as error:
             raise _transient(f"CannotStartContainerError: {error}") from error
         return directory
-
-    async def _image_command(self, image: str) -> parse.ImageCommand:
-        output = await self._cli.call(argv.inspect_image(image))
-        if output.exit_code:
-            raise output.error("CannotCreateContainerError")
-        try:
-            return parse.image_command(output.stdout)
-        except ValueError as error:
-            raise _transient(f"CannotCreateContainerError: {error}") from error
-
-    async def _make_volumes(self, key: NodeKey, spec: ContainerSpec) -> None:
-        scratch = dict.fromkeys(mount.volume for mount in spec.mounts if not mount.source)
-        there: list[str] = []
-        if scratch:
-            there = await self._volumes(key)
-        for volume in scratch:
-            if argv.volume_name(key, volume) in there:
-                continue
-            made = await self._cli.call_through(argv.make_volume(key, volume, self._site.host_id))
-            if made.exit_code:
-                raise made.error("CannotCreateVolumeError")
-
-    async def _remove_volumes(self, key: NodeKey) -> None:
-        """By label, since a node that is removed may have been another agent's."""
-        if names := await self._volumes(key):
-            removed = await self._cli.call_through(argv.remove_volumes(names))
-            if removed.exit_code:
-                raise removed.error("CannotRemoveContainerError")
-
-    async def _volumes(self, key: NodeKey) -> list[str]:
-        listed = await self._cli.call(argv.list_volumes(key))
-        if listed.exit_code:
-            raise listed.error("CannotInspectContainerError")
-        return listed.stdout.split()
-
-    async def _has_image(self, image: str) -> bool:
-        return (await self._cli.call(argv.inspect_image(image))).exit_code == 0
 
     async def _inspect(self, key: NodeKey) -> parse.Container | None:
         found = await self._inspect_all([key.name])
