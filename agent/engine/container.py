@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,10 +25,13 @@ from agent.engine.images import Images
 from agent.engine.output import OutputCopy
 from agent.engine.port import EngineError, ErrorClass, Exit, Managed, Started
 from agent.engine.volumes import Volumes
-from agent.host.survivors import StillThere, Survivors
+from agent.host import ids, processes
+from agent.host.ids import ContainerId
+from agent.host.survivors import WITHOUT_SIGHT, StillThere, Survivors
 
 logger = logging.getLogger(__name__)
 
+_NO_RECORD = "CannotInspectContainerError: the engine has no record of a container that runs"
 LEAST_LOG_BYTES = 16 * 1024 * 1024
 """What an engine's log holds before it goes round: more than can come between two looks at it."""
 _OUT_OF_MEMORY_MARK = "oom"
@@ -63,7 +67,7 @@ class ContainerEngine(abc.ABC):
         self._copies: dict[NodeKey, OutputCopy] = {}
         self._just_started: dict[NodeKey, parse.Container] = {}
         """As `start` saw them, for the `wait` that follows: to inspect takes 0.1 s."""
-        self._survivors = Survivors()
+        self._survivors = Survivors(self._look)
 
     @property
     @abc.abstractmethod
@@ -79,13 +83,29 @@ class ContainerEngine(abc.ABC):
     def name(self) -> str:
         """`docker` or `podman`."""
 
-    @abc.abstractmethod
     async def probe(self) -> str:
-        """The engine's version; EngineError(ENGINE_GONE) when it does not answer."""
+        """The engine's version. EngineError(ENGINE_GONE) when it does not answer, and when this
+        agent could not see what a container leaves."""
+        if processes.hides_some():
+            raise EngineError(ErrorClass.ENGINE_GONE, f"MusterHostError: {WITHOUT_SIGHT}")
+        output = await self._cli.call(["version", "--format", self._dialect.version])
+        if output.exit_code:
+            reason = output.error("EngineNotReachableError").reason
+            raise EngineError(ErrorClass.ENGINE_GONE, reason)
+        return output.stdout.strip()
 
     @abc.abstractmethod
     async def _wait_for_end(self, key: NodeKey, container: parse.Container) -> None:
         """Return when the running container has ended. May return too early, and then fails."""
+
+    def _supervised(self, key: NodeKey) -> ContainerId | None:
+        """The node's container, if it shows without the engine that it runs. Reads all of /proc."""
+        return None
+
+    async def _look(self, pids: Sequence[int]) -> Iterable[int] | None:
+        """The inodes of the sockets of processes that are another user's to this agent; None where
+        the engine has no means to look at them."""
+        return None
 
     def _is_orphan(self, container: parse.Container) -> bool:
         """Whether a container that has ended will run for ever by the engine's word, as who would
@@ -124,6 +144,8 @@ class ContainerEngine(abc.ABC):
         """The engine's `run`, which fails when an earlier call has made the container: then that
         one is started, unless it was."""
         await self._outwait(key)
+        if await self._identify(key) and await self._inspect(key) is None:
+            raise EngineError(ErrorClass.TRANSIENT, f"{_NO_RECORD}: {key.name}", may_have_run=True)
         try:
             container = await self._run_or_find(key, spec)
         except EngineError:
@@ -172,18 +194,30 @@ class ContainerEngine(abc.ABC):
             await self._cli.outwait(key.name, pids)
         return bool(pids)
 
+    async def _identify(self, key: NodeKey) -> bool:
+        """Remember the container that runs, if its supervisor shows it, whatever the engine knows.
+        Whether it does."""
+        found = await asyncio.to_thread(self._supervised, key)
+        if found is not None:
+            self._survivors.remember(key, found)
+        return found is not None
+
     async def wait(self, key: NodeKey) -> Exit:
         """The engine's own record of the end, once all output is in the spool."""
         container = self._just_started.pop(key, None) or await self._inspect(key)
         copy = None
         if container is not None and container.started is not None:
             copy = self._copy(key, container)
-            if container.is_running:
+            if container.is_running or container.is_lost:
                 await self._wait_for_end(key, container)
                 container = await self._inspect(key)
         orphan = container is not None and container.is_running and self._is_orphan(container)
         if container is not None and container.is_running and not orphan:
             raise _transient(f"CannotInspectContainerError: {key.name} still runs")
+        lost = container is not None and container.is_lost
+        if container is None:
+            await self._identify(key)
+            lost = await self._survivors.gone(key)
         if copy is not None:
             await copy.drained()
         try:
@@ -192,13 +226,11 @@ class ContainerEngine(abc.ABC):
             raise _transient(f"CannotInspectContainerError: {error}") from error
         if container is None or not container.has_ended:
             what = "no container" if container is None else "never started:"
-            return Exit(
-                exit_code=None,
-                stopped_at_ms=time.time_ns() // 1_000_000,
-                reason=(
-                    parse.ORPHAN if orphan else f"CannotInspectContainerError: {what} {key.name}"
-                ),
-            )
+            reason = f"CannotInspectContainerError: {what} {key.name}"
+            if orphan or lost:
+                reason = parse.ORPHAN if orphan else parse.LOST
+            now_ms = time.time_ns() // 1_000_000
+            return Exit(exit_code=None, stopped_at_ms=now_ms, reason=reason)
         end = container.end
         if (self._spool_dir / key.name / _OUT_OF_MEMORY_MARK).exists():
             end = replace(end, reason=parse.OUT_OF_MEMORY)
@@ -210,12 +242,10 @@ class ContainerEngine(abc.ABC):
         kill_at = time.monotonic() + grace_seconds
         try:
             await self._survivors.note_ports(key)
-            output = await self._cli.call(
+            await self._cli.call(
                 argv.stop(key, grace_seconds),
                 limit_seconds=grace_seconds + self._cli.call_seconds,
             )
-            if output.exit_code and parse.says_absent(output.stderr):
-                return
             await self._kill(key)
         except EngineError as failure:
             await self._end_directly(key, failure, kill_at - time.monotonic())
@@ -230,7 +260,12 @@ class ContainerEngine(abc.ABC):
 
     async def _kill(self, key: NodeKey) -> None:
         container = await self._inspect(key)
-        if container is None or not container.is_running:
+        if container is None or container.is_lost:
+            await self._identify(key)
+            if await self._survivors.pids(key):
+                raise _transient(f"{_NO_RECORD}: {key.name}")
+            return
+        if not container.is_running:
             return
         output = await self._cli.call(argv.kill(key))
         # It may have ended by itself meanwhile, which is an error to the engine and not to us.
@@ -264,6 +299,8 @@ class ContainerEngine(abc.ABC):
     ) -> EngineError:
         """End all processes of the node without the engine; its failure, with what became of
         them."""
+        if not self._survivors.knows(key):
+            await self._identify(key)
         try:
             if grace_seconds > 0:
                 await self._survivors.terminate(key, grace_seconds)
@@ -271,8 +308,9 @@ class ContainerEngine(abc.ABC):
         except StillThere as error:
             done = str(error)
         else:
+            found = "runs" if self._survivors.knows(key) else "was found"
             done = {
-                0: "nothing of it runs",
+                0: f"nothing of it {found}",
                 1: "its one process was killed directly",
             }.get(count, f"its {count} processes were killed directly")
         return EngineError(failure.error_class, f"{failure.reason}; {done}")
@@ -281,17 +319,20 @@ class ContainerEngine(abc.ABC):
         """The engine's `rm`, and proof: no container, no process, no port is left."""
         self._just_started.pop(key, None)
         try:
+            container = None
             if not self._survivors.knows(key):
-                await self._inspect(key)
+                await self._identify(key)
+                container = await self._inspect(key)
             await self._survivors.note_ports(key)
+            if container is not None and container.is_lost:
+                await self._survivors.kill(key)
             await self._remove_container(key)
             if await self._outwait(key):
                 # It came after all.
                 await self._remove_container(key)
+            await self._survivors.prove_gone(key)
         except EngineError as failure:
             raise await self._killed_directly(key, failure) from failure
-        try:
-            await self._survivors.prove_gone(key)
         except StillThere as error:
             raise _transient(f"CannotRemoveContainerError: {error}") from None
         await self._volumes.remove(key)
@@ -312,10 +353,10 @@ class ContainerEngine(abc.ABC):
         listed = await self._cli.call(argv.list_ids(self._site.host_id))
         if listed.exit_code:
             raise listed.error("CannotListContainersError")
-        ids = listed.stdout.split()
-        found = await self._inspect_all(ids) if ids else []
+        names = listed.stdout.split()
+        found = await self._inspect_all(names) if names else []
         managed = [
-            Managed(key=entry.key, started=entry.started, running=entry.is_running)
+            Managed(key=entry.key, started=entry.started, running=entry.is_running or entry.is_lost)
             for entry in found
             if entry.key is not None
         ]
@@ -360,10 +401,20 @@ class ContainerEngine(abc.ABC):
         finally:
             os.close(env_file)
         if output.exit_code == 0:
-            self._survivors.remember(key, output.stdout.strip())
+            self._remember(key, output.stdout)
         # An engine may quote what it does not understand.
         values = [value for name, value in spec.environment if name in secrets]
         return replace(output, stderr=parse.without(values, output.stderr))
+
+    def _remember(self, key: NodeKey, printed: str) -> None:
+        """The id is the last line, as a configuration can make the engine say more. Without one
+        nothing is known by its id until the engine is asked by name."""
+        try:
+            container = ids.container_id(printed.rstrip().rpartition("\n")[2])
+        except ids.Malformed as error:
+            logger.warning("%s run: node=%s %s", self.name, key.name, error)
+        else:
+            self._survivors.remember(key, container)
 
     def _spool(self, key: NodeKey) -> Path:
         """The node's spool, which is made if need be."""
