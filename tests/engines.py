@@ -218,7 +218,7 @@ def import_image(engine: RealEngine, name: str, changes: Sequence[str]) -> None:
     flags = [word for change in changes for word in ("--change", change)]
     imported = subprocess.run(
         [*engine.argv, "import", *flags, "-", name],
-        input=_root_file_system(),
+        input=root_file_system(),
         capture_output=True,
         check=False,
         timeout=60,
@@ -233,7 +233,8 @@ def remove_image(engine: RealEngine | None, name: str) -> None:
     assert removed.returncode == 0, removed.stderr
 
 
-def _root_file_system() -> bytes:
+def root_file_system() -> bytes:
+    """What IMAGE consists of, as a tar file."""
     busybox = shutil.which("busybox")
     assert busybox is not None, "the test image is made of busybox (package busybox-static)"
     buffer = io.BytesIO()
