@@ -19,7 +19,18 @@ from typing import Any
 
 OTHER_UID = 65534
 
-_WITHOUT_RIGHTS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--")
+_WITHOUT_RIGHTS = (
+    *("setpriv", "--bounding-set=-all", "--inh-caps=-all"),
+    *(f"--regid={OTHER_UID}", "--clear-groups", "--"),
+)
+_HIDDEN = (
+    "unshare",
+    "--mount",
+    "sh",
+    "-c",
+    'mount -t proc -o hidepid=2 proc /proc; exec "$@"',
+    "-",
+)
 
 
 class Script:
@@ -47,11 +58,12 @@ class Script:
 
 
 @contextlib.contextmanager
-def unprivileged(source: str, *arguments: str) -> Iterator[Script]:
-    """Run Python code in a process of its own; its errors go where the test's go."""
+def unprivileged(source: str, *arguments: str, hidden: bool = False) -> Iterator[Script]:
+    """Run Python code in a process of its own; its errors go where the test's go. With `hidden`
+    its /proc has no processes but its own."""
     root = Path(__file__).parents[1]
     with subprocess.Popen(
-        [*_WITHOUT_RIGHTS, sys.executable, "-c", source, *arguments],
+        [*(_HIDDEN if hidden else ()), *_WITHOUT_RIGHTS, sys.executable, "-c", source, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

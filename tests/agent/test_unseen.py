@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.host import processes
+from agent.host.survivors import blindness
 from tests.unprivileged import OTHER_UID, copied, unprivileged
 from tests.wait import eventually_blocking
 
@@ -29,7 +30,10 @@ ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
 process._DEATH_SECONDS = survivors.DEATH_SECONDS = 0.3
 directory, job_id, script = sys.argv[1:]
 key = NodeKey(job_id=job_id, attempt=1, node_index=0)
-engine = process.ProcessEngine(Path(directory, "data"), Path(directory, "spool"), 1 << 20)
+engine, restarted = (
+    process.ProcessEngine(Path(directory, "data"), Path(directory, "spool"), 1 << 20)
+    for _ in range(2)
+)
 spec = ContainerSpec(image="", command=("sh", "-c", script), vcpus=1, memory_mib=1, environment=(
     ("AWS_BATCH_JOB_ID", f"{job_id}#0"), ("AWS_BATCH_JOB_ATTEMPT", "1")))
 
@@ -48,6 +52,7 @@ async def main():
     await said(engine.stop(key, 0))
     await said(engine.wait(key))
     await said(engine.remove(key))
+    await said(restarted.remove(key))
     await asyncio.to_thread(sys.stdin.readline)
     await said(engine.remove(key))
 
@@ -90,6 +95,7 @@ def test_a_child_of_another_user_is_still_there(tmp_path: Path) -> None:
         assert re.search(evidence, agent.says())
         assert re.search(r"exit_code=1(43|37)", agent.says())
         assert re.search(evidence, agent.says())
+        assert re.search(evidence, agent.says()), "its shim is there for the next agent too"
         os.kill(pid, signal.SIGKILL)
         agent.go_on()
         assert agent.says() == "None"
@@ -114,6 +120,43 @@ def test_what_hides_from_the_agent_and_lost_its_shim_cannot_be_judged(tmp_path: 
         evidence = rf"shim was killed, .*pid {pid} \(hidden, uid 0, state S\)"
         assert re.search(evidence, agent.says())
         assert processes.process(pid) is not None
+        agent.says()
         os.kill(pid, signal.SIGKILL)
         agent.go_on()
         assert agent.says() == "None"
+
+
+PROBE = """
+import asyncio, json
+from pathlib import Path
+from agent.engine.argv import Site
+from agent.engine.podman import PodmanEngine
+from agent.engine.port import EngineError
+from agent.engine.process import ProcessEngine
+
+async def main():
+    here = Path("/nowhere")
+    print(json.dumps(await ProcessEngine(here, here, 1).probe()), flush=True)
+    try:
+        await PodmanEngine("true", Site(host_id="h", private_ipv4=""), here, 1).probe()
+    except EngineError as error:
+        print(json.dumps([error.error_class, error.reason]), flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_where_processes_are_hidden_no_container_is_taken() -> None:
+    """What a container leaves could not be seen. A shim sees its own descendants end."""
+    with unprivileged(PROBE, hidden=True) as script:
+        assert "hides other users' processes" in script.says()
+        error_class, reason = script.says()
+        assert error_class == "ENGINE_GONE"
+        assert reason.startswith(
+            "MusterHostError: /proc hides other users' processes from this agent"
+        )
+
+
+def test_an_agent_of_root_has_no_limits_to_tell() -> None:
+    assert processes.may_look_into_all()
+    assert blindness() == ""
