@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,15 @@ from agent.engine.port import EngineError
 ID = "0123456789abcdef" * 4
 KEY = NodeKey(job_id="ids", attempt=1, node_index=0)
 SPEC = ContainerSpec(image="i", command=("c",), environment=(), vcpus=1, memory_mib=1)
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_signalled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An id that matches too much would end this machine."""
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(signal, "pidfd_send_signal", lambda fd, number: sent.append((fd, number)))
+    yield
+    assert sent == []
 
 
 def engine(tmp_path: Path, run: str, inspect: str = "") -> PodmanEngine:
