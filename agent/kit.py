@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from agent.core.assignment import ContainerSpec, Gang, Mount, NodeKey
+from agent.host.tree import remove_tree
 
 INSIDE = "/run/muster"
 """Where a container has its kit."""
@@ -76,16 +76,14 @@ class Kit:
         gate = self._open_gates.pop(key, None)
         if gate is not None:
             os.close(gate)
-        own = self._directory / key.name
-        if own.exists():
-            shutil.rmtree(own)
+        remove_tree(self._directory / key.name)
 
     def keep_only(self, keys: Collection[NodeKey]) -> None:
         """Delete what an agent left that was killed before `remove`. Raises OSError."""
         names = [key.name for key in keys]
         for own in self._directory.iterdir() if self._directory.exists() else ():
             if own.name not in names:
-                shutil.rmtree(own)
+                remove_tree(own)
 
     def close(self) -> None:
         """Let go of gates; they stay as they are."""

@@ -9,13 +9,13 @@ import asyncio
 import errno
 import functools
 import logging
-import shutil
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
 from agent import spool
 from agent.core.assignment import NodeKey
+from agent.host.tree import remove_tree
 from agent.link import Link
 from agent.spool_follow import follow
 from muster.v1 import agent_service_pb2 as pb
@@ -128,7 +128,7 @@ class LogDesk:
             logger.info("deleting old output: %s (%d bytes)", path.name, size)
             try:
                 spool.unfinish(path)
-                shutil.rmtree(path)
+                remove_tree(path)
             except OSError as error:
                 logger.warning("cannot delete old output: %s", error)
             else:

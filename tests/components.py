@@ -20,6 +20,7 @@ EXAMPLE_IMAGES = {
 
 _NEEDS: dict[str, tuple[str, ...]] = {
     "podman": ("podman", "runc", "busybox"),
+    "rootless": ("podman", "runc", "busybox", "newuidmap", "setpriv", "unshare"),
     "docker": ("docker", "dockerd", "containerd", "runc", "busybox"),
     "netns": ("ip", "nsenter"),
     "grpcurl": ("grpcurl",),
@@ -28,6 +29,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "systemd-sysusers": ("systemd-sysusers",),
     "openssl": ("openssl",),
     "ssh-keygen": ("ssh-keygen",),
+    "setpriv": ("setpriv",),
     "image-mpi": ("podman",),
     "image-pytorch": ("podman",),
     "torch": (),
@@ -44,7 +46,7 @@ def missing(name: str) -> str | None:
     for program in _NEEDS[name]:
         if shutil.which(program) is None:
             return f"{name}: no program {program}"
-    if name in ("podman", "docker", "netns") and os.geteuid() != 0:
+    if name in ("podman", "docker", "netns", "rootless", "setpriv") and os.geteuid() != 0:
         return f"{name}: the tests are not run as root"
     if name == "netns":
         return _fails("netns", ["ip", "netns", "list"])

@@ -90,14 +90,14 @@ def docker_engine() -> Iterator[RealEngine]:
         if _run(["docker", "version"]).returncode != 0:
             engine_args = ("--host", stack.enter_context(docker_daemon()).address)
         engine = RealEngine("docker", engine_args, ULIMIT_ARGS)
-        stack.enter_context(_image(engine))
+        stack.enter_context(image_in(engine))
         yield engine
 
 
 @contextlib.contextmanager
 def podman_engine() -> Iterator[RealEngine]:
     """Podman with runc."""
-    with _image(PODMAN):
+    with image_in(PODMAN):
         yield PODMAN
 
 
@@ -169,7 +169,7 @@ def docker_daemon(*flags: str) -> Iterator[DockerDaemon]:
         yield daemon
     finally:
         daemon.stop()
-        _unmount_below(daemon.directory)
+        unmount_below(daemon.directory)
         shutil.rmtree(daemon.directory)
 
 
@@ -178,7 +178,7 @@ def own_docker_engine(*flags: str) -> Iterator[tuple[RealEngine, DockerDaemon]]:
     """Docker whose daemon a test may kill."""
     with docker_daemon(*flags) as daemon:
         engine = RealEngine("docker", ("--host", daemon.address), ULIMIT_ARGS)
-        with _image(engine):
+        with image_in(engine):
             yield engine, daemon
 
 
@@ -192,7 +192,8 @@ def _await_ready(daemon: subprocess.Popen[bytes], notify: socket.socket, log: Pa
     assert ready == [notify.fileno()], f"dockerd does not start:\n{log.read_text()[-4000:]}"
 
 
-def _unmount_below(directory: Path) -> None:
+def unmount_below(directory: Path) -> None:
+    """Let go of every mount in `directory`."""
     mounts = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
     points = [line.split()[1] for line in mounts]
     for point in reversed([point for point in points if point.startswith(f"{directory}/")]):
@@ -200,7 +201,7 @@ def _unmount_below(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def _image(engine: RealEngine) -> Iterator[None]:
+def image_in(engine: RealEngine) -> Iterator[None]:
     """IMAGE, made of a static busybox; removed afterwards unless it was there before."""
     if _run([*engine.argv, "image", "inspect", IMAGE]).returncode == 0:
         yield
@@ -217,7 +218,7 @@ def import_image(engine: RealEngine, name: str, changes: Sequence[str]) -> None:
     flags = [word for change in changes for word in ("--change", change)]
     imported = subprocess.run(
         [*engine.argv, "import", *flags, "-", name],
-        input=_root_file_system(),
+        input=root_file_system(),
         capture_output=True,
         check=False,
         timeout=60,
@@ -232,7 +233,8 @@ def remove_image(engine: RealEngine | None, name: str) -> None:
     assert removed.returncode == 0, removed.stderr
 
 
-def _root_file_system() -> bytes:
+def root_file_system() -> bytes:
+    """What IMAGE consists of, as a tar file."""
     busybox = shutil.which("busybox")
     assert busybox is not None, "the test image is made of busybox (package busybox-static)"
     buffer = io.BytesIO()

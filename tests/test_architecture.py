@@ -53,12 +53,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent.engine": {"agent.core", "agent.host", "agent.spool"},
     "agent.host": {"agent.core", "agent.options", "psutil"},
     "agent.ledger": {"agent.core"},
-    "agent.kit": {"agent.core"},
+    "agent.kit": {"agent.core", "agent.host"},
     "agent.shell": {"agent.core"},
     "agent.admission": {"agent.core", "agent.policy", "agent.secret_store"},
     "agent.link": {"agent.convert", "agent.options"} | WIRE,
     "agent.spool_follow": {"agent.host", "agent.spool"},
-    "agent.logs": {"agent.core", "agent.link", "agent.spool", "agent.spool_follow", "muster"},
+    "agent.logs": {
+        *("agent.core", "agent.host", "agent.link", "agent.spool", "agent.spool_follow", "muster"),
+    },
     "agent.daemon": {
         *("agent.convert", "agent.core", "agent.engine.port", "agent.ledger.port", "agent.link"),
         *("agent.admission", "agent.kit", "agent.logs", "agent.notify", "agent.options", "muster"),

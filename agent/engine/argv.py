@@ -84,9 +84,11 @@ def split_environment(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """Where docker and podman differ. `gpus` makes the flags of some GPUs of its ids,
-    `decode_log` output of what the engine writes into a container's log file."""
+    """Where docker and podman differ. `version` is the Go template of what `version` prints, `gpus`
+    makes the flags of some GPUs of its ids, `decode_log` output of what the engine writes into a
+    container's log file."""
 
+    version: str
     run: tuple[str, ...]
     read_only: tuple[str, ...]
     remove: tuple[str, ...]

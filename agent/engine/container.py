@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,16 +21,17 @@ from agent.core.assignment import ContainerSpec, NodeKey
 from agent.engine import argv, parse
 from agent.engine.argv import Dialect, Site
 from agent.engine.cli import CALL_SECONDS, Cli, EngineHangs, Output, calls_under_way
+from agent.engine.images import Images
 from agent.engine.output import OutputCopy
 from agent.engine.port import EngineError, ErrorClass, Exit, Managed, Started
-from agent.engine.registry_login import login_directory
-from agent.host.survivors import StillThere, Survivors
+from agent.engine.volumes import Volumes
+from agent.host import ids, processes
+from agent.host.ids import ContainerId
+from agent.host.survivors import WITHOUT_SIGHT, StillThere, Survivors
 
 logger = logging.getLogger(__name__)
 
-_PULL_SECONDS = 20 * 60.0
-"""Shorter than a vote may take by default, so that the image that is here will do when a registry
-never answers."""
+_NO_RECORD = "CannotInspectContainerError: the engine has no record of a container that runs"
 LEAST_LOG_BYTES = 16 * 1024 * 1024
 """What an engine's log holds before it goes round: more than can come between two looks at it."""
 _OUT_OF_MEMORY_MARK = "oom"
@@ -56,6 +58,8 @@ class ContainerEngine(abc.ABC):
         call_seconds: float = CALL_SECONDS,
     ) -> None:
         self._cli = Cli(binary, engine_args, call_seconds)
+        self._images = Images(self._cli, self._login_flags)
+        self._volumes = Volumes(self._cli, site.host_id)
         self._site = site
         self._spool_dir = spool_dir
         self._spool_limit_bytes = spool_limit_bytes
@@ -63,7 +67,7 @@ class ContainerEngine(abc.ABC):
         self._copies: dict[NodeKey, OutputCopy] = {}
         self._just_started: dict[NodeKey, parse.Container] = {}
         """As `start` saw them, for the `wait` that follows: to inspect takes 0.1 s."""
-        self._survivors = Survivors()
+        self._survivors = Survivors(self._look)
 
     @property
     @abc.abstractmethod
@@ -79,13 +83,29 @@ class ContainerEngine(abc.ABC):
     def name(self) -> str:
         """`docker` or `podman`."""
 
-    @abc.abstractmethod
     async def probe(self) -> str:
-        """The engine's version; EngineError(ENGINE_GONE) when it does not answer."""
+        """The engine's version. EngineError(ENGINE_GONE) when it does not answer, and when this
+        agent could not see what a container leaves."""
+        if processes.hides_some():
+            raise EngineError(ErrorClass.ENGINE_GONE, f"MusterHostError: {WITHOUT_SIGHT}")
+        output = await self._cli.call(["version", "--format", self._dialect.version])
+        if output.exit_code:
+            reason = output.error("EngineNotReachableError").reason
+            raise EngineError(ErrorClass.ENGINE_GONE, reason)
+        return output.stdout.strip()
 
     @abc.abstractmethod
     async def _wait_for_end(self, key: NodeKey, container: parse.Container) -> None:
         """Return when the running container has ended. May return too early, and then fails."""
+
+    def _supervised(self, key: NodeKey) -> ContainerId | None:
+        """The node's container, if it shows without the engine that it runs. Reads all of /proc."""
+        return None
+
+    async def _look(self, pids: Sequence[int]) -> Iterable[int] | None:
+        """The inodes of the sockets of processes that are another user's to this agent; None where
+        the engine has no means to look at them."""
+        return None
 
     def _is_orphan(self, container: parse.Container) -> bool:
         """Whether a container that has ended will run for ever by the engine's word, as who would
@@ -99,35 +119,8 @@ class ContainerEngine(abc.ABC):
             spool.check_room(self._spool_dir, self._spool_limit_bytes)
         except OSError as error:
             raise _transient(f"CannotCreateContainerError: {error}") from error
-        await self._pull(spec)
+        await self._images.pull(spec)
         return await self._choose_address()
-
-    async def _pull(self, spec: ContainerSpec) -> None:
-        if argv.has_local_registry(spec.image) and await self._has_image(spec.image):
-            return
-        try:
-            pulled = await self._pull_now(spec)
-            if pulled.exit_code == 0:
-                return
-            failure = pulled.error("CannotPullContainerError")
-        except EngineError as error:
-            if error.error_class is ErrorClass.ENGINE_GONE:
-                raise
-            failure = error
-        if not await self._has_image(spec.image):
-            raise failure
-
-    async def _pull_now(self, spec: ContainerSpec) -> Output:
-        if spec.login is None:
-            return await self._cli.call(argv.pull(spec.image), limit_seconds=_PULL_SECONDS)
-        try:
-            with login_directory(spec.image, spec.login) as directory:
-                before, after = self._login_flags(directory)
-                return await self._cli.call(
-                    [*before, *argv.pull(spec.image, after)], limit_seconds=_PULL_SECONDS
-                )
-        except OSError as error:
-            raise _transient(f"CannotPullContainerError: {error}") from error
 
     async def _choose_address(self) -> str:
         """On a host with one container at a time a free address stays free until the start."""
@@ -151,6 +144,8 @@ class ContainerEngine(abc.ABC):
         """The engine's `run`, which fails when an earlier call has made the container: then that
         one is started, unless it was."""
         await self._outwait(key)
+        if await self._identify(key) and await self._inspect(key) is None:
+            raise EngineError(ErrorClass.TRANSIENT, f"{_NO_RECORD}: {key.name}", may_have_run=True)
         try:
             container = await self._run_or_find(key, spec)
         except EngineError:
@@ -199,18 +194,30 @@ class ContainerEngine(abc.ABC):
             await self._cli.outwait(key.name, pids)
         return bool(pids)
 
+    async def _identify(self, key: NodeKey) -> bool:
+        """Remember the container that runs, if its supervisor shows it, whatever the engine knows.
+        Whether it does."""
+        found = await asyncio.to_thread(self._supervised, key)
+        if found is not None:
+            self._survivors.remember(key, found)
+        return found is not None
+
     async def wait(self, key: NodeKey) -> Exit:
         """The engine's own record of the end, once all output is in the spool."""
         container = self._just_started.pop(key, None) or await self._inspect(key)
         copy = None
         if container is not None and container.started is not None:
             copy = self._copy(key, container)
-            if container.is_running:
+            if container.is_running or container.is_lost:
                 await self._wait_for_end(key, container)
                 container = await self._inspect(key)
         orphan = container is not None and container.is_running and self._is_orphan(container)
         if container is not None and container.is_running and not orphan:
             raise _transient(f"CannotInspectContainerError: {key.name} still runs")
+        lost = container is not None and container.is_lost
+        if container is None:
+            await self._identify(key)
+            lost = await self._survivors.gone(key)
         if copy is not None:
             await copy.drained()
         try:
@@ -219,13 +226,11 @@ class ContainerEngine(abc.ABC):
             raise _transient(f"CannotInspectContainerError: {error}") from error
         if container is None or not container.has_ended:
             what = "no container" if container is None else "never started:"
-            return Exit(
-                exit_code=None,
-                stopped_at_ms=time.time_ns() // 1_000_000,
-                reason=(
-                    parse.ORPHAN if orphan else f"CannotInspectContainerError: {what} {key.name}"
-                ),
-            )
+            reason = f"CannotInspectContainerError: {what} {key.name}"
+            if orphan or lost:
+                reason = parse.ORPHAN if orphan else parse.LOST
+            now_ms = time.time_ns() // 1_000_000
+            return Exit(exit_code=None, stopped_at_ms=now_ms, reason=reason)
         end = container.end
         if (self._spool_dir / key.name / _OUT_OF_MEMORY_MARK).exists():
             end = replace(end, reason=parse.OUT_OF_MEMORY)
@@ -237,12 +242,10 @@ class ContainerEngine(abc.ABC):
         kill_at = time.monotonic() + grace_seconds
         try:
             await self._survivors.note_ports(key)
-            output = await self._cli.call(
+            await self._cli.call(
                 argv.stop(key, grace_seconds),
                 limit_seconds=grace_seconds + self._cli.call_seconds,
             )
-            if output.exit_code and parse.says_absent(output.stderr):
-                return
             await self._kill(key)
         except EngineError as failure:
             await self._end_directly(key, failure, kill_at - time.monotonic())
@@ -257,7 +260,12 @@ class ContainerEngine(abc.ABC):
 
     async def _kill(self, key: NodeKey) -> None:
         container = await self._inspect(key)
-        if container is None or not container.is_running:
+        if container is None or container.is_lost:
+            await self._identify(key)
+            if await self._survivors.pids(key):
+                raise _transient(f"{_NO_RECORD}: {key.name}")
+            return
+        if not container.is_running:
             return
         output = await self._cli.call(argv.kill(key))
         # It may have ended by itself meanwhile, which is an error to the engine and not to us.
@@ -291,6 +299,8 @@ class ContainerEngine(abc.ABC):
     ) -> EngineError:
         """End all processes of the node without the engine; its failure, with what became of
         them."""
+        if not self._survivors.knows(key):
+            await self._identify(key)
         try:
             if grace_seconds > 0:
                 await self._survivors.terminate(key, grace_seconds)
@@ -298,8 +308,9 @@ class ContainerEngine(abc.ABC):
         except StillThere as error:
             done = str(error)
         else:
+            found = "runs" if self._survivors.knows(key) else "was found"
             done = {
-                0: "nothing of it runs",
+                0: f"nothing of it {found}",
                 1: "its one process was killed directly",
             }.get(count, f"its {count} processes were killed directly")
         return EngineError(failure.error_class, f"{failure.reason}; {done}")
@@ -308,20 +319,23 @@ class ContainerEngine(abc.ABC):
         """The engine's `rm`, and proof: no container, no process, no port is left."""
         self._just_started.pop(key, None)
         try:
+            container = None
             if not self._survivors.knows(key):
-                await self._inspect(key)
+                await self._identify(key)
+                container = await self._inspect(key)
             await self._survivors.note_ports(key)
+            if container is not None and container.is_lost:
+                await self._survivors.kill(key)
             await self._remove_container(key)
             if await self._outwait(key):
                 # It came after all.
                 await self._remove_container(key)
+            await self._survivors.prove_gone(key)
         except EngineError as failure:
             raise await self._killed_directly(key, failure) from failure
-        try:
-            await self._survivors.prove_gone(key)
         except StillThere as error:
             raise _transient(f"CannotRemoveContainerError: {error}") from None
-        await self._remove_volumes(key)
+        await self._volumes.remove(key)
         copy = self._copies.pop(key, None)
         if copy is not None:
             await copy.close()
@@ -339,10 +353,10 @@ class ContainerEngine(abc.ABC):
         listed = await self._cli.call(argv.list_ids(self._site.host_id))
         if listed.exit_code:
             raise listed.error("CannotListContainersError")
-        ids = listed.stdout.split()
-        found = await self._inspect_all(ids) if ids else []
+        names = listed.stdout.split()
+        found = await self._inspect_all(names) if names else []
         managed = [
-            Managed(key=entry.key, started=entry.started, running=entry.is_running)
+            Managed(key=entry.key, started=entry.started, running=entry.is_running or entry.is_lost)
             for entry in found
             if entry.key is not None
         ]
@@ -363,8 +377,8 @@ class ContainerEngine(abc.ABC):
                 f"CannotCreateContainerError: {', '.join(environment.refused)}: a secret with "
                 "control characters cannot be passed under this name",
             )
-        image_command = await self._image_command(spec.image) if spec.gate else None
-        await self._make_volumes(key, spec)
+        image_command = await self._images.command(spec.image) if spec.gate else None
+        await self._volumes.make(key, spec)
         # In memory, so that no secret is left on a disk whatever happens to the agent.
         env_file = os.memfd_create("environment")
         try:
@@ -387,10 +401,20 @@ class ContainerEngine(abc.ABC):
         finally:
             os.close(env_file)
         if output.exit_code == 0:
-            self._survivors.remember(key, output.stdout.strip())
+            self._remember(key, output.stdout)
         # An engine may quote what it does not understand.
         values = [value for name, value in spec.environment if name in secrets]
         return replace(output, stderr=parse.without(values, output.stderr))
+
+    def _remember(self, key: NodeKey, printed: str) -> None:
+        """The id is the last line, as a configuration can make the engine say more. Without one
+        nothing is known by its id until the engine is asked by name."""
+        try:
+            container = ids.container_id(printed.rstrip().rpartition("\n")[2])
+        except ids.Malformed as error:
+            logger.warning("%s run: node=%s %s", self.name, key.name, error)
+        else:
+            self._survivors.remember(key, container)
 
     def _spool(self, key: NodeKey) -> Path:
         """The node's spool, which is made if need be."""
@@ -400,43 +424,6 @@ class ContainerEngine(abc.ABC):
         except OSError as error:
             raise _transient(f"CannotStartContainerError: {error}") from error
         return directory
-
-    async def _image_command(self, image: str) -> parse.ImageCommand:
-        output = await self._cli.call(argv.inspect_image(image))
-        if output.exit_code:
-            raise output.error("CannotCreateContainerError")
-        try:
-            return parse.image_command(output.stdout)
-        except ValueError as error:
-            raise _transient(f"CannotCreateContainerError: {error}") from error
-
-    async def _make_volumes(self, key: NodeKey, spec: ContainerSpec) -> None:
-        scratch = dict.fromkeys(mount.volume for mount in spec.mounts if not mount.source)
-        there: list[str] = []
-        if scratch:
-            there = await self._volumes(key)
-        for volume in scratch:
-            if argv.volume_name(key, volume) in there:
-                continue
-            made = await self._cli.call_through(argv.make_volume(key, volume, self._site.host_id))
-            if made.exit_code:
-                raise made.error("CannotCreateVolumeError")
-
-    async def _remove_volumes(self, key: NodeKey) -> None:
-        """By label, since a node that is removed may have been another agent's."""
-        if names := await self._volumes(key):
-            removed = await self._cli.call_through(argv.remove_volumes(names))
-            if removed.exit_code:
-                raise removed.error("CannotRemoveContainerError")
-
-    async def _volumes(self, key: NodeKey) -> list[str]:
-        listed = await self._cli.call(argv.list_volumes(key))
-        if listed.exit_code:
-            raise listed.error("CannotInspectContainerError")
-        return listed.stdout.split()
-
-    async def _has_image(self, image: str) -> bool:
-        return (await self._cli.call(argv.inspect_image(image))).exit_code == 0
 
     async def _inspect(self, key: NodeKey) -> parse.Container | None:
         found = await self._inspect_all([key.name])

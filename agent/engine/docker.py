@@ -13,7 +13,6 @@ from agent.core.assignment import NodeKey
 from agent.engine import argv, parse
 from agent.engine.argv import Dialect
 from agent.engine.container import ContainerEngine
-from agent.engine.port import EngineError, ErrorClass
 
 
 class DockerEngine(ContainerEngine):
@@ -21,6 +20,7 @@ class DockerEngine(ContainerEngine):
 
     # All that a daemon's own `log-opts` could change about the file that is read.
     _dialect = Dialect(
+        version="{{.Server.Version}}",
         run=(
             *("--log-driver=json-file", "--log-opt=max-file=3"),
             *("--log-opt=mode=blocking", "--log-opt=compress=false"),
@@ -39,15 +39,6 @@ class DockerEngine(ContainerEngine):
     def name(self) -> str:
         """`docker`."""
         return "docker"
-
-    async def probe(self) -> str:
-        """The daemon's version."""
-        output = await self._cli.call(["version", "--format", "{{.Server.Version}}"])
-        if output.exit_code:
-            raise EngineError(
-                ErrorClass.ENGINE_GONE, output.error("EngineNotReachableError").reason
-            )
-        return output.stdout.strip()
 
     async def _wait_for_end(self, key: NodeKey, container: parse.Container) -> None:
         output = await self._cli.call(argv.wait(key), limit_seconds=math.inf)

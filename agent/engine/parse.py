@@ -15,8 +15,14 @@ from typing import Any
 
 from agent.core.assignment import NodeKey
 from agent.engine.port import ErrorClass, Exit, Started
+from agent.host import ids
+from agent.host.ids import ContainerId
 
 ORPHAN = "ContainerRuntimeError: the container's supervisor was killed; nobody saw how it ended"
+LOST = (
+    "ContainerRuntimeError: the engine lost its record of the container while it ran; nobody saw "
+    "how it ended"
+)
 OUT_OF_MEMORY = "OutOfMemoryError: Container killed due to memory usage"
 
 _GONE = re.compile(
@@ -60,7 +66,7 @@ class Container:
     `supervisor_pid` is podman's conmon; `log_path` is the file that the engine writes output to.
     """
 
-    container_id: str
+    container_id: ContainerId
     key: NodeKey | None
     status: str
     pid: int
@@ -77,7 +83,7 @@ class Container:
     @property
     def started(self) -> Started | None:
         """None for a container that never ran."""
-        if self.status in _NEVER_STARTED:
+        if self.status in _NEVER_STARTED and not self.is_lost:
             return None
         return Started(
             container_id=self.container_id,
@@ -86,14 +92,22 @@ class Container:
         )
 
     @property
+    def is_lost(self) -> bool:
+        """Whether the engine ran it and has forgotten how it runs or ended. Podman takes a cleaned
+        runtime directory for a reboot: then 4.3 calls the container created, and newer releases
+        call it exited with code 0, though it may run on. Its start is still there, and no end."""
+        ran = self.started_at_ms > 0 and self.finished_at_ms == 0
+        return ran and (self.status in _NEVER_STARTED or self.status == "exited")
+
+    @property
     def has_ended(self) -> bool:
         """Whether it ran and does so no more."""
-        return self.status in _ENDED
+        return self.status in _ENDED and not self.is_lost
 
     @property
     def is_running(self) -> bool:
         """Whether it has processes; also while paused or stopping."""
-        return not self.has_ended and self.status not in _NEVER_STARTED
+        return self.status not in (*_ENDED, *_NEVER_STARTED)
 
     @property
     def end(self) -> Exit:
@@ -112,7 +126,7 @@ class Container:
 
 
 def containers(inspected: str) -> list[Container]:
-    """Read `container inspect`. ValueError for anything else."""
+    """Read `container inspect`. ValueError for anything else, as an id of another form."""
     try:
         return [_container(entry) for entry in json.loads(inspected)]
     except (KeyError, TypeError) as error:
@@ -260,11 +274,11 @@ def _container(entry: dict[str, Any]) -> Container:
     log = (entry.get("HostConfig") or {}).get("LogConfig") or {}
     networks = (entry.get("NetworkSettings") or {}).get("Networks") or {}
     return Container(
-        container_id=entry["Id"],
+        container_id=ids.container_id(entry["Id"]),
         key=NodeKey.parse(name),
         status=state["Status"],
-        pid=state["Pid"],
-        supervisor_pid=state.get("ConmonPid") or 0,
+        pid=_pid(state["Pid"]),
+        supervisor_pid=_pid(state.get("ConmonPid") or 0),
         exit_code=state["ExitCode"],
         out_of_memory=state["OOMKilled"],
         error=state.get("Error") or "",
@@ -273,6 +287,11 @@ def _container(entry: dict[str, Any]) -> Container:
         log_path=entry.get("LogPath") or log.get("Path") or "",
         private_ipv4=next(filter(None, (each["IPAddress"] for each in networks.values())), ""),
     )
+
+
+def _pid(given: object) -> int:
+    """0 is the engines' word for none."""
+    return 0 if given == 0 else ids.pid(given)
 
 
 def _milliseconds(text: str) -> int:

@@ -7,21 +7,37 @@ the file that conmon writes. Between calls no process of ours runs.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from agent.core.assignment import NodeKey
 from agent.engine import parse
 from agent.engine.argv import Dialect
 from agent.engine.container import ContainerEngine
-from agent.engine.port import EngineError, ErrorClass
+from agent.engine.port import EngineError
+from agent.host import containers, processes
+from agent.host.ids import ContainerId
 from agent.host.pidfd import ended
+
+logger = logging.getLogger(__name__)
+
+_SOCKETS = """import sys
+sys.path.append(sys.argv[1])
+from agent.host.ports import sockets
+print(*sockets([int(pid) for pid in sys.argv[2:]]))
+"""
+_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
 class PodmanEngine(ContainerEngine):
     """See `container.ContainerEngine`."""
 
     _dialect = Dialect(
+        version="{{.Client.Version}}",
         # Podman would hand the agent's proxy variables to the job, whose environment is complete.
         run=("--log-driver=k8s-file", "--http-proxy=false"),
         # Podman alone would put writable tmpfs on /tmp, /run and /var/tmp.
@@ -40,40 +56,61 @@ class PodmanEngine(ContainerEngine):
         """`podman`."""
         return "podman"
 
-    async def probe(self) -> str:
-        """Podman's version."""
-        output = await self._cli.call(["version", "--format", "{{.Client.Version}}"])
-        if output.exit_code:
-            raise EngineError(
-                ErrorClass.ENGINE_GONE, output.error("EngineNotReachableError").reason
-            )
-        return output.stdout.strip()
-
     async def _wait_for_end(self, key: NodeKey, container: parse.Container) -> None:
         # Conmon ends when it has recorded the end of its container and all its output.
-        try:
-            pidfd = os.pidfd_open(container.supervisor_pid)
-        except OSError:
+        supervisor = await asyncio.to_thread(_supervisor_of, container)
+        if supervisor is not None:
+            await _outlived(supervisor, container)
+        if supervisor is None or container.is_lost:
             await self._survivors.gone(key)
-            return
-        try:
-            # Asked after opening: an old pid may be another process' by now.
-            if _supervises(container):
-                await ended(pidfd)
-            else:
-                await self._survivors.gone(key)
-        finally:
-            os.close(pidfd)
 
     def _is_orphan(self, container: parse.Container) -> bool:
         """Podman itself does not look: to it a container without conmon runs for ever."""
-        return not _supervises(container)
+        return _supervisor_of(container) is None
+
+    def _supervised(self, key: NodeKey) -> ContainerId | None:
+        for pid in _supervisors():
+            found = containers.supervised(processes.arguments(pid), key.name)
+            if found is not None:
+                return found
+        return None
+
+    async def _look(self, pids: Sequence[int]) -> Iterable[int] | None:
+        """From within the user namespace of a rootless podman, in which they are its own."""
+        if os.geteuid() == 0:
+            return None
+        python = (sys.executable, "-I", "-S", "-c", _SOCKETS, str(_PACKAGE_ROOT))
+        try:
+            output = await self._cli.call(["unshare", *python, *map(str, pids)])
+            return [int(word) for word in output.stdout.split()] if not output.exit_code else None
+        except (EngineError, ValueError) as error:
+            logger.warning("podman unshare: %s", error)
+            return None
 
 
-def _supervises(container: parse.Container) -> bool:
-    """Whether the container's conmon is there."""
+def _supervisors() -> list[int]:
+    return [each.pid for each in processes.everybody().values() if each.name == "conmon"]
+
+
+def _supervisor_of(container: parse.Container) -> int | None:
+    """The pid of the container's conmon, which a lost record no longer has; None without one."""
+    known = [container.supervisor_pid] if container.supervisor_pid else _supervisors()
+    return next((pid for pid in known if _supervises(pid, container)), None)
+
+
+def _supervises(pid: int, container: parse.Container) -> bool:
+    return containers.supervises(processes.arguments(pid), container.container_id)
+
+
+async def _outlived(supervisor: int, container: parse.Container) -> None:
+    """Return when the container's conmon has ended."""
     try:
-        arguments = Path(f"/proc/{container.supervisor_pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-    return container.container_id.encode() in arguments
+        pidfd = os.pidfd_open(supervisor)
+    except ProcessLookupError:
+        return
+    try:
+        # Asked after opening: the pid may be another process' by now.
+        if _supervises(supervisor, container):
+            await ended(pidfd)
+    finally:
+        os.close(pidfd)

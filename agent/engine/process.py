@@ -13,8 +13,8 @@ import asyncio
 import contextlib
 import fcntl
 import json
+import logging
 import os
-import shutil
 import signal
 import sys
 import time
@@ -28,9 +28,18 @@ from agent.core.assignment import ContainerSpec, NodeKey
 from agent.engine import shim
 from agent.engine.argv import waiting
 from agent.engine.port import EngineError, ErrorClass, Exit, Managed, Started
+from agent.host import ids
+from agent.host.inotify import DirectoryWatch
+from agent.host.origin import Shim
 from agent.host.pidfd import ended
-from agent.host.survivors import StillThere, Survivors
+from agent.host.survivors import StillThere, Survivors, blindness
+from agent.host.tree import remove_tree
 
+logger = logging.getLogger(__name__)
+
+_MODE = 0o711
+"""Of a node's directory: passable but not readable, so that a job of another user reaches its
+scratch directory."""
 _START_SECONDS = 60.0
 _DEATH_SECONDS = 10.0
 """How long a shim may take to end its tree."""
@@ -45,11 +54,10 @@ _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, slots=True)
-class _Shim:
-    """What started.json says."""
+class _Start:
+    """What started.json says, and exit.json of what is left."""
 
-    pid: int
-    start_ticks: int
+    shim: Shim
     boot_id: str
     started_at_ms: int
 
@@ -73,8 +81,8 @@ class ProcessEngine:
         return "process"
 
     async def probe(self) -> str:
-        """The kernel's version: there is nothing else to ask."""
-        return f"linux {os.uname().release}"
+        """The kernel's version, and what this agent cannot see: there is nothing else to ask."""
+        return f"linux {os.uname().release}{blindness()}"
 
     async def prepare(self, key: NodeKey, spec: ContainerSpec) -> str:
         """Check command, user and free space."""
@@ -105,7 +113,7 @@ class ProcessEngine:
         started = self._started(key)
         if started is not None:
             async with _opened(started) as pidfd:
-                await _ended(pidfd)
+                await _until_end(self._directory(key) / shim.EXIT, pidfd)
         end = _read_json(self._directory(key) / shim.EXIT)
         if started is not None and end is None:
             # The command went with its shim; what it had started may not have.
@@ -135,13 +143,15 @@ class ProcessEngine:
         await self.kill(key)
 
     async def kill(self, key: NodeKey) -> None:
-        """SIGKILL the tree through the shim, or the shim too when it does not answer."""
+        """SIGKILL the tree through the shim. One that does not answer goes too, but only when all
+        of its descendants have ended: it is what shows whose they are."""
         started = self._started(key)
         if started is None:
             return
         async with _opened(started) as pidfd:
             _send(pidfd, signal.SIGUSR1)
             if not await _ended(pidfd, _DEATH_SECONDS):
+                await self._kill_marked(key)
                 _send(pidfd, signal.SIGKILL)
                 await _ended(pidfd, _DEATH_SECONDS)
         if not (self._directory(key) / shim.EXIT).exists():
@@ -156,8 +166,10 @@ class ProcessEngine:
             lock = await _locked(directory / shim.LOCK)
             try:
                 await self.kill(key)
+                # Once more, for what its shim has written at its end.
+                self._started(key)
                 await self._survivors.prove_gone(key)
-                shutil.rmtree(directory)
+                await asyncio.to_thread(remove_tree, directory)
             finally:
                 os.close(lock)
         except (OSError, StillThere) as error:
@@ -175,7 +187,12 @@ class ProcessEngine:
         """Nothing to let go of: every verb closes what it opened."""
 
     def _managed(self, key: NodeKey) -> Managed:
-        record = self._started(key)
+        try:
+            record = self._started(key)
+        except EngineError as error:
+            # Who cannot be judged is not gone.
+            logger.error("%s", error.reason)
+            return Managed(key=key, started=None, running=True)
         if record is None:
             return Managed(key=key, started=None, running=False)
         started = Started(container_id=key.name, started_at_ms=record.started_at_ms)
@@ -184,21 +201,32 @@ class ProcessEngine:
     def _directory(self, key: NodeKey) -> Path:
         return self._data_dir / key.name
 
-    def _started(self, key: NodeKey) -> _Shim | None:
-        record = _read_json(self._directory(key) / shim.STARTED)
+    def _started(self, key: NodeKey) -> _Start | None:
+        """What started.json says; None before the command runs. EngineError for what no shim
+        writes."""
+        path = self._directory(key) / shim.STARTED
+        record, end = _read_json(path), _read_json(path.with_name(shim.EXIT))
         if record is None:
             return None
-        return _Shim(
-            pid=record["shim_pid"],
-            start_ticks=record["shim_start_ticks"],
-            boot_id=record["boot_id"],
-            started_at_ms=record["started_at_ms"],
-        )
+        try:
+            found = Shim(
+                pid=ids.pid(record["shim_pid"]),
+                start_ticks=record["shim_start_ticks"],
+                session=ids.pid(record["command_pid"]),
+                group=os.fsencode(record.get("cgroup", "")),
+                # A shim of an older release ended with the last of them.
+                ended_alone=end is not None and end.get("is_alone", True),
+            )
+            start = _Start(found, record["boot_id"], record["started_at_ms"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise _transient(f"CannotInspectContainerError: {path}: {error}") from error
+        if start.boot_id == _boot_id():
+            self._survivors.remember_shim(key, found)
+        return start
 
     def _write_spec(self, key: NodeKey, spec: ContainerSpec) -> None:
         directory = self._directory(key)
-        # Passable but not readable, so that a job of another user reaches its scratch directory.
-        directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        directory.mkdir(mode=_MODE, parents=True, exist_ok=True)
         temporary = directory / f"{shim.SPEC}.tmp"
         command = spec.command
         if spec.gate:
@@ -318,34 +346,52 @@ def _transient(reason: str) -> EngineError:
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
+    """None when there is none. EngineError for what cannot be read."""
     try:
+        _open_up(path)
         content: dict[str, Any] = json.loads(path.read_bytes())
         return content
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise _transient(f"CannotInspectContainerError: {path}: {error}") from error
+
+
+def _open_up(path: Path) -> None:
+    """Give the agent back what a job of its own user can have taken: the permissions of a file in
+    the node's directory."""
+    for each, mode, needed in (
+        (path.parent, _MODE, os.R_OK | os.W_OK | os.X_OK),
+        (path, 0o600, os.R_OK | os.W_OK),
+    ):
+        if not os.access(each, needed):
+            each.chmod(mode)
 
 
 def _boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
-def _is_alive(record: _Shim) -> bool:
-    return record.boot_id == _boot_id() and shim.start_ticks(record.pid) == record.start_ticks
+def _is_alive(record: _Start) -> bool:
+    return (
+        record.boot_id == _boot_id()
+        and shim.start_ticks(record.shim.pid) == record.shim.start_ticks
+    )
 
 
-def _shim_died(record: _Shim) -> str:
+def _shim_died(record: _Start) -> str:
     if record.boot_id != _boot_id():
         return "ContainerRuntimeError: the host was restarted while the node ran"
-    return f"ContainerRuntimeError: the node's shim (pid {record.pid}) was killed, and the node"
+    return (
+        f"ContainerRuntimeError: the node's shim (pid {record.shim.pid}) was killed, and the node"
+    )
 
 
 @contextlib.asynccontextmanager
-async def _opened(record: _Shim) -> AsyncIterator[int | None]:
+async def _opened(record: _Start) -> AsyncIterator[int | None]:
     """A pidfd of the shim; None when it has ended."""
     try:
-        pidfd = os.pidfd_open(record.pid)
+        pidfd = os.pidfd_open(record.shim.pid)
     except ProcessLookupError:
         yield None
         return
@@ -354,6 +400,28 @@ async def _opened(record: _Shim) -> AsyncIterator[int | None]:
         yield pidfd if _is_alive(record) else None
     finally:
         os.close(pidfd)
+
+
+async def _until_end(exit_file: Path, pidfd: int | None) -> None:
+    """Return when the shim has ended, or has said how the command ended: it may stay for longer."""
+    if pidfd is None:
+        return
+    async with asyncio.TaskGroup() as tasks:
+        either = (tasks.create_task(ended(pidfd)), tasks.create_task(_written(exit_file)))
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        for each in either:
+            each.cancel()
+
+
+async def _written(path: Path) -> None:
+    """Return when the file is there; never when its directory cannot be watched."""
+    try:
+        with DirectoryWatch(path.parent) as watch:
+            while not os.access(path, os.F_OK):
+                await watch.wait()
+    except OSError as error:
+        logger.warning("only the end of the shim will tell: %s", error)
+        await asyncio.Event().wait()
 
 
 async def _ended(pidfd: int | None, timeout_seconds: float | None = None) -> bool:
@@ -368,6 +436,8 @@ def _send(pidfd: int | None, number: int) -> None:
 
 async def _locked(path: Path) -> int:
     """The launcher's lock, so that no start is under way; at most a start's time away."""
+    with contextlib.suppress(FileNotFoundError):
+        _open_up(path)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:

@@ -199,11 +199,14 @@ class _Shim:
     def _started(self) -> dict[str, object]:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             boot_id = file.read().strip()
+        with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+            group = file.read()
         return {
             "boot_id": boot_id,
             "shim_pid": os.getpid(),
             "shim_start_ticks": start_ticks(os.getpid()),
             "command_pid": self._command,
+            "cgroup": group,
             "started_at_ms": time.time_ns() // 1_000_000,
         }
 
@@ -248,8 +251,8 @@ class _Shim:
         return bool(data)
 
     def _kill_tree(self) -> None:
-        """SIGKILL until there is no descendant. What a killed process leaves becomes a child of
-        the shim, so this ends when there are no children; each turn waits for one to end."""
+        """SIGKILL until no descendant is left that can be killed. What a killed process leaves
+        becomes a child of the shim, and each turn waits for one to end."""
         while _signal_tree(signal.SIGKILL):
             self._reap(0)
 
@@ -274,7 +277,22 @@ class _Shim:
         self._spool.close()
         # Last, so that whoever sees it knows that all output is in the spool.
         end = {"exit_code": self._exit_code, "stopped_at_ms": stopped_at_ms}
-        _write_json(self._directory, EXIT, end)
+        is_alone = not _has_children()
+        _write_json(self._directory, EXIT, {**end, "is_alone": is_alone})
+        if not is_alone:
+            self._outlast()
+            _write_json(self._directory, EXIT, {**end, "is_alone": True})
+
+    def _outlast(self) -> None:
+        """Stay for as long as anything is left that could not be killed, as what sudo runs: nothing
+        but its parent shows whose it is."""
+        os.close(self._output)
+        while True:
+            try:
+                os.waitpid(-1, 0)
+            except ChildProcessError:
+                return
+            self._kill_tree()
 
     def _drain(self) -> None:
         """What the pipe still holds. Not until its end: a process that is no descendant may have
@@ -366,28 +384,42 @@ def _close_standard_files() -> None:
     os.close(null)
 
 
+def _has_children() -> bool:
+    """Whether anything is left, since whatever loses its parent becomes a child of the shim."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
 def _signal_tree(number: int) -> bool:
-    """Signal every living descendant, parents first. Whether there was a child, dead or alive."""
-    tree = _descendants(os.getpid())
-    for pid, state in tree:
+    """Signal every living descendant, parents first. Whether there is a child to wait for: one that
+    is dead, or got the signal. One that outranks the agent, as what sudo runs, does not get it."""
+    shim = os.getpid()
+    ends = False
+    for pid, state, parent in _descendants(shim):
         if state not in ("Z", "X"):
             try:
                 os.kill(pid, number)
-            except (ProcessLookupError, PermissionError):
-                # Gone, or a set-uid program that outranks the agent: then it is waited for.
+            except PermissionError:
                 continue
-    return bool(tree)
+            except ProcessLookupError:
+                pass  # it has ended
+        ends = ends or parent == shim
+    return ends
 
 
-def _descendants(root: int) -> list[tuple[int, str]]:
-    """(pid, state) of all below `root`, parents first."""
-    children: dict[int, list[tuple[int, str]]] = {}
+def _descendants(root: int) -> list[tuple[int, str, int]]:
+    """(pid, state, parent) of all below `root`, parents first."""
+    children: dict[int, list[tuple[int, str, int]]] = {}
     for name in os.listdir("/proc"):
         stat = _stat(int(name)) if name.isdigit() else None
         if stat is not None:
-            children.setdefault(int(stat[1]), []).append((int(name), stat[0]))
+            parent = int(stat[1])
+            children.setdefault(parent, []).append((int(name), stat[0], parent))
     found = list(children.get(root, []))
-    for pid, _ in found:
+    for pid, _, _ in found:
         found.extend(children.get(pid, []))
     return found
 

@@ -2,7 +2,8 @@
 
 A socket is known by its inode, whoever holds it, so that a port which somebody else opens later is
 never taken for it. Sees the agent's own network namespace: what listens in another is gone with it.
-Every function reads files of /proc, for milliseconds. Must not import an engine.
+Every function reads files of /proc, for milliseconds. Malformed when a table of the kernel has
+a number that is no port. Must not import an engine.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from agent.host import ids
 
 _TABLES = ("tcp", "tcp6", "udp", "udp6")
 _LISTENING = ("0A", "07")
@@ -30,12 +33,31 @@ class Port:
         return f"{self.protocol} port {self.number}"
 
 
-def listened_on_by(pids: Sequence[int]) -> frozenset[Port]:
-    """What these processes listen on."""
-    inodes = {inode for pid in pids for inode in _sockets(pid)}
+def listened_on_by(pids: Sequence[int], more: Iterable[int] = ()) -> frozenset[Port]:
+    """What these processes listen on, but for those that are `unseen`; and what of the sockets with
+    the inodes `more` is listened on."""
+    inodes = {*sockets(pids), *more}
     return (
         frozenset(port for port in _listening() if port.inode in inodes) if inodes else frozenset()
     )
+
+
+def sockets(pids: Sequence[int]) -> set[int]:
+    """The inodes of the sockets that these processes have open."""
+    return {inode for pid in pids for inode in _sockets(pid)}
+
+
+def unseen(pids: Sequence[int]) -> list[int]:
+    """Those whose descriptors this agent may not read: what they listen on is not known."""
+    found = []
+    for pid in pids:
+        try:
+            os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208 - to be allowed to is all that matters
+        except PermissionError:
+            found.append(pid)
+        except OSError:
+            continue  # gone
+    return found
 
 
 def still_open(ports: Iterable[Port]) -> list[Port]:
@@ -59,7 +81,9 @@ def _listening() -> Iterator[Port]:
         for line in lines[1:]:
             fields = line.split()
             if fields[3] in _LISTENING:
-                yield Port(protocol, int(fields[1].rpartition(":")[2], 16), int(fields[9]))
+                yield Port(
+                    protocol, ids.port(int(fields[1].rpartition(":")[2], 16)), int(fields[9])
+                )
 
 
 def _sockets(pid: int) -> Iterator[int]:

@@ -172,7 +172,7 @@ def test_old_output_that_cannot_be_deleted_keeps_nothing_from_being_done(
     def refused(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(written))
 
-    monkeypatch.setattr(shutil, "rmtree", refused)
+    monkeypatch.setattr("agent.logs.remove_tree", refused)
     LogDesk(tmp_path / "spool", 1).prune([])
     assert "cannot delete old output: [Errno 13] Permission denied" in caplog.text
 

@@ -11,6 +11,7 @@ from agent.engine import parse
 from agent.engine.port import ErrorClass, Exit, Started
 
 DAEMON = "Error response from daemon: "
+ID = "044b" * 16
 
 
 @pytest.mark.parametrize(
@@ -130,13 +131,13 @@ def inspected(**state: object) -> str:
         "FinishedAt": "2026-11-23T21:35:54.468+01:00",
         **state,
     }
-    return json.dumps([{"Id": "044b", "Name": "/muster-j-1-0", "State": recorded}])
+    return json.dumps([{"Id": ID, "Name": "/muster-j-1-0", "State": recorded}])
 
 
 def test_an_ended_container() -> None:
     [container] = parse.containers(inspected())
     assert container.key == NodeKey(job_id="j", attempt=1, node_index=0)
-    assert container.started == Started(container_id="044b", started_at_ms=1795466152466)
+    assert container.started == Started(container_id=ID, started_at_ms=1795466152466)
     assert container.has_ended
     assert not container.is_running
     assert container.end == Exit(exit_code=3, stopped_at_ms=1795466154468)
@@ -185,3 +186,26 @@ def test_k8s_file() -> None:
     assert parse.k8s_file_output(log) == (b"one  two\nthree\n\n", len(log))
     assert parse.k8s_file_output(log + b"2026-11-23T") == (b"one  two\nthree\n\n", len(log))
     assert parse.k8s_file_output(b"2026") == (b"", 0)
+
+
+NEVER = "0001-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        # Podman 4.3, which takes it for one that a reboot has ended and that may be started again.
+        {"Status": "created", "ExitCode": 0},
+        # Later releases.
+        {"Status": "exited", "ExitCode": 0},
+    ],
+)
+def test_a_container_of_which_the_record_was_lost(state: dict[str, object]) -> None:
+    """Neither one that never ran nor one that ended well."""
+    [container] = parse.containers(inspected(**state, FinishedAt=NEVER))
+    assert container.is_lost
+    assert container.started is not None
+    assert not container.has_ended
+    assert not container.is_running
+    [never_ran] = parse.containers(inspected(**state, StartedAt=NEVER, FinishedAt=NEVER))
+    assert not never_ran.is_lost

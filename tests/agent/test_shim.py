@@ -23,6 +23,7 @@ from agent.engine import process, shim
 from agent.engine.port import EngineError, ErrorClass
 from agent.engine.process import ProcessEngine
 from agent.host import survivors
+from agent.host.origin import Origin
 from agent.host.pidfd import ended
 from agent.spool_follow import follow
 
@@ -76,7 +77,7 @@ def record(tmp_path: Path, key: NodeKey) -> dict[str, Any]:
 
 
 def marked(key: NodeKey) -> list[int]:
-    return survivors.pids_of(key)
+    return survivors.pids_of(Origin(key=key))
 
 
 @contextlib.contextmanager
@@ -311,7 +312,9 @@ async def test_a_survivor_is_named(
             # Stands for a process that the kernel cannot end, as in a dead NFS mount.
             patched.setattr(signal, "pidfd_send_signal", lambda pidfd, number: None)
             patched.setattr(survivors, "DEATH_SECONDS", 0.2)
-            with pytest.raises(EngineError, match=rf"pid {survivor.pid} \(sleep, state S\)"):
+            with pytest.raises(
+                EngineError, match=rf"pid {survivor.pid} \(sleep, uid \d+, state S\)"
+            ):
                 await engine.remove(key)
         await engine.remove(key)
         assert survivor.wait(DEADLINE_SECONDS) == -signal.SIGKILL
@@ -364,3 +367,68 @@ async def test_ended_in_time_or_not() -> None:
             assert await ended(pidfd, DEADLINE_SECONDS)
         finally:
             os.close(pidfd)
+
+
+async def test_descendants_end_before_the_shim_that_shows_whose_they_are(
+    engine: ProcessEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shim that does not answer is killed. A child without the node's variables has no other
+    sign."""
+    monkeypatch.setattr(process, "_DEATH_SECONDS", 0.2)
+    key = new_key()
+    await engine.start(key, new_spec(key, "setsid env -i sleep 1000 & echo $! ready; wait"))
+    await said(tmp_path, key, b"ready")
+    hidden = int(spool.tail(tmp_path / "spool" / key.name, 100)[1].split()[0])
+    os.kill(record(tmp_path, key)["shim_pid"], signal.SIGSTOP)
+    await engine.kill(key)
+    assert shim.start_ticks(hidden) is None
+    assert (await engine.wait(key)).exit_code == 137
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "named"),
+    [
+        ("shim_pid", 1, "1 is no pid of a node"),
+        ("shim_pid", "7", "'7' is no pid of a node"),
+        ("command_pid", 0, "0 is no pid of a node"),
+        ("command_pid", None, "None is no pid of a node"),
+    ],
+)
+async def test_a_record_of_another_form_is_named_and_never_gone(
+    engine: ProcessEngine, tmp_path: Path, member: str, value: object, named: str
+) -> None:
+    key = new_key()
+    await engine.start(key, new_spec(key, "sleep 1000"))
+    original = record(tmp_path, key)
+    file = tmp_path / "data" / key.name / shim.STARTED
+    file.write_text(json.dumps({**original, member: value}))
+    for verb in (engine.wait(key), engine.stop(key, 1), engine.kill(key), engine.remove(key)):
+        with pytest.raises(EngineError, match=f"started.json: {named}"):
+            await verb
+    assert [(found.key, found.running) for found in await engine.list_managed()] == [(key, True)]
+    file.write_text(json.dumps(original))
+
+
+async def test_a_job_that_takes_the_permissions_of_its_directory_ends(
+    engine: ProcessEngine, tmp_path: Path
+) -> None:
+    """Root may read it all the same; an agent of the job's own user may not."""
+    key = new_key()
+    await engine.start(key, new_spec(key, "echo ready; sleep 1000"))
+    await said(tmp_path, key, b"ready")
+    directory = tmp_path / "data" / key.name
+    for path in (*directory.iterdir(), directory):
+        path.chmod(0)
+    await engine.stop(key, 1)
+    await engine.remove(key)
+    assert not directory.exists()
+
+
+async def test_a_deep_tree_is_removed(engine: ProcessEngine, tmp_path: Path) -> None:
+    """Deeper than paths can be long, and with names in no encoding."""
+    key = new_key()
+    script = "import os\nfor _ in range(2500):\n os.mkdir(b'd\\xff')\n os.chdir(b'd\\xff')"
+    await engine.start(key, new_spec(key, f'exec {sys.executable} -c "$SCRIPT"', SCRIPT=script))
+    assert (await engine.wait(key)).exit_code == 0
+    await engine.remove(key)
+    assert not (tmp_path / "data" / key.name).exists()

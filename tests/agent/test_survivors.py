@@ -11,17 +11,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agent.core.assignment import NodeKey
-from agent.host import ports, survivors
-from agent.host.survivors import StillThere, Survivors, pids_of
+from agent.host import ports, processes, survivors
+from agent.host.ids import ContainerId, container_id
+from agent.host.origin import Origin, Sorted
+from agent.host.survivors import StillThere, Survivors
+from tests.unprivileged import copied
 from tests.wait import eventually
 
 KEY = NodeKey(job_id=f"survivors-{os.getpid()}", attempt=2, node_index=3)
-CONTAINER = "0123456789abcdef" * 4
+CONTAINER = container_id("0123456789abcdef" * 4)
 
 # 50 processes in sessions of their own that ignore all polite signals; each starts a successor
 # with its last breath, and who is missed at its neighbour's death is started anew by that one.
@@ -47,6 +51,10 @@ def keep_one():
         os.waitpid(pid, 0)
 keep(set())
 """
+
+
+def pids_of(key: NodeKey, container: ContainerId | None = None) -> list[int]:
+    return survivors.pids_of(Origin(key=key, container=container))
 
 
 def variables(key: NodeKey = KEY) -> dict[str, str]:
@@ -97,12 +105,7 @@ async def test_a_process_is_known_by_both_variables(
 @pytest.mark.parametrize(
     ("group", "is_found"),
     [
-        (f"0::/docker/{CONTAINER}", True),
         (f"0::/system.slice/docker-{CONTAINER}.scope", True),
-        (f"0::/machine.slice/libpod-{CONTAINER}.scope/container/made-by-the-job", True),
-        (f"9:memory:/libpod_parent/libpod-{CONTAINER}\n0::/", True),
-        # Podman's supervisor has yet to write down how its container ended.
-        (f"0::/machine.slice/libpod-conmon-{CONTAINER}.scope", False),
         (f"0::/docker/{CONTAINER[::-1]}", False),
     ],
 )
@@ -110,10 +113,11 @@ async def test_a_process_without_variables_is_known_by_its_container(
     group: str, is_found: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with sleeping() as process:
-        file = Path(f"/proc/{process.pid}/cgroup")
-        read = survivors._read
+        read = processes.control_group
         monkeypatch.setattr(
-            survivors, "_read", lambda path: group.encode() if path == file else read(path)
+            processes,
+            "control_group",
+            lambda pid: group.encode() if pid == process.pid else read(pid),
         )
         assert pids_of(KEY, CONTAINER) == ([process.pid] if is_found else [])
         assert pids_of(KEY) == []
@@ -123,13 +127,37 @@ async def test_who_shares_a_control_group_with_a_node_is_not_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As the agent does, where it runs in a container itself."""
-    read = survivors._read
-    group = f"0::/docker/{CONTAINER}".encode()
-    monkeypatch.setattr(
-        survivors, "_read", lambda path: group if path.name == "cgroup" else read(path)
-    )
+    monkeypatch.setattr(processes, "control_group", lambda pid: f"0::/docker/{CONTAINER}".encode())
     with sleeping(variables()) as process:
         assert pids_of(KEY) == [process.pid]
+
+
+async def test_a_child_without_variables_is_known_by_its_parent() -> None:
+    script = "env -i setsid sleep 1000 & echo ready; wait"
+    with running("sh", "-c", script, environment=variables()) as parent:
+        assert parent.stdout is not None
+        assert await asyncio.to_thread(parent.stdout.readline) == b"ready\n"
+        await eventually(lambda: len(pids_of(KEY)) == 2, 30, lambda: pids_of(KEY))
+        assert await Survivors().kill(KEY) == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a process namespace")
+@pytest.mark.parametrize(("prefix", "is_found"), [(("unshare", "--pid"), True), ((), False)])
+async def test_without_a_control_group_a_container_is_known_by_its_supervisor(
+    prefix: tuple[str, ...], is_found: bool, tmp_path: Path
+) -> None:
+    """As with rootless podman where there is no systemd. What conmon starts for itself, as to have
+    the end recorded, is in no namespace of its own."""
+    (tmp_path / "script").write_text("env -i sleep 1000 & echo $!; wait; sleep 1000")
+    conmon = copied("sh", tmp_path / "conmon", 0o755)
+    command = (*prefix, str(conmon), str(tmp_path / "script"), "-c", CONTAINER)
+    with running(*command, environment={}) as supervisor:
+        assert supervisor.stdout is not None
+        pid = int(await asyncio.to_thread(supervisor.stdout.readline))
+        try:
+            assert pids_of(KEY, CONTAINER) == ([pid] if is_found else [])
+        finally:
+            os.kill(pid, signal.SIGKILL)
 
 
 async def test_a_storm_that_restarts_what_dies_ends() -> None:
@@ -164,8 +192,10 @@ async def test_a_pid_that_is_another_process_by_now_is_left_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with sleeping() as stranger:
-        found = iter([[stranger.pid], [], []])
-        monkeypatch.setattr(survivors, "pids_of", lambda key, container_id: next(found))
+        now = processes.process(stranger.pid)
+        assert now is not None
+        found = iter([(replace(now, start_ticks=now.start_ticks - 1),), (), ()])
+        monkeypatch.setattr(Origin, "sort", lambda self: Sorted(next(found), ()))
         assert await Survivors().kill(KEY) == 0
         assert stranger.poll() is None
 
@@ -176,7 +206,8 @@ async def test_who_cannot_be_killed_is_named(monkeypatch: pytest.MonkeyPatch) ->
             # Stands for a process that the kernel cannot end, as in a dead NFS mount.
             patched.setattr(signal, "pidfd_send_signal", lambda pidfd, number: None)
             patched.setattr(survivors, "DEATH_SECONDS", 0.1)
-            evidence = rf"^still there 0 s after SIGKILL: pid {process.pid} \(sleep, state S\)$"
+            who = rf"pid {process.pid} \(sleep, uid {os.geteuid()}, state S\)"
+            evidence = rf"^still there 0 s after SIGKILL: {who}$"
             with pytest.raises(StillThere, match=evidence):
                 await Survivors().prove_gone(KEY)
         await Survivors().prove_gone(KEY)

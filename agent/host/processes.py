@@ -1,0 +1,158 @@
+"""What /proc says of the processes of this machine, and of what it does not let us see.
+
+Parentage, start, session, name, control group, arguments and user can be read by everybody. The
+environment and the descriptors cannot: where reading them is refused, that is told apart from
+their being empty. Must not import an engine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROC = Path("/proc")
+_PF_KTHREAD = 0x0020_0000
+_CAP_SYS_PTRACE = 1 << 19
+_DEAD = ("Z", "X", "x")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process at one moment. `pid` and `start_ticks`, which are clock ticks since boot, name it
+    for as long as the machine runs; `state` is the letter of ps."""
+
+    pid: int
+    name: str
+    state: str
+    parent: int
+    session: int
+    flags: int
+    start_ticks: int
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can still do something: it is neither dead nor a part of the kernel."""
+        return self.state not in _DEAD and not self.flags & _PF_KTHREAD
+
+
+def everybody() -> dict[int, Process]:
+    """All processes by pid, the dead and the kernel's too. Reads all of /proc, for milliseconds."""
+    found = (process(int(name)) for name in os.listdir(_PROC) if name.isdigit())  # noqa: PTH208
+    return {each.pid: each for each in found if each is not None}
+
+
+def process(pid: int) -> Process | None:
+    """The process that has this pid now; None when there is none."""
+    try:
+        stat = (_PROC / str(pid) / "stat").read_bytes()
+    except OSError:
+        return None
+    # The name is in parentheses and may hold any character, so the last one ends it.
+    head, _, tail = stat.rpartition(b")")
+    fields = tail.split()
+    return Process(
+        pid=pid,
+        name=head.partition(b"(")[2].decode(errors="backslashreplace"),
+        state=fields[0].decode(),
+        parent=int(fields[1]),
+        session=int(fields[3]),
+        flags=int(fields[6]),
+        start_ticks=int(fields[19]),
+    )
+
+
+def hides_some() -> bool:
+    """Whether processes are kept from us (`hidepid`, ProtectProc=): then nothing can be proven."""
+    return process(1) is None
+
+
+def may_look_into_all() -> bool:
+    """Whether every process' environment and descriptors may be read by this one."""
+    [effective] = _status(os.getpid(), b"CapEff:")
+    return bool(int(effective, 16) & _CAP_SYS_PTRACE)
+
+
+def environment(pid: int) -> bytes | None:
+    """The environment that it was started with, as NAME=VALUE with NUL after each; empty when it
+    has ended, None when reading it is refused."""
+    try:
+        return (_PROC / str(pid) / "environ").read_bytes()
+    except PermissionError:
+        return None
+    except OSError:
+        return b""
+
+
+def control_group(pid: int) -> bytes:
+    """Its lines of `hierarchy:controllers:path`; empty when it has ended."""
+    return _read(pid, "cgroup")
+
+
+def arguments(pid: int) -> list[bytes]:
+    """Its command line as it is now, which it may have changed; empty when it has ended."""
+    return _read(pid, "cmdline").split(b"\0")[:-1]
+
+
+def namespace_depth(pid: int) -> int:
+    """In how many process namespaces it has a pid, from ours inwards; 0 when it has ended."""
+    return len(_status(pid, b"NSpid:"))
+
+
+def children(table: dict[int, Process]) -> dict[int, list[int]]:
+    """The pids of the children of each parent of `table`."""
+    found: dict[int, list[int]] = {}
+    for each in table.values():
+        found.setdefault(each.parent, []).append(each.pid)
+    return found
+
+
+def descendants(pids: Iterable[int], by_parent: dict[int, list[int]]) -> Iterator[int]:
+    """All below `pids`, parents first, without `pids` themselves."""
+    waiting = list(pids)
+    seen = set(waiting)
+    for pid in waiting:
+        for child in by_parent.get(pid, ()):
+            if child not in seen:
+                seen.add(child)
+                waiting.append(child)
+                yield child
+
+
+def ancestors(pid: int, look: Callable[[int], Process | None]) -> Iterator[Process]:
+    """Its parent, the parent's parent and so on, as far as `look` finds them."""
+    seen = {pid}
+    here = look(pid)
+    while here is not None and here.parent not in seen:
+        seen.add(here.parent)
+        here = look(here.parent)
+        if here is not None:
+            yield here
+
+
+def described(pids: Iterable[int]) -> str:
+    """For people: `pid 812 (python, uid 1000, state D)`."""
+    return ", ".join(f"pid {pid} ({_described(pid)})" for pid in pids)
+
+
+def _described(pid: int) -> str:
+    now = process(pid)
+    if now is None:
+        return "ended"
+    user = _status(pid, b"Uid:")[1:2]
+    return f"{now.name}, uid {user[0].decode() if user else '?'}, state {now.state}"
+
+
+def _status(pid: int, name: bytes) -> list[bytes]:
+    for line in _read(pid, "status").splitlines():
+        if line.startswith(name):
+            return line.split()[1:]
+    return []
+
+
+def _read(pid: int, file: str) -> bytes:
+    try:
+        return (_PROC / str(pid) / file).read_bytes()
+    except OSError:
+        return b""
