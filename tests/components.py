@@ -34,6 +34,8 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "image-pytorch": ("podman",),
     "torch": (),
     "registry": ("docker-registry", "htpasswd"),
+    "busybox": ("busybox",),
+    "boot": ("systemd-nspawn", "debootstrap", "setpriv", "unshare", "nsenter", "ip"),
 }
 
 
@@ -46,10 +48,13 @@ def missing(name: str) -> str | None:
     for program in _NEEDS[name]:
         if shutil.which(program) is None:
             return f"{name}: no program {program}"
-    if name in ("podman", "docker", "netns", "rootless", "setpriv") and os.geteuid() != 0:
+    as_root = ("podman", "docker", "netns", "rootless", "setpriv", "boot")
+    if name in as_root and os.geteuid() != 0:
         return f"{name}: the tests are not run as root"
     if name == "netns":
         return _fails("netns", ["ip", "netns", "list"])
+    if name == "boot":
+        return _fails("boot", ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "true"])
     if name.startswith("image-"):
         return _fails(name, ["podman", "image", "exists", EXAMPLE_IMAGES[name]])
     if name == "torch" and not TORCH.is_dir():

@@ -134,11 +134,23 @@ def _open_files() -> list[tuple[int, str]]:
 
 def _is_ours(process: psutil.Process) -> bool:
     """Whether it descends from us. An orphan does not, but has our environment; a dead one that
-    is init's to reap has none any more."""
+    is init's to reap has none any more. What runs in a PID namespace of its own is no more ours
+    than what a machine runs is its owner's: it ends with who made the namespace, who is ours."""
+    if _is_elsewhere(process):
+        return False
     if any(parent.pid == os.getpid() for parent in process.parents()):
         return True
     mark = f"{RUN_VARIABLE}={os.environ[RUN_VARIABLE]}".encode()
     try:
         return mark in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
     except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False
+
+
+def _is_elsewhere(process: psutil.Process) -> bool:
+    try:
+        return (
+            Path(f"/proc/{process.pid}/ns/pid").readlink() != Path("/proc/self/ns/pid").readlink()
+        )
+    except OSError:  # it is dead, or another user's
         return False
