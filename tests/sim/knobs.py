@@ -113,7 +113,10 @@ class Knobs:
             clock_step_every_ms=every(100_000, 20_000),
             full_disk_every_ms=every(100_000, 30_000),
             power_every_ms=every(150_000, 50_000),
-            older_journal_every_ms=every(150_000, 60_000),
+            # Of a generator of its own, so that all that the seed means besides stays as it was.
+            older_journal_every_ms=Random(str(rng.getstate())).choice(
+                (None, None, 150_000, 60_000)
+            ),
             operator_every_ms=every(100_000, 20_000),
             user_every_ms=every(100_000, 25_000),
             commit_fails=chance(0.005, 0.02),

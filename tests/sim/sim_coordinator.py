@@ -153,8 +153,8 @@ class SimCoordinator:
             self.clock(),
             wall_ms=self.wall(),
             boot_id=boot_id,
-            life_id=f"{self.world.rng.getrandbits(64):016x}",
-            new_key=f"{self.world.rng.getrandbits(64):016x}",
+            life_id=f"{self.world.ids.getrandbits(64):016x}",
+            new_key=f"{self.world.ids.getrandbits(64):016x}",
             position=self.journal.position,
         )
         self.world.note(f"coordinator starts, epoch {self.machine.state.epoch}")

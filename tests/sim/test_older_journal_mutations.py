@@ -9,6 +9,7 @@ from coordinator.core import inputs as i
 from coordinator.core.effects import SendAck
 from coordinator.core.machine import Machine
 from coordinator.core.state import ClusterState, Presence
+from coordinator.core.states import Progress
 from coordinator.core.turn import Turn
 from tests.sim.mutation import Focus, Mutation, Patch, first_to_notice
 
@@ -43,16 +44,18 @@ def an_older_journal_launches_what_agents_do_not_have(patch: Patch) -> None:
 
 
 def an_older_journal_stops_what_it_does_not_know(patch: Patch) -> None:
-    real = gang._observe_stray
+    patch.setattr(derive, "_let_be", derive._stop)
 
-    def observe(turn: Turn, *rest: object) -> None:
-        before, turn.state.outrun = turn.state.outrun, None
-        try:
-            real(turn, *rest)  # type: ignore[arg-type]
-        finally:
-            turn.state.outrun = before
 
-    patch.setattr(gang, "_observe_stray", observe)
+def an_older_journal_lets_go_of_votes(patch: Patch) -> None:
+    real = gang._let_be
+
+    def let_be(presence: Presence, seen: i.Observation) -> None:
+        real(presence, seen)
+        if seen.progress is Progress.PREPARED:
+            del presence.kept[seen.key]
+
+    patch.setattr(gang, "_let_be", let_be)
 
 
 def an_older_journal_hides_what_hosts_have_seen(patch: Patch) -> None:
@@ -88,6 +91,7 @@ MUTATIONS: dict[Mutation, Focus] = {
     an_older_journal_acknowledges: LONG,
     an_older_journal_launches_what_agents_do_not_have: OLDER,
     an_older_journal_stops_what_it_does_not_know: LONG,
+    an_older_journal_lets_go_of_votes: {**OLDER, "engine_ms": 2_000, "delay_ms": 400},
     an_older_journal_hides_what_hosts_have_seen: {**OLDER, "coordinator_crash_every_ms": 15_000},
 }
 
