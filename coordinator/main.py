@@ -32,9 +32,10 @@ EXIT_UNREADABLE = 3
 """The exit status that the unit does not answer with another start."""
 MIB = 1024 * 1024
 HELP = f"""\
-muster-coordinator {ACCEPT} --data-dir DIR ...    run, and place jobs although
-                                                 hosts have seen a newer journal: once, since
-                                                 it holds for one start (docs/backup.md)
+muster-coordinator {ACCEPT} ...     run, and place jobs although hosts have seen a
+                                                 newer journal; for one start (docs/backup.md)
+
+Without one of these words the coordinator runs:
 
 """
 
