@@ -58,6 +58,16 @@ def told(message: pb.CoordinatorMessage) -> i.Input | None:
             return None
 
 
+def journal_seen(message: pb.CoordinatorMessage) -> i.JournalSeen | None:
+    """How new the journal is, where a message says it. Raises ProtocolError."""
+    token = message.journal_token
+    if not token:
+        return None
+    if not _TOKEN.fullmatch(token):
+        raise ProtocolError(f"no token is like this one of {len(token)} bytes")
+    return i.JournalSeen(token=token)
+
+
 def assignments(message: pb.Assignments) -> i.AssignmentsReceived:
     return i.AssignmentsReceived(
         generation=message.generation,
@@ -65,6 +75,7 @@ def assignments(message: pb.Assignments) -> i.AssignmentsReceived:
     )
 
 
+_TOKEN = re.compile(rb"[!-~]{1,256}")
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
 
 

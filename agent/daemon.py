@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from agent import shell
 from agent.admission import Admission, NotAdmitted
-from agent.convert import ProtocolError, goodbye, node_report, told
+from agent.convert import ProtocolError, goodbye, journal_seen, node_report, told
 from agent.core import effects as f
 from agent.core import inputs as i
 from agent.core.assignment import ContainerSpec, Desired, NodeKey
@@ -106,7 +106,8 @@ class Daemon:
         contents = await asyncio.to_thread(self._ledger.open, self._identity.boot_id)
         self._incarnation = contents.incarnation << 32
         contact = contents.last_contact_ms
-        self._machine = Machine(contents.slots, boot_ms() if contact is None else contact)
+        since_ms = boot_ms() if contact is None else contact
+        self._machine = Machine(contents.slots, since_ms, contents.journal_token)
         try:
             # Everything runs in this group: a defect in any part ends the agent, loudly, and
             # systemd starts it again, while what it runs goes on.
@@ -245,6 +246,8 @@ class Daemon:
                 # A goodbye that is known has forgotten all contacts.
                 if self._goodbye is None:
                     self._ledger.keep_contact(effect.last_contact_ms)
+            case f.KeepToken():
+                self._ledger.keep_token(effect.token)
             case f.Prepare():
                 task = self._begin(effect.key, "prepare", functools.partial(self._prepare, effect))
                 self._preparing[effect.key] = task
@@ -410,7 +413,13 @@ class Daemon:
             # With their output: the coordinator may let go of a node by this message.
             observed=[self._node(slot) for slot in self._machine.state.slots.values()],
             unusable_reason=self._unusable_reason,
+            journal_token=self._machine.state.journal_token,
         )
+
+    def journal_seen(self, message: pb.CoordinatorMessage) -> None:
+        seen = journal_seen(message)
+        if seen is not None:
+            self._take(seen)
 
     def welcome(self, message: pb.Welcome) -> None:
         logger.info("session open: session=%s", message.session_id)

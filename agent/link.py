@@ -94,6 +94,10 @@ class Owner(Protocol):
 
     def hello(self) -> pb.Hello: ...
 
+    def journal_seen(self, message: pb.CoordinatorMessage) -> None:
+        """Every message comes here first."""
+        ...
+
     def welcome(self, message: pb.Welcome) -> None: ...
 
     def message(self, message: pb.CoordinatorMessage) -> None: ...
@@ -173,6 +177,7 @@ class Link:
         welcomed = False
         try:
             async for message in call:
+                self._owner.journal_seen(message)
                 if message.HasField("welcome"):
                     welcomed = True
                     self._pause_max = max(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from coordinator import notify, shell
-from coordinator.core import clocks
+from coordinator.core import clocks, lineage
 from coordinator.core import inputs as i
 from coordinator.core.effects import Stamped, Step
 from coordinator.core.errors import Rejected
@@ -81,7 +82,15 @@ def wall_ms() -> int:
 class Daemon:
     """Owns the machine and the journal. `open`, then `run` until cancelled, then `close`."""
 
-    def __init__(self, journal: Journal, settings: Settings, retention_days: int = 7) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        settings: Settings,
+        retention_days: int = 7,
+        *,
+        accepts_older: bool = False,
+    ) -> None:
+        """`accepts_older`: an operator says that this journal counts, whatever hosts have seen."""
         self.settings = settings
         self._journal = journal
         self._machine = Machine(settings)
@@ -99,6 +108,10 @@ class Daemon:
         """What the next step takes before all that is in the inbox."""
         self.tell_full: Callable[[bool], Awaitable[None]] | None = None
         """Told when the disk is full (True) and when there is room again."""
+        self._accepts_older = accepts_older
+        self._is_outrun = False
+        self.tell_placing: Callable[[bool], Awaitable[None]] | None = None
+        """Told when nothing is placed any more (False), as the journal is older than another."""
         self._decoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
         self.log_relay = LogRelay()
 
@@ -109,7 +122,15 @@ class Daemon:
         disk must not keep a start from listening. Nothing may be asked before."""
         replay = await self._journal.replay()
         self._machine = shell.replayed(self.settings, replay)
-        self._start = self._machine.start(now_ms(), wall_ms=wall_ms(), boot_id=_boot_id())
+        self._start = self._machine.start(
+            now_ms(),
+            wall_ms=wall_ms(),
+            boot_id=_boot_id(),
+            life_id=secrets.token_hex(16),
+            new_key=secrets.token_hex(32),
+            position=self._journal.position,
+            accepts_older=self._accepts_older,
+        )
         logger.info(
             "replayed: events=%d open_jobs=%d ended_jobs=%d hosts=%d epoch=%d",
             len(replay.entries),
@@ -118,6 +139,14 @@ class Daemon:
             len(self._machine.state.hosts),
             self._machine.state.epoch,
         )
+        if self._accepts_older:
+            logger.warning(
+                "%s: this journal counts, whatever hosts have seen; leave it out at the next start",
+                lineage.ACCEPT,
+            )
+        waits = lineage.why_nothing_starts(self._machine.state)
+        if waits:
+            logger.info("%s", waits)
 
     async def run(self) -> None:
         """Step for ever. Raises whatever makes it impossible to go on."""
@@ -136,10 +165,12 @@ class Daemon:
             await self._commit(step)
             self._log(step)
             self._answer(batch, step)
+            await self._tell_if_outrun()
+            token = self._machine.token(self._journal.position)
             for effect in step.effects:
                 outbox = self._outboxes.get(effect.session_id)
                 if outbox is not None:
-                    outbox.put(effect)
+                    outbox.put(effect, token)
             # Before the reads: a watch that begins with one begins after this step.
             self._watches.publish(step, self._machine.state)
             await self._read(batch)
@@ -220,6 +251,18 @@ class Daemon:
             logger.info("there is room on the disk again: new jobs are taken")
         if shortage != before:
             self._first.append(_Waiting(i.RoomSeen(shortage=shortage), None, None))
+
+    async def _tell_if_outrun(self) -> None:
+        """Once: only another start can change it."""
+        state = self._machine.state
+        if state.outrun is None or self._is_outrun:
+            return
+        self._is_outrun = True
+        why = lineage.why_nothing_starts(state)
+        logger.error("%s", why)
+        notify.status(why)
+        if self.tell_placing is not None:
+            await self.tell_placing(False)
 
     def _tell_missed(self, missed_ms: int, *, is_nobodys: bool) -> None:
         """Say when nobody listened; where there are no hosts, nobody need come round to listen."""

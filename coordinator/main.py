@@ -7,10 +7,12 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from coordinator import check, config, notify
+from coordinator import backup, check, config, notify
 from coordinator.config import CoordinatorConfig
 from coordinator.core.arn import Arns
+from coordinator.core.lineage import ACCEPT
 from coordinator.core.settings import Settings
 from coordinator.daemon import Daemon
 from coordinator.garbage import Collections
@@ -29,6 +31,13 @@ STOP_SECONDS = 2.0
 EXIT_UNREADABLE = 3
 """The exit status that the unit does not answer with another start."""
 MIB = 1024 * 1024
+HELP = f"""\
+muster-coordinator {ACCEPT} ...     run, and place jobs although hosts have seen a
+                                                 newer journal; for one start (docs/backup.md)
+
+Without one of these words the coordinator runs:
+
+"""
 
 
 def _settings(settings: CoordinatorConfig) -> Settings:
@@ -44,7 +53,7 @@ def _settings(settings: CoordinatorConfig) -> Settings:
     )
 
 
-async def _run(settings: CoordinatorConfig) -> None:
+async def _run(settings: CoordinatorConfig, *, accepts_older: bool) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -54,7 +63,9 @@ async def _run(settings: CoordinatorConfig) -> None:
     journal = await SqliteJournal.open(
         settings.data_dir / "journal.db", reserve_bytes=MIB * settings.disk_reserve_mib
     )
-    daemon = Daemon(journal, _settings(settings), settings.retention_days)
+    daemon = Daemon(
+        journal, _settings(settings), settings.retention_days, accepts_older=accepts_older
+    )
     try:
         await daemon.open()
         arns = Arns(settings.region, settings.account_id)
@@ -66,6 +77,7 @@ async def _run(settings: CoordinatorConfig) -> None:
         )
         port = await server.start(settings.listen, settings.tls)
         daemon.tell_full = server.tell_full
+        daemon.tell_placing = server.tell_placing
         logger.info("listening: address=%s port=%d", settings.listen.host, port)
         try:
             await _serve(daemon, stopped)
@@ -91,17 +103,28 @@ async def _serve(daemon: Daemon, stopped: asyncio.Event) -> None:
     daemon.part()
 
 
+def _offline(command: str, words: Sequence[str]) -> int:
+    """What is done with a journal instead of running; the exit status."""
+    if command in check.COMMANDS:
+        return check.run(command, config.load(words).data_dir)
+    if not words or words[0].startswith("-"):
+        sys.stderr.write(f"muster-coordinator {command}: FILE is missing; see --help\n")
+        return backup.NOT_DONE
+    return backup.run(command, Path(words[0]), config.load(words[1:]).data_dir)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGTERM, then exit 0; jobs go on. 1: cannot run now; 2: wrong settings; 3: a row of
-    the journal cannot be read, so that to try again is of no use. `check` and `repair` as the first
-    word do that instead."""
+    the journal cannot be read, so that to try again is of no use. `check`, `repair`, `backup` and
+    `restore` as the first word do that instead."""
     words = list(sys.argv[1:] if argv is None else argv)
     asks_for_help = not {"-h", "--help"}.isdisjoint(words)
     if asks_for_help:
-        sys.stdout.write(check.HELP)
-    if words and words[0] in check.COMMANDS:
-        return 0 if asks_for_help else check.run(words[0], config.load(words[1:]).data_dir)
-    settings = config.load(words)
+        sys.stdout.write(check.HELP + backup.HELP + HELP)
+    if words and words[0] in (*check.COMMANDS, *backup.COMMANDS):
+        return 0 if asks_for_help else _offline(words[0], words[1:])
+    accepts_older = ACCEPT in words
+    settings = config.load([word for word in words if word != ACCEPT])
     notify.status("starting")
     Collections().install()
     logging.basicConfig(
@@ -109,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     try:
-        asyncio.run(_run(settings))
+        asyncio.run(_run(settings, accepts_older=accepts_older))
     except UnreadableEntry as error:
         logger.error(
             "%s. What runs goes on for its lease. `muster-coordinator check --data-dir %s` tells "

@@ -16,11 +16,15 @@ from coordinator.core.errors import InvariantViolation
 from coordinator.core.evolve import evolve
 from coordinator.core.ids import HostId, JobId
 from coordinator.core.invariants import check, check_job
+from coordinator.core.lineage import ACCEPT
 from coordinator.core.settings import DEFAULT_QUEUE
 from coordinator.core.state import ClusterState
 from coordinator.journal.codec import CodecError
 from coordinator.journal.port import Entry, SetAside
 from coordinator.shell import CODEC
+
+_NO_STARTS = ("ClusterKeyMade", "OlderJournalAccepted")
+"""Other rows of the coordinator than its starts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,8 +168,10 @@ class _Planner:
         kind, _, name = entry.stream.partition("/")
         first = entry is self._streams[entry.stream][0]
         instead: e.Event | None = None
-        if kind == "coordinator":
-            instead = e.CoordinatorStarted(epoch=self._epoch_before(entry) + 1)
+        if kind == "coordinator" and entry.kind not in _NO_STARTS:
+            instead = e.CoordinatorStarted(
+                epoch=self._epoch_before(entry) + 1, position=entry.seq - 1
+            )
         elif kind == "queue" and first:
             instead = e.QueueCreated(name=name, priority=1, enabled=False)
         elif kind == "host" and (first or entry.kind == "HostRegistered"):
@@ -183,6 +189,8 @@ class _Planner:
         for row in self._streams["coordinator"]:
             if row is entry:
                 break
+            if row.kind in _NO_STARTS:
+                continue
             started = self._events.get(row.seq)
             epoch = started.epoch if isinstance(started, e.CoordinatorStarted) else epoch + 1
         return epoch
@@ -221,8 +229,19 @@ class _Planner:
                 return f"the first agent that calls for host {name} is believed to be its agent"
             case "host":
                 return f"look whether host {name} should be drained"
+            case "coordinator" if entry.kind == "ClusterKeyMade":
+                return (
+                    "a new key is made, and what hosts have seen until now proves nothing more: "
+                    "look whether this is the newest journal"
+                )
+            case "coordinator" if entry.kind == "OlderJournalAccepted":
+                return f"where nothing is placed, say once more {ACCEPT}"
             case "coordinator":
-                return "nothing is lost: the number of that start follows from the others"
+                return (
+                    "the number of that start follows from the others; hosts that were told of it "
+                    "seem to have seen a newer journal: when this is the newest, start the "
+                    f"coordinator once with {ACCEPT}"
+                )
         return "nothing takes its place"
 
 

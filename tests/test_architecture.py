@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "coordinator.shell": {"coordinator.core", "coordinator.journal"},
     "coordinator.repair": {"coordinator.core", "coordinator.journal", "coordinator.shell"},
     "coordinator.check": {"coordinator.journal", "coordinator.repair"},
+    "coordinator.backup": {"coordinator.core", "coordinator.journal", "coordinator.shell"},
     "coordinator.watch": {"coordinator.core", "coordinator.rpc.ports"},
     "coordinator.daemon": {
         *("coordinator.core", "coordinator.journal", "coordinator.rpc", "coordinator.watch"),
@@ -77,8 +78,8 @@ ALSO_MEASURED = ("tests", "bench", "docs", "proto/generate.py")
 
 DATA_MODULES = {
     *("__future__", "bisect", "collections", "dataclasses", "datetime", "enum", "functools"),
-    *("heapq", "ipaddress", "itertools", "math", "re", "statistics", "string", "types"),
-    "typing",
+    *("hashlib", "heapq", "hmac", "ipaddress", "itertools", "math", "re", "statistics", "string"),
+    *("types", "typing"),
 }
 CLOCKS = {"date.today", "datetime.now", "datetime.today", "datetime.utcnow"}
 SLEEPS = {"asyncio.sleep", "sleep", "time.sleep"}

@@ -29,6 +29,13 @@ class KeepContact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeepToken:
+    """Remember the newest that was seen of the coordinator's journal."""
+
+    token: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prepare:
     key: NodeKey
     spec: ContainerSpec
@@ -85,6 +92,7 @@ Effect = (
     KeepSlot
     | ForgetSlot
     | KeepContact
+    | KeepToken
     | Prepare
     | CancelPrepare
     | Start

@@ -56,6 +56,13 @@ class HeartbeatAcked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JournalSeen:
+    """How new the coordinator's journal is, as it says itself; opaque, and never empty."""
+
+    token: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportAcked:
     """All reports of this session up to `seq` are durable."""
 
@@ -166,6 +173,7 @@ Input = (
     | LinkDown
     | HeartbeatSent
     | HeartbeatAcked
+    | JournalSeen
     | ReportAcked
     | AssignmentsReceived
     | Tick

@@ -19,6 +19,7 @@ from agent.core.effects import (
     ForgetSlot,
     KeepContact,
     KeepSlot,
+    KeepToken,
     Lift,
     Prepare,
     Remove,
@@ -42,11 +43,15 @@ LEASE_OVER = "MusterLeaseError: no contact with the coordinator for {seconds} s"
 class Machine:
     """Owns the slots. `step` is the only way to change it."""
 
-    def __init__(self, slots: Sequence[Slot] = (), last_contact_ms: int = 0) -> None:
+    def __init__(
+        self, slots: Sequence[Slot] = (), last_contact_ms: int = 0, journal_token: bytes = b""
+    ) -> None:
         """`last_contact_ms` is what leases count from until there is another contact: what the
-        ledger knows, else the time of this start."""
+        ledger knows, else the time of this start. `journal_token` is what the ledger knows."""
         self.state = AgentState(
-            slots={slot.key: slot for slot in slots}, last_contact_ms=last_contact_ms
+            slots={slot.key: slot for slot in slots},
+            last_contact_ms=last_contact_ms,
+            journal_token=journal_token,
         )
         self._effects: list[Effect] = []
         self._now = 0
@@ -67,6 +72,9 @@ class Machine:
                 self.state.heartbeats[given.seq] = given.at_ms
             case i.HeartbeatAcked():
                 self._acked(given.seq)
+            case i.JournalSeen():
+                self.state.journal_token = given.token
+                self._effects.append(KeepToken(token=given.token))
             case i.ReportAcked():
                 self._report_acked(given.seq)
             case i.AssignmentsReceived():

@@ -82,6 +82,8 @@ class AgentState:
     last_contact_ms: int = 0
     """When the newest acknowledged heartbeat was *sent*: the coordinator cannot have counted
     from any earlier moment, so the lease ends here first."""
+    journal_token: bytes = b""
+    """The newest that was seen of the coordinator's journal; each Hello says it."""
     next_report: int = 1
     released: dict[NodeKey, int] = field(default_factory=dict)
     """Released slot -> the first report of this session that told it; forgotten only once that is

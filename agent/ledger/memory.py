@@ -18,6 +18,7 @@ class MemoryLedger:
         self._incarnation = 0
         self._boot_id = ""
         self._contact: int | None = None
+        self._token = b""
 
     def open(self, boot_id: str) -> LedgerContents:
         self._incarnation += 1
@@ -27,6 +28,7 @@ class MemoryLedger:
             incarnation=self._incarnation,
             boot_id=last_boot,
             last_contact_ms=self._contact if last_boot == boot_id else None,
+            journal_token=self._token,
         )
 
     def save(self, keep: Sequence[Slot], forget: Sequence[NodeKey]) -> None:
@@ -36,6 +38,9 @@ class MemoryLedger:
 
     def keep_contact(self, last_contact_ms: int | None) -> None:
         self._contact = last_contact_ms
+
+    def keep_token(self, token: bytes) -> None:
+        self._token = token
 
     def close(self) -> None:
         pass

@@ -12,6 +12,8 @@ from typing import Protocol
 from agent.core.assignment import NodeKey
 from agent.core.state import Slot
 
+TOKEN_BYTES_MAX = 256
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerContents:
@@ -21,6 +23,8 @@ class LedgerContents:
     incarnation: int
     boot_id: str
     last_contact_ms: int | None
+    journal_token: bytes = b""
+    """Empty when no coordinator has told one."""
 
 
 class LedgerError(Exception):
@@ -43,6 +47,12 @@ class Ledger(Protocol):
         """Remember a contact; None forgets the one before, so that leases run anew from the next
         start. Survives the agent's death, need not survive the machine's: after a reboot nothing
         runs whose lease it could be."""
+        ...
+
+    def keep_token(self, token: bytes) -> None:
+        """Remember what was seen of the coordinator's journal: text without white space, at most
+        `TOKEN_BYTES_MAX`. Survives the agent's death; a power cut may take the last half minute
+        of it, as nobody waits for the disk."""
         ...
 
     def close(self) -> None: ...

@@ -12,11 +12,12 @@ from pathlib import Path
 from agent.core.assignment import NodeKey
 from agent.core.state import Slot
 from agent.ledger.codec import decode, encode
-from agent.ledger.port import LedgerContents, LedgerError
+from agent.ledger.port import TOKEN_BYTES_MAX, LedgerContents, LedgerError
 
 logger = logging.getLogger(__name__)
 
 _BALLAST_BYTES = 1024 * 1024
+_CONTACT_BYTES = 20
 _VERSION = 1
 _SCHEMA = """
 create table slot (name text primary key, body text not null) strict;
@@ -102,6 +103,7 @@ class SqliteLedger:
             incarnation=incarnation + 1,
             boot_id=last_boot,
             last_contact_ms=self._read_contact() if same_boot else None,
+            journal_token=self._read_token(),
         )
 
     def _prepare_schema(self, db: sqlite3.Connection) -> None:
@@ -133,6 +135,10 @@ class SqliteLedger:
         text = b" " * 20 if last_contact_ms is None else b"%020d" % last_contact_ms
         os.pwrite(self._contact, text, 0)
 
+    def keep_token(self, token: bytes) -> None:
+        # Behind the contact, in one write; what is left of a longer one comes after the line.
+        os.pwrite(self._contact, b" %b\n" % token, _CONTACT_BYTES)
+
     def _take_ballast(self) -> None:
         """Only where it leaves as much again: a full disk stays as it is."""
         try:
@@ -156,8 +162,13 @@ class SqliteLedger:
         return True
 
     def _read_contact(self) -> int | None:
-        text = os.pread(self._contact, 20, 0)
+        text = os.pread(self._contact, _CONTACT_BYTES, 0)
         return int(text) if text.isdigit() else None
+
+    def _read_token(self) -> bytes:
+        text = os.pread(self._contact, TOKEN_BYTES_MAX + 2, _CONTACT_BYTES)
+        line, end, _ = text.partition(b"\n")
+        return line[1:] if end and line.startswith(b" ") else b""
 
     def close(self) -> None:
         with self._saving:

@@ -14,7 +14,9 @@ from coordinator.core.ids import HostId, NodeKey
 from coordinator.core.lease import lease_seconds, stop_grace_seconds
 from coordinator.core.settings import COMPUTE_ENVIRONMENT, Settings
 from coordinator.core.state import Attempt, ClusterState, Job, NodeRun
-from coordinator.core.states import Desired, Progress
+from coordinator.core.states import Desired, NodeState, Progress
+
+_MAY_RUN = (Progress.LAUNCHING, Progress.UP)
 
 
 def assignments(state: ClusterState, settings: Settings, host_id: HostId) -> tuple[Assignment, ...]:
@@ -24,21 +26,23 @@ def assignments(state: ClusterState, settings: Settings, host_id: HostId) -> tup
     that never heard of it says so too. One of a job that was never here is left to the agent, which
     gives an operator time to notice that this coordinator has the wrong journal.
     """
+    grace_seconds = settings.stop_grace_seconds
+    presence = state.presence[host_id]
     found = [
-        _stop(key, settings.stop_grace_seconds)
-        for key in state.presence[host_id].strays
+        _stop(key, grace_seconds) if state.outrun is None else _let_be(key, grace_seconds)
+        for key in presence.strays
         if key.job_id in state.jobs or key.job_id in state.ended
     ]
-    found += [
-        _let_be(key, progress, settings.stop_grace_seconds)
-        for key, progress in state.presence[host_id].kept.items()
-    ]
+    for key, progress in presence.kept.items():
+        # Of an UNREADABLE job nothing is started; of another the newer journal may start it.
+        is_let_go = key.job_id in state.set_aside and progress not in _MAY_RUN
+        found.append(_stop(key, grace_seconds) if is_let_go else _let_be(key, grace_seconds))
     for key in state.hosts[host_id].holds:
         job = state.jobs[key.job_id]
         attempt = job.attempts[key.attempt - 1]
         node = attempt.nodes[key.node_index]
         if not node.released:
-            found.append(_assignment(settings, job, attempt, node))
+            found.append(_assignment(state, settings, job, attempt, node))
     return tuple(found)
 
 
@@ -61,11 +65,9 @@ def _stop(key: NodeKey, grace_seconds: int) -> Assignment:
     )
 
 
-def _let_be(key: NodeKey, progress: Progress, grace_seconds: int) -> Assignment:
-    """What runs of an UNREADABLE job goes on: it is named, and as what is wanted only moves
-    forward, PREPARE changes nothing. What does not run, or no more, is let go."""
-    if progress not in (Progress.LAUNCHING, Progress.UP):
-        return _stop(key, grace_seconds)
+def _let_be(key: NodeKey, grace_seconds: int) -> Assignment:
+    """What an agent has of a node stays as it is: it is named, and as what is wanted only moves
+    forward, PREPARE changes nothing."""
     nothing = NodeContainer(
         properties=ContainerProperties(), own_variables=(), vcpus=0, memory_mib=0, gpus=0
     )
@@ -78,9 +80,15 @@ def _let_be(key: NodeKey, progress: Progress, grace_seconds: int) -> Assignment:
     )
 
 
-def _assignment(settings: Settings, job: Job, attempt: Attempt, node: NodeRun) -> Assignment:
+def _assignment(
+    state: ClusterState, settings: Settings, job: Job, attempt: Attempt, node: NodeRun
+) -> Assignment:
     key = NodeKey(job.job_id, attempt.number, node.node_index)
     want = desired(attempt, node)
+    is_start = want is Desired.RUN and node.state is NodeState.STARTING
+    if (is_start and not state.may_start) or (want is Desired.STOP and state.outrun is not None):
+        # What is wanted only moves forward: an agent that runs it goes on, and no other starts it.
+        want = Desired.PREPARE
     grace_seconds = stop_grace_seconds(settings, attempt)
     if want is Desired.STOP:
         return _stop(key, grace_seconds)

@@ -57,9 +57,30 @@ class TimeLimitAction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoordinatorStarted:
-    """`epoch` counts starts; it makes every generation of this start larger than all before."""
+    """`epoch` counts starts; it makes every generation of this start larger than all before.
+    `life_id` is random, and `position` the number of the newest entry before this one: read
+    `lineage.py`."""
 
     epoch: int
+    life_id: str = ""
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterKeyMade:
+    """The key that proves tokens to be of this cluster; made once, and never shown."""
+
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OlderJournalAccepted:
+    """By an operator's word at this start: what a host has seen of that life, up to that entry, and
+    this journal does not know, is given up."""
+
+    life_id: str
+    host_id: HostId
+    position: int
 
 
 # definitions and queues
@@ -201,6 +222,8 @@ JobEvent = (
 )
 ClusterEvent = (
     CoordinatorStarted
+    | ClusterKeyMade
+    | OlderJournalAccepted
     | DefinitionRegistered
     | DefinitionDeregistered
     | DefinitionForgotten
@@ -223,7 +246,7 @@ ALL_EVENTS: tuple[type, ...] = (*ClusterEvent.__args__, *JobEvent.__args__)
 def stream_of(event: Event) -> str:
     """The journal stream an event belongs to."""
     match event:
-        case CoordinatorStarted():
+        case CoordinatorStarted() | ClusterKeyMade() | OlderJournalAccepted():
             return "coordinator"
         case DefinitionRegistered():
             return f"definition/{event.definition.job_definition_name}"

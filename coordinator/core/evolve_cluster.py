@@ -1,4 +1,5 @@
-"""What facts of definitions, queues and hosts do to the state; `evolve.py` has those of jobs.
+"""What facts of the coordinator, definitions, queues and hosts do to the state; `evolve.py` has
+those of jobs.
 
 No policy here. Must not import a module that decides.
 """
@@ -14,6 +15,21 @@ from coordinator.core.state import ClusterState, Host, Queue, Revision
 
 def _coordinator_started(state: ClusterState, event: e.CoordinatorStarted, at_ms: int) -> None:
     state.epoch = event.epoch
+    state.life_id = event.life_id
+    before = next(reversed(state.lives), "")
+    # A start of an older release says no position, and then the next one that does counts.
+    if event.position and before and state.lives[before] is None:
+        state.lives[before] = event.position
+    if event.life_id:
+        state.lives[event.life_id] = None
+
+
+def _cluster_key_made(state: ClusterState, event: e.ClusterKeyMade, at_ms: int) -> None:
+    state.cluster_key = event.key
+
+
+def _older_journal_accepted(state: ClusterState, event: e.OlderJournalAccepted, at_ms: int) -> None:
+    state.given_up[event.life_id] = None
 
 
 def _definition_registered(state: ClusterState, event: e.DefinitionRegistered, at_ms: int) -> None:
@@ -97,6 +113,8 @@ def _host_forgotten(state: ClusterState, event: e.HostForgotten, at_ms: int) -> 
 
 EVOLVE_CLUSTER: dict[type, Callable[[ClusterState, Any, int], None]] = {
     e.CoordinatorStarted: _coordinator_started,
+    e.ClusterKeyMade: _cluster_key_made,
+    e.OlderJournalAccepted: _older_journal_accepted,
     e.DefinitionRegistered: _definition_registered,
     e.DefinitionDeregistered: _definition_deregistered,
     e.DefinitionForgotten: _definition_forgotten,

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from coordinator.core.capacity import shape_of
 from coordinator.core.ids import HostId, NodeKey
 from coordinator.core.leftovers import Leftover, leftovers, unsettled_dependency
+from coordinator.core.lineage import kept_because, why_nothing_starts
 from coordinator.core.names import clip
 from coordinator.core.placement import place, shortfall
 from coordinator.core.settings import Settings
@@ -107,6 +108,8 @@ def status_reason(state: ClusterState, settings: Settings, job: Job) -> str | No
         return _stopping(job.attempts[-1])
     if job.state in (JobState.STARTING, JobState.RUNNING):
         return _silence(state, job, job.attempts[-1])
+    if job.state is JobState.RUNNABLE and state.outrun is not None:
+        return why_nothing_starts(state)
     if job.state is not JobState.RUNNABLE or job.current is not None:
         return None
     if job.unsettled:
@@ -117,6 +120,8 @@ def status_reason(state: ClusterState, settings: Settings, job: Job) -> str | No
             f"Waiting until nothing runs of job {dependency.job_id}, which it depends on: "
             f"{_proof(state, settings, dependency)}"
         )
+    if not state.may_start:
+        return why_nothing_starts(state)
     if job.job_id not in state.passed_over:
         ahead = _ahead_of(state, job)
         if ahead is not None:
@@ -255,7 +260,8 @@ def _obstacle(state: ClusterState, job: Job, host_id: HostId) -> str:
         key = next(iter(host.holds))
         return f"holds node {key.node_index} of job {key.job_id}"
     if presence.kept:
-        return f"may still run {next(iter(presence.kept))}, which is UNREADABLE"
+        kept = next(iter(presence.kept))
+        return f"may still run {kept}, which {kept_because(state, kept)}"
     if presence.strays:
         return f"is letting go of {next(iter(presence.strays))}"
     refusal = job.refusals.get(host_id)

@@ -23,7 +23,7 @@ from coordinator.core.ids import HostId, NodeKey
 from coordinator.core.inputs import Observation
 from coordinator.core.placement import shortfall
 from coordinator.core.reservation import refuse, refusing, retry_after_ms
-from coordinator.core.state import Attempt, Job, NodeRun, Ran
+from coordinator.core.state import Attempt, Job, NodeRun, Presence, Ran
 from coordinator.core.states import NodeState, Progress
 from coordinator.core.turn import Turn
 from coordinator.core.unreadable import is_unreadable, observe_unreadable
@@ -160,13 +160,24 @@ def _blame(turn: Turn, job: Job, runs_on: HostId) -> None:
 
 
 def _observe_stray(turn: Turn, host_id: HostId, seen: Observation) -> None:
-    strays = turn.presence(host_id).strays
-    if seen.progress is Progress.RELEASED:
-        if strays.pop(seen.key, 0) is None:
-            turn.reschedule = True
-    else:
-        strays[seen.key] = None
+    presence = turn.presence(host_id)
     turn.touch_host(host_id)
+    if turn.state.outrun is not None:
+        _let_be(presence, seen)
+    elif seen.progress is not Progress.RELEASED:
+        presence.strays[seen.key] = None
+    elif presence.strays.pop(seen.key, 0) is None:
+        turn.reschedule = True
+
+
+def _let_be(presence: Presence, seen: Observation) -> None:
+    """The newer journal may know the node, and should find it as it is."""
+    if seen.progress in (Progress.PREPARED, Progress.LAUNCHING, Progress.UP):
+        presence.kept[seen.key] = seen.progress
+    else:
+        presence.kept.pop(seen.key, None)
+    if seen.progress is Progress.RELEASED:
+        presence.strays.pop(seen.key, None)
 
 
 def _take_vote(turn: Turn, job: Job, attempt: Attempt, node: NodeRun, seen: Observation) -> None:
@@ -189,8 +200,7 @@ def _take_vote(turn: Turn, job: Job, attempt: Attempt, node: NodeRun, seen: Obse
                 private_ipv4=seen.private_ipv4,
             )
         )
-        if attempt.prepared == job.spec.num_nodes:
-            _start_main(turn, job, attempt)
+        start_if_ready(turn, job)
 
 
 def _same_address(host_id: HostId, other: HostId, address: str) -> str:
@@ -202,8 +212,17 @@ def _same_address(host_id: HostId, other: HostId, address: str) -> str:
     )
 
 
+def start_if_ready(turn: Turn, job: Job) -> None:
+    """When all have voted the main node is launched, and it alone (aws-batch-spec section 7.2). Not
+    while nothing may start: `placing.py` comes back to it."""
+    attempt = job.current
+    if attempt is None or attempt.started or not turn.state.may_start:
+        return
+    if attempt.prepared == job.spec.num_nodes:
+        _start_main(turn, job, attempt)
+
+
 def _start_main(turn: Turn, job: Job, attempt: Attempt) -> None:
-    """All have voted: the main node is launched, and it alone (aws-batch-spec section 7.2)."""
     turn.emit(e.AttemptStarted(job_id=job.job_id, attempt=attempt.number))
     turn.touch_host(attempt.nodes[job.spec.main_node].host_id)
     turn.touch_job(job.job_id, job.spec.main_node)

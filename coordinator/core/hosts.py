@@ -11,7 +11,6 @@ from coordinator.core import events as e
 from coordinator.core import inputs as i
 from coordinator.core.effects import (
     CloseSession,
-    SendAck,
     SendGoodbyeAck,
     SendHeartbeatAck,
     SendWelcome,
@@ -21,6 +20,7 @@ from coordinator.core.gang import held_node, lose, observe, release
 from coordinator.core.ids import HostId
 from coordinator.core.lease import default_verdict_seconds
 from coordinator.core.leftovers import may_run_on
+from coordinator.core.placing import acknowledge, has_called, look_at
 from coordinator.core.silence import contact, give_up, leave_votes, release_all, show_jobs
 from coordinator.core.state import Host, Presence
 from coordinator.core.states import NodeState
@@ -46,6 +46,8 @@ def hello(turn: Turn, hello: i.HostHello) -> None:
     if host is not None and host.stopped_at_ms:
         turn.emit(e.AgentReturned(host_id=hello.host_id))
     presence = turn.state.presence.setdefault(hello.host_id, Presence(last_contact_ms=turn.now))
+    is_awaited = host is not None and not presence.seen
+    look_at(turn, hello)
     if presence.session_id is not None:
         turn.effect(
             CloseSession(
@@ -64,11 +66,14 @@ def hello(turn: Turn, hello: i.HostHello) -> None:
         turn.timers.arm("schedule", hello.host_id, turn.now + verdict_ms)
     presence.unusable_reason = hello.unusable_reason
     presence.strays, presence.kept = {}, {}
+    presence.owed_ack = None
     contact(turn, hello.host_id, presence)
     turn.effect(SendWelcome(session_id=hello.session_id, heartbeat_ms=turn.settings.heartbeat_ms))
     if rebooted:
         release_all(turn, hello.host_id, REBOOTED)
     _compare(turn, hello)
+    if is_awaited:
+        has_called(turn)
     turn.touch_host(hello.host_id)
     turn.reschedule = True
 
@@ -161,10 +166,11 @@ def report(turn: Turn, report: i.HostReport) -> None:
     host_id = turn.host_of(report.session_id)
     if host_id is None:
         return
-    contact(turn, host_id, turn.presence(host_id))
+    presence = turn.presence(host_id)
+    contact(turn, host_id, presence)
     for seen in report.observations:
         observe(turn, host_id, seen)
-    turn.effect(SendAck(session_id=report.session_id, report_seq=report.seq))
+    acknowledge(turn, presence, report)
 
 
 def goodbye(turn: Turn, said: i.HostGoodbye) -> None:

@@ -145,6 +145,8 @@ class HostHello:
     unusable_reason: str = ""
     incarnation: int = 0
     """Grows with each Hello of the agent, over its restarts."""
+    journal_token: bytes = b""
+    """What the host has seen of the journal (`lineage.py`); empty when its agent does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

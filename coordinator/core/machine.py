@@ -9,12 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from coordinator.core import admission, barrier, ending, hosts, reservation, silence
+from coordinator.core import (
+    admission,
+    barrier,
+    ending,
+    hosts,
+    lineage,
+    placing,
+    reservation,
+    silence,
+)
 from coordinator.core import inputs as i
 from coordinator.core.derive import assignments
 from coordinator.core.effects import Assignment, Reply, SendAssignments, Stamped, Step
 from coordinator.core.errors import NotFound, Rejected
-from coordinator.core.events import CoordinatorStarted, QueueCreated
+from coordinator.core.events import ClusterKeyMade, CoordinatorStarted, QueueCreated
 from coordinator.core.evolve import evolve
 from coordinator.core.ids import HostId, JobId, SessionId
 from coordinator.core.invariants import check
@@ -40,6 +49,8 @@ class Machine:
         self._generation = 0
         self._told: dict[HostId, tuple[SessionId, tuple[Assignment, ...]]] = {}
         """The list that each host was sent last, and in which session."""
+        self._token: tuple[lineage.Seen, bytes] | None = None
+        """The newest token, kept because most heartbeats find no new entry."""
 
     def replay(self, history: Iterable[Stamped], ended: Iterable[tuple[JobId, Ended]]) -> None:
         """Rebuild the durable state; called once, before anything else."""
@@ -50,16 +61,34 @@ class Machine:
         for stamped in history:
             evolve(self.state, stamped.event, stamped.at_ms)
 
-    def start(self, now: int, *, wall_ms: int | None = None, boot_id: str = "") -> Step:
+    def start(
+        self,
+        now: int,
+        *,
+        wall_ms: int | None = None,
+        boot_id: str = "",
+        life_id: str = "",
+        new_key: str = "",
+        position: int = 0,
+        accepts_older: bool = False,
+    ) -> Step:
         """Begin a new life: a larger epoch, a fresh lease for every host, the default queue.
 
-        `boot_id` names the boot that `now` counts on from; `wall_ms` is as for `step`.
+        `boot_id` names the boot that `now` counts on from; `wall_ms` is as for `step`. `life_id`
+        and `new_key` are random text in hexadecimal: the key is taken when the journal has none.
+        `position` is the number of the journal's newest entry. `accepts_older`: an operator says
+        that this journal counts, although hosts may have seen a newer one.
         """
         self._listening = Listening(now, self.settings.pulse_ms)
         turn = self._turn(now, wall_ms)
         self.state.boot_id = boot_id
         first = self.state.epoch == 0
-        turn.emit(CoordinatorStarted(epoch=self.state.epoch + 1))
+        self.state.position, self.state.accepts_older = position, accepts_older
+        turn.emit(
+            CoordinatorStarted(epoch=self.state.epoch + 1, life_id=life_id, position=position)
+        )
+        if new_key and not self.state.cluster_key:
+            turn.emit(ClusterKeyMade(key=new_key))
         if first and DEFAULT_QUEUE not in self.state.queues:
             turn.emit(QueueCreated(name=DEFAULT_QUEUE, priority=1))
         self._generation = self.state.epoch << 40
@@ -70,6 +99,7 @@ class Machine:
         for job_id in self.state.jobs:
             self.timers.arm("job", job_id, now)
         self.timers.arm("definitions", "", now)
+        placing.await_hosts(turn)
         return turn.step
 
     def step(
@@ -118,6 +148,18 @@ class Machine:
     def missed_ms(self) -> int:
         """How long the coordinator has not listened since its start."""
         return self._listening.missed_ms
+
+    def token(self, position: int) -> bytes:
+        """What hosts are told of a journal whose newest durable entry has this number. Empty while
+        nothing may start: it would take the place of what they know of a newer journal."""
+        state = self.state
+        state.position = position
+        if not (state.may_start and state.cluster_key and state.life_id):
+            return b""
+        seen = lineage.Seen(life_id=state.life_id, position=position)
+        if self._token is None or self._token[0] != seen:
+            self._token = seen, lineage.token(state.cluster_key, seen)
+        return self._token[1]
 
     def check(self, *, replayed: bool = False) -> None:
         """Raise InvariantViolation when the state is impossible. `replayed`: the events may be an
@@ -195,6 +237,8 @@ def _tick(turn: Turn, given: i.Tick) -> None:
                 reservation.check_votes(turn, job)
             case "schedule":
                 turn.reschedule = True
+            case "placing":
+                placing.check_wait(turn)
             case "definitions":
                 admission.forget_definitions(turn)
 

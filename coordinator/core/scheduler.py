@@ -50,7 +50,10 @@ def free_hosts(state: ClusterState) -> dict[HostId, e.HostRegistered]:
 
 
 def schedule(turn: Turn) -> None:
-    """One pass: first complete the gangs that vote, then place jobs."""
+    """One pass: first complete the gangs that vote, then place jobs. Nothing is done while nothing
+    may start (`placing.py`)."""
+    if not turn.state.may_start:
+        return
     queues = sorted(turn.state.queues.values(), key=lambda queue: (-queue.priority, queue.name))
     waiting = any(queue.runnable for queue in queues)
     voting = [

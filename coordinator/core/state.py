@@ -229,7 +229,10 @@ class Presence:
     strays: dict[NodeKey, None] = field(default_factory=dict)
     """What the agent holds although nothing places it there: it must let go first."""
     kept: dict[NodeKey, Progress] = field(default_factory=dict)
-    """What the agent has of UNREADABLE jobs, and how far it is."""
+    """What the agent has and is let be, and how far it is: nodes of UNREADABLE jobs, and what an
+    older journal does not know."""
+    owed_ack: int | None = None
+    """The newest report of the session that is durable and not acknowledged yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,9 +244,29 @@ class Ended:
     stopped_at_ms: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outrun:
+    """A host has seen more than this journal knows: of that life, up to that entry."""
+
+    host_id: HostId
+    life_id: str
+    position: int
+    is_known: bool
+    """The journal knows the life, though not all of it."""
+
+
 @dataclass(slots=True, kw_only=True)
 class ClusterState:
     epoch: int = 0
+    cluster_key: str = field(default="", repr=False)
+    """Tells tokens of this cluster from others (`lineage.py`); for no log, reply or story."""
+    life_id: str = ""
+    """Of the newest start; empty while it is that of an older release."""
+    lives: dict[str, int | None] = field(default_factory=dict)
+    """The starts that have an id, in order, and the number of the newest entry that each can have
+    told of; None for the newest."""
+    given_up: dict[str, None] = field(default_factory=dict)
+    """Starts of a newer journal that an operator has given up."""
     next_order: int = 1
     definitions: dict[str, dict[int, Revision]] = field(default_factory=dict)
     last_revision: dict[str, int] = field(default_factory=dict)
@@ -272,11 +295,24 @@ class ClusterState:
     Read `capacity.py`."""
     shortage: str = ""
     """Why the journal should get nothing that can wait; empty when it has room."""
+    position: int = 0
+    """The number of the newest durable entry, as of the last token that was asked for."""
+    hosts_awaited: int = 0
+    """How many hosts must call yet before anything is placed after the start."""
+    outrun: Outrun | None = None
+    """The first host that has seen a newer journal. Read `placing.py`."""
+    accepts_older: bool = False
+    """An operator has said at this start that this journal counts, whatever hosts have seen."""
     boot_id: str = ""
     now_ms: int = 0
     wall_ms: int = 0
     """The coordinator's clock and the wall clock at the last step. All from `passed_over` on is of
     this process alone."""
+
+    @property
+    def may_start(self) -> bool:
+        """Whether anything new may be placed or launched now."""
+        return self.outrun is None and not self.hosts_awaited
 
     def wall_of(self, at_ms: int) -> int:
         """What people call the moment that the coordinator's clock calls `at_ms`."""

@@ -7,6 +7,7 @@ async verbs call them. Must not import `coordinator.core`, `rpc`, grpc or protob
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 from coordinator.journal.port import (
@@ -48,12 +49,16 @@ class MemoryJournal:
     def reopened(self) -> MemoryJournal:
         """A journal with the facts of this one, as after a crash; this one refuses from now on."""
         successor = MemoryJournal()
-        facts = successor._facts = self._facts
-        streams = [*facts.open.values(), *facts.closed.values()]
-        facts.position = max((number for stream in streams for number, _ in stream), default=0)
+        successor._facts = self._facts
         successor._is_full, successor._reserve = self._is_full, self._reserve
         self._refusal = "it was opened again"
         return successor
+
+    def copied(self) -> MemoryJournal:
+        """Another journal with what this one holds now: a backup."""
+        copy = MemoryJournal()
+        copy._facts = deepcopy(self._facts)
+        return copy
 
     def fail_next_append(self, reason: str, *, durable: bool = False) -> None:
         """Make the next append raise. A real commit may fail before or after it became durable,

@@ -124,14 +124,14 @@ class Journal(Protocol):
     failed `append` the journal refuses everything, since what is durable is then unknown. The one
     exception is JournalFull.
 
-    Entries have numbers from 1, which grow in commit order and may leave gaps; while a journal is
-    open, none is used twice.
+    Entries have numbers from 1, which grow in commit order and may leave gaps. None is used twice,
+    also when the entry that had it is gone: hosts are told numbers, and say them again.
     """
 
     @property
     def position(self) -> int:
-        """The number of the newest durable entry, as of the last `append` that returned; 0 when
-        there has been none."""
+        """The number of the newest durable entry, as of the last `append` that returned, also when
+        that entry has been forgotten or set aside since; 0 when there has been none."""
         ...
 
     async def append(self, batch: Batch) -> None:
@@ -186,6 +186,10 @@ class Journal(Protocol):
 
 class JournalError(Exception):
     """The journal cannot do what was asked; the message names the file or peer and the cause."""
+
+
+class JournalInUse(JournalError):
+    """Another process has the journal open."""
 
 
 class JournalFull(JournalError):

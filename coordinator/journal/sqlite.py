@@ -16,12 +16,14 @@ from pathlib import Path
 from sqlite3 import Connection
 from typing import Concatenate, ParamSpec, TypeVar
 
+from coordinator.journal.numbers import newest, newest_kept
 from coordinator.journal.port import (
     Batch,
     EndedJob,
     Entry,
     JournalError,
     JournalFull,
+    JournalInUse,
     LogTail,
     Record,
     RecordQuery,
@@ -293,7 +295,8 @@ def _refusal(verb: str, path: Path, error: Exception) -> JournalError:
     # The low byte of an extended code is the primary one (sqlite.org/rescode.html).
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     hint = f"; {HINTS[code]}" if code in HINTS else ""
-    return JournalError(f"cannot {verb} {path}: {error}{hint}")
+    kind = JournalInUse if code == sqlite3.SQLITE_BUSY else JournalError
+    return kind(f"cannot {verb} {path}: {error}{hint}")
 
 
 def _open(path: Path) -> tuple[Connection, int]:
@@ -312,7 +315,7 @@ def _open(path: Path) -> tuple[Connection, int]:
         raise _refusal("open", path, error) from error
     try:
         _prepare(connection, path)
-        (position,) = connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
+        position = newest(connection)
     except sqlite3.Error as error:
         connection.close()
         raise _refusal("open", path, error) from error
@@ -463,10 +466,12 @@ def _forget(connection: Connection, stopped_before_ms: int, limit: int) -> list[
         job_ids = [job_id for (job_id,) in rows]
         jobs = [(job_id,) for job_id in job_ids]
         streams = [(f"job/{job_id}",) for job_id in job_ids]
-        connection.executemany(
-            "DELETE FROM events WHERE stream_id IN (SELECT stream_id FROM streams WHERE name = ?)",
-            streams,
-        )
+        with newest_kept(connection):
+            connection.executemany(
+                "DELETE FROM events"
+                " WHERE stream_id IN (SELECT stream_id FROM streams WHERE name = ?)",
+                streams,
+            )
         connection.executemany("DELETE FROM streams WHERE name = ?", streams)
         connection.executemany("DELETE FROM tails WHERE job_id = ?", jobs)
         connection.executemany("DELETE FROM records WHERE job_id = ?", jobs)

@@ -18,6 +18,7 @@ from coordinator.core.effects import (
 )
 from coordinator.core.errors import InvalidArgument
 from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
+from coordinator.core.lineage import TOKEN_BYTES_MAX
 from coordinator.core.names import clip
 from coordinator.core.state import Gang
 from coordinator.core.states import Desired, Progress
@@ -55,6 +56,8 @@ def hello(session_id: SessionId, message: pb.Hello) -> i.HostHello:
     for member in ("engine", "instance_type"):
         length = len(getattr(message.resources, member))
         _check_count(f"Hello.resources.{member}", length, _NAME_CHARS, "characters")
+    length = len(message.journal_token)
+    _check_count("Hello.journal_token", length, TOKEN_BYTES_MAX, "bytes")
     _check_count("Hello.labels", len(message.labels), _LABELS_MAX, "entries")
     _check_count("Hello.observed", len(message.observed), NODES_MAX, "nodes")
     resources = message.resources
@@ -74,6 +77,7 @@ def hello(session_id: SessionId, message: pb.Hello) -> i.HostHello:
         observed=tuple(observation(node) for node in message.observed),
         unusable_reason=clip(message.unusable_reason, _TEXT_CHARS),
         incarnation=message.incarnation,
+        journal_token=message.journal_token,
     )
 
 

@@ -10,6 +10,7 @@ import grpc
 from coordinator.core import inputs as i
 from coordinator.core.errors import InvalidArgument
 from coordinator.core.ids import HostId
+from coordinator.core.lineage import why_nothing_starts
 from coordinator.core.state import ClusterState
 from coordinator.core.validation import validate_reason
 from coordinator.rpc.errors import answering
@@ -110,9 +111,11 @@ class HostService(HostServiceServicer):
 
 
 def _notice(state: ClusterState) -> str:
-    if not state.shortage:
-        return ""
-    return f"{state.shortage}: no new jobs, definitions and queues are taken until there is room"
+    told = [why_nothing_starts(state)]
+    if state.shortage:
+        room = "no new jobs, definitions and queues are taken until there is room"
+        told.append(f"{state.shortage}: {room}")
+    return "; ".join(filter(None, told))
 
 
 def _host_id(text: str) -> HostId:

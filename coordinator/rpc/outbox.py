@@ -32,13 +32,16 @@ class Outbox:
         self._ack: SendAck | None = None
         self._heartbeat_ack: SendHeartbeatAck | None = None
         self._goodbye_ack: SendGoodbyeAck | None = None
+        self._token = self._token_sent = b""
         self._logs: list[pb.CoordinatorMessage] = []
         self.refusal: CloseSession | None = None
         self.closed = False
         self.fault = ""
         self._changed = asyncio.Event()
 
-    def put(self, effect: Effect) -> None:
+    def put(self, effect: Effect, token: bytes = b"") -> None:
+        """`token` says how new the journal is with which the effect came; empty says nothing."""
+        self._token = token or self._token
         match effect:
             case SendWelcome():
                 self._welcome = effect
@@ -80,6 +83,9 @@ class Outbox:
             self._goodbye_ack,
         )
         messages = [effect_message(effect) for effect in effects if effect is not None]
+        if messages and self._token != self._token_sent:
+            # With what it lets the agent know, so that it knows both or neither.
+            messages[0].journal_token = self._token_sent = self._token
         messages += self._logs
         self._welcome = self._ack = self._heartbeat_ack = self._assignments = None
         self._goodbye_ack = None

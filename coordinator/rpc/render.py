@@ -20,6 +20,7 @@ from coordinator.core.events import JobEvent
 from coordinator.core.explain import clock, quarantine_reason
 from coordinator.core.ids import HostId
 from coordinator.core.leftovers import Leftover, may_run_on
+from coordinator.core.lineage import kept_because
 from coordinator.core.names import clip
 from coordinator.core.settings import COMPUTE_ENVIRONMENT
 from coordinator.core.state import Attempt, ClusterState, Job, NodeRun, Queue, Revision
@@ -385,7 +386,8 @@ def host(state: ClusterState, host_id: HostId) -> host_service_pb2.Host:
     if presence.strays:
         reasons.append(f"is letting go of {next(iter(presence.strays))}")
     if presence.kept:
-        reasons.append(f"may still run {next(iter(presence.kept))}, which is UNREADABLE")
+        kept = next(iter(presence.kept))
+        reasons.append(f"may still run {kept}, which {kept_because(state, kept)}")
     held = next(iter([*known.holds, *presence.kept]), None)
     return host_service_pb2.Host(
         host_id=host_id,

@@ -56,6 +56,8 @@ SERVICES = tuple(
     )
 )
 _FOR_USERS = SERVICES[:2]
+PLACEMENT = "muster.v1.placement"
+"""No service: the name by which health tells whether jobs are placed."""
 
 
 class Server:
@@ -100,12 +102,18 @@ class Server:
         for name in _FOR_USERS:
             await self._health.set(name, status)
 
+    async def tell_placing(self, is_placing: bool) -> None:
+        """While nothing is placed all is served, and yet no job starts."""
+        serving = health_pb2.HealthCheckResponse.SERVING
+        status = serving if is_placing else health_pb2.HealthCheckResponse.NOT_SERVING
+        await self._health.set(PLACEMENT, status)
+
     async def stop(self, grace_seconds: float) -> None:
         await self._tell_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         await self._server.stop(grace_seconds)
 
     async def _tell_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for name in ("", *SERVICES):
+        for name in ("", *SERVICES, PLACEMENT):
             await self._health.set(name, status)
 
 

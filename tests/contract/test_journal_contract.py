@@ -15,6 +15,7 @@ from coordinator.journal.port import (
     Journal,
     JournalError,
     RecordQuery,
+    SetAside,
 )
 from tests.contract.journals import (
     MemoryStore,
@@ -164,6 +165,26 @@ async def test_the_position_is_the_newest_entry_also_after_a_start(
     assert again.position == number
     await again.append(Batch(entries=[entry("job/a", "3")]))
     assert again.position > number
+
+
+async def test_the_number_of_an_entry_that_is_gone_is_not_given_again(
+    journal: Journal, store: Store
+) -> None:
+    """Hosts have been told the position, and say it again after a start."""
+    await journal.append(Batch(entries=[entry("job/a", "1"), entry("job/b", "2")]))
+    await journal.append(Batch(records=[record("b")], closed=["job/b"]))
+    position = journal.position
+    assert await journal.forget(stopped_before_ms=10**15, limit=10) == ["b"]
+    again = await store.open()
+    assert again.position == position
+    assert [each.body for each in (await again.replay()).entries] == ["1"]
+    assert await again.history("job/b", limit=10) == []
+    await again.append(Batch(entries=[entry("job/c", "3")]))
+    assert [number for number, _ in await again.history("job/c", limit=1)] == [position + 1]
+    await again.set_aside([SetAside(seq=position + 1, reason="broken")])
+    once_more = await store.open()
+    assert once_more.position == position + 1
+    assert [each.body for each in (await once_more.replay()).entries] == ["1"]
 
 
 def summary(stream: str, body: str, replaces: int) -> Entry:

@@ -12,7 +12,7 @@ import pytest
 from agent.core.assignment import Assignment, ContainerSpec, Desired, NodeKey, Progress
 from agent.core.state import Slot
 from agent.ledger.memory import MemoryLedger
-from agent.ledger.port import Ledger, LedgerError
+from agent.ledger.port import TOKEN_BYTES_MAX, Ledger, LedgerError
 from agent.ledger.sqlite import SqliteLedger
 
 KEY = NodeKey(job_id="5b4d50f8-0000-4000-8000-000000000000", attempt=2, node_index=3)
@@ -96,6 +96,30 @@ def test_a_contact_is_forgotten_when_that_is_asked_for(reopened: Callable[[], Le
     ledger = reopened()
     assert ledger.open("one").last_contact_ms is None
     ledger.close()
+
+
+def test_what_was_seen_of_the_journal_survives_restarts_and_reboots(
+    reopened: Callable[[], Ledger],
+) -> None:
+    told = []
+    for boot_id, token in (("one", b"life:12345:mac"), ("one", b"life:9:mac"), ("two", b"")):
+        ledger = reopened()
+        contents = ledger.open(boot_id)
+        told.append((contents.journal_token, contents.last_contact_ms))
+        if token:
+            ledger.keep_token(token)
+            ledger.keep_contact(7)
+        ledger.close()
+    assert told == [(b"", None), (b"life:12345:mac", 7), (b"life:9:mac", None)]
+
+
+def test_a_token_without_a_contact_is_none(reopened: Callable[[], Ledger]) -> None:
+    for expected in (b"", b"x" * TOKEN_BYTES_MAX):
+        ledger = reopened()
+        contents = ledger.open("boot")
+        assert (contents.journal_token, contents.last_contact_ms) == (expected, None)
+        ledger.keep_token(b"x" * TOKEN_BYTES_MAX)
+        ledger.close()
 
 
 def test_sqlite_is_for_one_agent_and_its_owner_alone(tmp_path: Path) -> None:

@@ -331,7 +331,13 @@ async def test_forget_leaves_nothing_of_a_job_in_the_file(path: Path) -> None:
             table: journal._connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
             for table in ("streams", "events", "records", "tails")
         }
-    assert rows == {"streams": 0, "events": 0, "records": 0, "tails": 0}
+        # Its newest entry was that of the journal: the number stays, and nothing else of it.
+        assert rows == {"streams": 0, "events": 1, "records": 0, "tails": 0}
+        assert journal._connection.execute("SELECT * FROM events").fetchall() == [(1, 0, 0, "", "")]
+        await journal.append(some("job/b"))
+        await journal.append(ending(record("b", stopped_at_ms=10)))
+        assert list(await journal.forget(20, 1)) == ["b"]
+        assert journal._connection.execute("SELECT seq FROM events").fetchall() == [(2,)]
 
 
 @pytest.mark.parametrize("after", [None, (9, "x")])

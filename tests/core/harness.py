@@ -6,6 +6,7 @@ refuses is raised. What the coordinator sends is kept as each host's newest list
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
@@ -46,6 +47,10 @@ from coordinator.core.states import Desired, JobState, Progress
 T = TypeVar("T")
 START_MS = 1_700_000_000_000
 SETTINGS = Settings()
+_DURABLE = (
+    *("jobs", "hosts", "queues", "definitions", "last_revision", "dependents"),
+    *("cluster_key", "life_id", "lives", "given_up"),
+)
 
 
 def container(
@@ -90,7 +95,8 @@ class Cluster:
         self._hellos: dict[HostId, i.HostHello] = {}
         self._sessions: dict[HostId, SessionId] = {}
         self._count = 0
-        self._absorb(self.machine.start(self.now))
+        self._lives = 0
+        self.begin()
 
     # steps
 
@@ -133,16 +139,41 @@ class Cluster:
         """Another machine with this journal; it knows exactly what this one knows durably."""
         machine = Machine(self.settings)
         machine.replay(self.journal, [])
-        for name in ("jobs", "hosts", "queues", "definitions", "last_revision", "dependents"):
+        for name in _DURABLE:
             assert getattr(machine.state, name) == getattr(self.state, name), name
         return machine
 
-    def restart(self) -> None:
+    def begin(self, *, accepts_older: bool = False) -> None:
+        """A new life of the machine that is there."""
+        self._lives += 1
+        step = self.machine.start(
+            self.now,
+            life_id=f"{self._lives:04x}",
+            new_key="c0ffee",
+            position=len(self.journal),
+            accepts_older=accepts_older,
+        )
+        self._absorb(step)
+
+    def restart(self, *, accepts_older: bool = False) -> None:
         """The coordinator dies and comes back with what it had made durable; no host is there."""
         self.machine = self.replayed()
         self.sent.clear()
         self._sessions.clear()
-        self._absorb(self.machine.start(self.now))
+        self.begin(accepts_older=accepts_older)
+
+    def bring_back(self, journal: Sequence[Stamped], *, accepts_older: bool = False) -> None:
+        """The coordinator dies and comes back with another journal."""
+        self.journal = list(journal)
+        self.machine = Machine(self.settings)
+        self.machine.replay(self.journal, [])
+        self.sent.clear()
+        self._sessions.clear()
+        self.begin(accepts_older=accepts_older)
+
+    def token(self) -> bytes:
+        """What a host is told now."""
+        return self.machine.token(len(self.journal))
 
     # time
 

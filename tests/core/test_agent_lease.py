@@ -286,3 +286,9 @@ def test_nothing_is_reported_without_a_session(bench: Bench) -> None:
     bench.do(i.LinkDown())
     bench.do(i.Ended(key=KEY, exit_code=0, reason="", stopped_at_ms=9))
     assert bench.found(f.Report) == []
+
+
+def test_what_is_seen_of_the_journal_is_kept_as_it_comes(bench: Bench) -> None:
+    bench.do(i.JournalSeen(token=b"newer"))
+    assert bench.found(f.KeepToken) == [f.KeepToken(token=b"newer")]
+    assert bench.machine.state.journal_token == b"newer"

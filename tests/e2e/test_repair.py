@@ -32,9 +32,9 @@ def break_row(data_dir: Path, job_id: str, kind: str) -> int:
 
 
 async def offline(command: str, data_dir: Path) -> tuple[int, str]:
-    """Exit status and output of `muster-coordinator COMMAND`."""
+    """Exit status and output of `muster-coordinator COMMAND`, whose words have no spaces."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "coordinator", command, "--data-dir", str(data_dir)),
+        *(sys.executable, "-m", "coordinator", *command.split(), "--data-dir", str(data_dir)),
         env=_ENVIRONMENT,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import grpc
 
+from coordinator.core.ids import HostId
 from coordinator.core.machine import Machine
+from coordinator.core.state import Outrun
 from coordinator.core.states import Progress
 from muster.v1 import host_service_pb2 as pb
 from tests.fakes.cluster import FakeCluster, FakeHosts
@@ -164,6 +166,24 @@ async def test_a_restart_has_not_seen_its_hosts(
     assert host.reason == "its agent has not called since the coordinator started"
     hosts.by_id["h-1"].hello(unusable_reason="docker does not answer")
     assert await _word(client, "h-1") == ("UNUSABLE", "docker does not answer")
+
+
+async def test_operators_are_told_that_the_journal_is_older(
+    client: Client, cluster: FakeCluster, hosts: FakeHosts
+) -> None:
+    hosts.join("h-1")
+    listed = await client.hosts.ListHosts(pb.ListHostsRequest())
+    assert listed.notice == ""
+    cluster.state.outrun = Outrun(host_id=HostId("h-1"), life_id="aa", position=12, is_known=True)
+    cluster.state.shortage = "the disk is nearly full"
+    listed = await client.hosts.ListHosts(pb.ListHostsRequest())
+    assert listed.notice == (
+        "The journal of the coordinator is older than what host h-1 has seen (up to entry 12 of a "
+        "start that this journal knows only in part): nothing is placed, since jobs that have "
+        "ended could run again; what runs goes on. Bring back the newer journal, or start the "
+        "coordinator once with --accept-older-journal; the disk is nearly full: no new jobs, "
+        "definitions and queues are taken until there is room"
+    )
 
 
 async def test_draining(client: Client, hosts: FakeHosts) -> None:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.sim.network import KEEPALIVE_MS
+from tests.sim.older_journal import OlderJournal
 
 if TYPE_CHECKING:
     from tests.sim.sim_host import SimHost
@@ -38,6 +39,7 @@ class Faults:
     def __init__(self, world: World) -> None:
         self.world = world
         self.active = True
+        self._older_journal = OlderJournal(world)
 
     def begin(self) -> None:
         knobs = self.world.knobs
@@ -54,6 +56,7 @@ class Faults:
             (knobs.full_disk_every_ms, self._fill_disk),
             (knobs.power_every_ms, self._power_cycle),
             (knobs.log_break_every_ms, self._break_log),
+            (knobs.older_journal_every_ms, self._older_journal.strike),
         ):
             if every_ms is not None:
                 self._again(every_ms, fault)
@@ -61,10 +64,11 @@ class Faults:
     def heal(self) -> None:
         """No new faults; what is down comes back within a moment."""
         self.active = False
+        self._older_journal.heal()
         coordinator = self.world.coordinator
         coordinator.wall_ahead_ms = coordinator.slow_until_ms = 0
         coordinator.journal.make_room()
-        self._disturb_all()
+        self.disturb_all()
         coordinator.unpause()
         if not coordinator.alive:
             self._coordinator_back()
@@ -150,14 +154,14 @@ class Faults:
             down_ms = max(min(down_ms, host.lease_left_ms() - AGENT_HASTE_MS), 0)
         host.in_this_boot(down_ms if self.active else 100, host.start_agent)
 
-    def _disturb_all(self, until_ms: int = 0) -> None:
+    def disturb_all(self, until_ms: int = 0) -> None:
         for host in self.world.hosts:
             host.disturb(until_ms)
 
     def restart_coordinator(self) -> None:
         """Its process dies, perhaps with its machine, and comes back after a while."""
         if self.world.coordinator.alive:
-            self._disturb_all()
+            self.disturb_all()
             self.world.coordinator.crash(reboot=self.world.chance(0.3))
             self.world.after(self._duration(COORDINATOR_DOWN_MS), self._coordinator_back)
 
@@ -165,7 +169,7 @@ class Faults:
         coordinator = self.world.coordinator
         if coordinator.alive:
             return
-        self._disturb_all()
+        self.disturb_all()
         if self.active and self.world.chance(self.world.knobs.wrong_at_start):
             coordinator.wall_ahead_ms = self.world.rng.choice(CLOCK_STEPS_MS)
             self.world.note(
@@ -186,7 +190,7 @@ class Faults:
             return
         pause_ms = self._duration(PAUSE_MS)
         self.world.note(f"coordinator is paused for {pause_ms / 1000:.3f} s")
-        self._disturb_all(self.world.now + pause_ms + PAUSE_SLACK_MS)
+        self.disturb_all(self.world.now + pause_ms + PAUSE_SLACK_MS)
         coordinator.pause()
         pauses = coordinator.pauses
 
@@ -210,14 +214,14 @@ class Faults:
         coordinator = self.world.coordinator
         coordinator.slow_until_ms = self.world.now + self._duration(SLOW_MS)
         self.world.note(f"commits are slow until {coordinator.slow_until_ms / 1000:.3f}")
-        self._disturb_all(coordinator.slow_until_ms + PAUSE_SLACK_MS)
+        self.disturb_all(coordinator.slow_until_ms + PAUSE_SLACK_MS)
 
     def _fill_disk(self) -> None:
         """The coordinator's disk is full for a while, with room for a few steps in reserve."""
         full_ms, reserve = self._duration(FULL_MS), self.world.rng.choice((0, 1, 20))
         self.world.note(f"disk is full for {full_ms / 1000:.3f} s, reserve {reserve}")
         self.world.coordinator.journal.fill(reserve)
-        self._disturb_all(self.world.now + full_ms)
+        self.disturb_all(self.world.now + full_ms)
 
         def make_room() -> None:
             self.world.note("disk has room")

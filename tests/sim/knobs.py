@@ -65,6 +65,7 @@ class Knobs:
     clock_step_every_ms: int | None = None
     full_disk_every_ms: int | None = None
     power_every_ms: int | None = None
+    older_journal_every_ms: int | None = None
     operator_every_ms: int | None = None
     user_every_ms: int | None = None
     log_break_every_ms: int | None = None
@@ -113,6 +114,10 @@ class Knobs:
             clock_step_every_ms=every(100_000, 20_000),
             full_disk_every_ms=every(100_000, 30_000),
             power_every_ms=every(150_000, 50_000),
+            # Of a generator of its own, so that all that the seed means besides stays as it was.
+            older_journal_every_ms=Random(str(rng.getstate())).choice(
+                (None, None, 150_000, 60_000)
+            ),
             operator_every_ms=every(100_000, 20_000),
             user_every_ms=every(100_000, 25_000),
             commit_fails=chance(0.005, 0.02),
@@ -167,6 +172,7 @@ class Knobs:
 _COORDINATORS_OWN = (
     *("pause_every_ms", "slow_commit_every_ms", "commit_fails", "coordinator_crash_every_ms"),
     *("clock_step_every_ms", "wrong_at_start", "other_lease_seconds", "tail_lost"),
+    "older_journal_every_ms",
 )
 FULL_DISK = ("full_disk_every_ms",)
 CALM: tuple[tuple[str, ...], ...] = ((), _COORDINATORS_OWN, FULL_DISK)

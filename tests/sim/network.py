@@ -83,8 +83,8 @@ class Session:
 
     # coordinator -> agent
 
-    def put(self, effect: Effect) -> None:
-        self.outbox.put(effect)
+    def put(self, effect: Effect, token: bytes = b"") -> None:
+        self.outbox.put(effect, token)
         self._flush_soon()
 
     def _flush_soon(self) -> None:

@@ -55,6 +55,8 @@ class Promises:
     def after_step(self, step: Step) -> None:
         """Before it is durable: a terminal job never changes, an archived one never comes back; and
         no host is lost that is there."""
+        if self.world.coordinator.is_mistaken:
+            return
         state = self.world.coordinator.machine.state
         self._look_for_lost()
         for stamped in step.events:
@@ -90,6 +92,8 @@ class Promises:
 
     def durable(self, step: Step) -> None:
         """These events are in the journal now."""
+        if self.world.coordinator.is_mistaken:
+            return
         for stamped in step.events:
             event = stamped.event
             self.blame.durable(event)

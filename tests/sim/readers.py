@@ -87,7 +87,7 @@ class _Reader:
         self._call += 1
         call = self._call
         self._least = self._spool.end
-        if self.world.coordinator.alive:
+        if self.world.coordinator.is_serving:
             self.world.coordinator.hear(lambda: self._begin(call))
         else:
             self._ask_again()

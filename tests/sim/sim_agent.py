@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from agent import shell
-from agent.convert import goodbye, node_report, told
+from agent.convert import goodbye, journal_seen, node_report, told
 from agent.core import effects as f
 from agent.core import inputs as i
 from agent.core.assignment import NodeKey, Progress
@@ -39,7 +39,8 @@ class SimAgent:
         contents = host.ledger.open(self.boot_id)
         self.contents = contents
         contact = contents.last_contact_ms
-        self.machine = Machine(contents.slots, host.clock() if contact is None else contact)
+        since_ms = host.clock() if contact is None else contact
+        self.machine = Machine(contents.slots, since_ms, contents.journal_token)
         self._incarnation = contents.incarnation << 32
         self.session: Session | None = None
         self._unusable_reason = "the agent is starting"
@@ -181,6 +182,8 @@ class SimAgent:
             case f.KeepContact():
                 if not self._stopping:
                     self.host.ledger.keep_contact(effect.last_contact_ms)
+            case f.KeepToken():
+                self.host.ledger.keep_token(effect.token)
             case f.Prepare():
                 self._prepare(effect)
             case f.CancelPrepare():
@@ -256,11 +259,15 @@ class SimAgent:
             private_ipv4_address=self.host.address,
             observed=[self._node(slot) for slot in slots],
             unusable_reason=self._unusable_reason,
+            journal_token=self.machine.state.journal_token,
         )
 
     def receive(self, session: Session, message: pb.CoordinatorMessage) -> None:
         if not self.alive or session is not self.session:
             return
+        seen = journal_seen(message)
+        if seen is not None:
+            self.take(seen)
         if message.HasField("goodbye_ack"):
             self._leave(acknowledged=True)
             return

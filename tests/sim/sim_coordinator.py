@@ -10,8 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from coordinator import shell
 from coordinator.core import inputs as i
@@ -20,11 +19,11 @@ from coordinator.core.errors import NoRoom, Rejected
 from coordinator.core.explain import status_reason
 from coordinator.core.ids import HostId, JobId, SessionId
 from coordinator.core.machine import Machine
-from coordinator.core.state import ClusterState
 from coordinator.journal.memory import MemoryJournal
 from coordinator.journal.port import JournalError, JournalFull
 from coordinator.rpc import agent_convert
 from muster.v1 import agent_service_pb2 as pb
+from tests.sim.durable_state import durable
 from tests.sim.knobs import SKEW_MAX
 from tests.sim.network import Session
 from tests.sim.sim_reads import SimReads
@@ -54,6 +53,8 @@ class SimCoordinator:
         self.life = 0
         """Counts starts and ends; what belongs to an earlier one is void."""
         self._starts = 0
+        self.is_mistaken = False
+        """It runs with an older journal: what it decides is no truth (`older_journal.py`)."""
         self.alive = False
         self.started_at_ms = self.began_at_ms = 0
         """When this life began, by `awake_ms` and by the world."""
@@ -148,10 +149,22 @@ class SimCoordinator:
         self.machine = shell.replayed(self.settings, self.journal.replay_now())
         self.machine.check()
         boot_id = f"coordinator-boot-{self.boot}"
-        step = self.machine.start(self.clock(), wall_ms=self.wall(), boot_id=boot_id)
+        step = self.machine.start(
+            self.clock(),
+            wall_ms=self.wall(),
+            boot_id=boot_id,
+            life_id=f"{self.world.ids.getrandbits(64):016x}",
+            new_key=f"{self.world.ids.getrandbits(64):016x}",
+            position=self.journal.position,
+        )
         self.world.note(f"coordinator starts, epoch {self.machine.state.epoch}")
         self._busy = self._uncommitted = True
         self._make_durable([], step)
+
+    @property
+    def is_serving(self) -> bool:
+        """People wait while the wrong journal is there."""
+        return self.alive and not self.is_mistaken
 
     @property
     def is_uncommitted(self) -> bool:
@@ -183,7 +196,7 @@ class SimCoordinator:
 
     def compare_with_replay(self) -> None:
         replayed = shell.replayed(self.settings, self.journal.replay_now())
-        live, again = _durable(self.machine.state), _durable(replayed.state)
+        live, again = durable(self.machine.state), durable(replayed.state)
         for name, value in live.items():
             if value != again[name]:
                 self.world.fail(f"replay differs in {name}:\nlive {value}\nnow  {again[name]}")
@@ -242,8 +255,8 @@ class SimCoordinator:
     # the loop
 
     def take(self, given: i.Input, answer: Answer | None = None) -> None:
-        """A request of somebody, or what an agent said."""
-        if self.alive:
+        """A request of somebody."""
+        if self.is_serving:
             self.hear(lambda: self._put(given, answer))
 
     def _put(self, given: i.Input, answer: Answer | None = None) -> None:
@@ -371,10 +384,11 @@ class SimCoordinator:
         self.world.promises.durable(step)
 
     def _publish(self, batch: list[Waiting], step: Step) -> None:
+        token = self.machine.token(self.journal.position)
         for effect in step.effects:
             session = self._sessions.get(effect.session_id)
             if session is not None:
-                session.put(effect)
+                session.put(effect, token)
         replies = step.replies[: len(batch)]  # a tick that the shell added has one too
         for (given, answer), reply in zip(batch, replies, strict=True):
             if isinstance(reply, Rejected):
@@ -470,26 +484,3 @@ class SimCoordinator:
 
 def _seen(observations: Sequence[i.Observation]) -> str:
     return "; ".join(f"{seen.key} {seen.progress.name}" for seen in observations)
-
-
-def _durable(state: ClusterState) -> dict[str, Any]:
-    """What a replay must rebuild. A job's `order` counts open jobs, so only ranks compare."""
-    ranks = {order: rank for rank, order in enumerate(sorted(j.order for j in state.jobs.values()))}
-    return {
-        "jobs": {
-            job_id: replace(job, order=ranks[job.order]) for job_id, job in state.jobs.items()
-        },
-        "queues": {
-            name: replace(queue, runnable=[(ranks[order], job) for order, job in queue.runnable])
-            for name, queue in state.queues.items()
-        },
-        "hosts": state.hosts,
-        "definitions": state.definitions,
-        "last_revision": state.last_revision,
-        "ended": state.ended,
-        "tokens": state.tokens,
-        "dependents": state.dependents,
-        "leaving": state.leaving,
-        "epoch": state.epoch,
-        "set_aside": state.set_aside,
-    }

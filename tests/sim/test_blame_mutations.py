@@ -178,6 +178,7 @@ MUTATIONS: dict[Mutation, Focus] = {
         "jobs": 6,
         "batch_max": 1,
         "user_every_ms": 5_000,
+        "older_journal_every_ms": None,
     },
     the_verdict_comes_when_a_host_is_lost: {**CUTS, "verdict_seconds": 80},
     the_fence_does_not_listen_first: {**PAUSES, "cut_every_ms": 40_000, "jobs": 6},

@@ -133,7 +133,7 @@ class Users:
 
     def _ask_until_answered(self, inputs: Callable[[], list[i.Input]]) -> None:
         """Healed, so nothing is lost any more once the coordinator is up."""
-        if not self.world.coordinator.alive:
+        if not self.world.coordinator.is_serving:
             self.world.after(1_000, lambda: self._ask_until_answered(inputs))
             return
         for given in inputs():

@@ -36,6 +36,8 @@ class World:
     ) -> None:
         self.seed = seed
         self.rng = Random(seed)
+        self.ids = Random(f"ids of {seed}")
+        """Chance that no story hangs on."""
         self.knobs = knobs or Knobs.draw(self.rng)
         self.now = 0
         self.deliveries = 0

@@ -145,6 +145,13 @@ class CoordinatorMessage(google.protobuf.message.Message):
     LOG_REQUEST_FIELD_NUMBER: builtins.int
     LOG_CANCEL_FIELD_NUMBER: builtins.int
     GOODBYE_ACK_FIELD_NUMBER: builtins.int
+    JOURNAL_TOKEN_FIELD_NUMBER: builtins.int
+    journal_token: builtins.bytes
+    """How new the journal is, opaque to the agent: it keeps the newest that is not empty, over its
+    restarts, and says it in each Hello. On the first message after it has changed. Empty while the
+    coordinator starts nothing, since its journal may be older than another that hosts have seen. At
+    most 256 printable characters of ASCII.
+    """
     @property
     def welcome(self) -> global___Welcome:
         """First, and only first."""
@@ -183,9 +190,10 @@ class CoordinatorMessage(google.protobuf.message.Message):
         log_request: global___LogRequest | None = ...,
         log_cancel: global___LogCancel | None = ...,
         goodbye_ack: global___GoodbyeAck | None = ...,
+        journal_token: builtins.bytes = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["ack", b"ack", "assignments", b"assignments", "body", b"body", "goodbye_ack", b"goodbye_ack", "heartbeat_ack", b"heartbeat_ack", "log_cancel", b"log_cancel", "log_request", b"log_request", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ack", b"ack", "assignments", b"assignments", "body", b"body", "goodbye_ack", b"goodbye_ack", "heartbeat_ack", b"heartbeat_ack", "log_cancel", b"log_cancel", "log_request", b"log_request", "welcome", b"welcome"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ack", b"ack", "assignments", b"assignments", "body", b"body", "goodbye_ack", b"goodbye_ack", "heartbeat_ack", b"heartbeat_ack", "journal_token", b"journal_token", "log_cancel", b"log_cancel", "log_request", b"log_request", "welcome", b"welcome"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["welcome", "assignments", "ack", "heartbeat_ack", "log_request", "log_cancel", "goodbye_ack"] | None: ...
 
 global___CoordinatorMessage = CoordinatorMessage
@@ -223,6 +231,7 @@ class Hello(google.protobuf.message.Message):
     PRIVATE_IPV4_ADDRESS_FIELD_NUMBER: builtins.int
     OBSERVED_FIELD_NUMBER: builtins.int
     UNUSABLE_REASON_FIELD_NUMBER: builtins.int
+    JOURNAL_TOKEN_FIELD_NUMBER: builtins.int
     host_id: builtins.str
     """The host's stable, configured name."""
     agent_uuid: builtins.str
@@ -237,6 +246,10 @@ class Hello(google.protobuf.message.Message):
     """The address that nodes on this host are reached at."""
     unusable_reason: builtins.str
     """Why the host cannot be used, such as an engine that does not answer; empty when it can."""
+    journal_token: builtins.bytes
+    """The newest CoordinatorMessage.journal_token that was not empty; empty when there was none. One of
+    another cluster is ignored.
+    """
     @property
     def capabilities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Names of optional behaviour that this agent has."""
@@ -267,9 +280,10 @@ class Hello(google.protobuf.message.Message):
         private_ipv4_address: builtins.str = ...,
         observed: collections.abc.Iterable[global___NodeReport] | None = ...,
         unusable_reason: builtins.str = ...,
+        journal_token: builtins.bytes = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["resources", b"resources"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agent_uuid", b"agent_uuid", "boot_id", b"boot_id", "capabilities", b"capabilities", "host_id", b"host_id", "incarnation", b"incarnation", "labels", b"labels", "observed", b"observed", "private_ipv4_address", b"private_ipv4_address", "resources", b"resources", "unusable_reason", b"unusable_reason", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent_uuid", b"agent_uuid", "boot_id", b"boot_id", "capabilities", b"capabilities", "host_id", b"host_id", "incarnation", b"incarnation", "journal_token", b"journal_token", "labels", b"labels", "observed", b"observed", "private_ipv4_address", b"private_ipv4_address", "resources", b"resources", "unusable_reason", b"unusable_reason", "version", b"version"]) -> None: ...
 
 global___Hello = Hello
 

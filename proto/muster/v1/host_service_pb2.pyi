@@ -196,8 +196,8 @@ class ListHostsResponse(google.protobuf.message.Message):
     next_token: builtins.str
     """Absent on the last page."""
     notice: builtins.str
-    """What operators should know of the coordinator itself, such as a disk that is short of room;
-    empty when all is well.
+    """What operators should know of the coordinator itself, such as a disk that is short of room, or a
+    journal that is older than what hosts have seen; empty when all is well.
     """
     @property
     def hosts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Host]:

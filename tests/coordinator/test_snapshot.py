@@ -1,0 +1,195 @@
+"""Copies of a journal that is written to, and what is refused as one."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+import stat
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+
+from coordinator import backup
+from coordinator.journal import snapshot
+from coordinator.journal.port import Batch, Entry, JournalError
+from coordinator.journal.sqlite import SqliteJournal
+from tests.coordinator import journal_writer
+
+ROOT = Path(__file__).parents[2]
+
+
+@asynccontextmanager
+async def writing(path: Path) -> AsyncIterator[asyncio.StreamReader]:
+    """A process that appends as fast as it can; the numbers of its durable batches."""
+    writer = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.coordinator.journal_writer", str(path)),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert writer.stdout is not None
+    try:
+        yield writer.stdout
+    finally:
+        writer.kill()
+        # What it has printed is read, or it would not be known to have ended.
+        await writer.stdout.read()
+        await writer.wait()
+
+
+async def bodies(path: Path) -> list[str]:
+    journal = await SqliteJournal.open(path)
+    try:
+        return [entry.body for entry in (await journal.replay()).entries]
+    finally:
+        await journal.close()
+
+
+async def test_copies_of_a_journal_in_use_are_whole(tmp_path: Path) -> None:
+    """Across many checkpoints, of which each rewrites the database while it may be copied."""
+    path = tmp_path / "journal.db"
+    async with asyncio.timeout(60), writing(path) as acknowledged:
+        for number in range(30):
+            newest = int(await acknowledged.readline())
+            while acknowledged._buffer.count(b"\n") > 1:  # type: ignore[attr-defined]
+                newest = int(await acknowledged.readline())
+            copy = tmp_path / f"copy-{number}"
+            await asyncio.to_thread(snapshot.copy_open, path, copy)
+            found = await bodies(copy)
+            batches, rest = divmod(len(found), journal_writer.PARTS)
+            assert rest == 0
+            assert batches > newest
+            assert found == [
+                e.body for n in range(batches) for e in journal_writer.batch(n).entries
+            ]
+
+
+def test_a_log_that_began_anew_is_copied_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, copy = tmp_path / "journal.db", tmp_path / "copy"
+    asyncio.run(write(path, "1"))
+    headers = iter([b"one", b"two", b"two", b"two"])
+    monkeypatch.setattr(snapshot, "_header", lambda log: next(headers))
+    snapshot.copy_open(path, copy)
+    assert asyncio.run(bodies(copy)) == ["1"]
+    assert list(headers) == []
+
+
+def test_one_that_begins_anew_all_the_time_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "journal.db"
+    asyncio.run(write(path, "1"))
+    headers = iter(range(10_000))
+    monkeypatch.setattr(snapshot, "_header", lambda log: next(headers))
+    with pytest.raises(JournalError, match="writes faster than this can copy"):
+        snapshot.copy_open(path, tmp_path / "copy")
+
+
+async def write(path: Path, body: str) -> None:
+    journal = await SqliteJournal.open(path)
+    try:
+        entry = Entry(stream="job/a", at_ms=1, kind="Happened", body=body)
+        await journal.append(Batch(entries=[entry]))
+    finally:
+        await journal.close()
+
+
+def journal_of(tmp_path: Path) -> Path:
+    """A journal with which a coordinator could start: an empty one."""
+
+    async def make() -> None:
+        await (await SqliteJournal.open(path)).close()
+
+    path = tmp_path / "journal.db"
+    asyncio.run(make())
+    return path
+
+
+def test_a_backup_is_for_its_owner_alone_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path, file = journal_of(tmp_path), tmp_path / "there" / "file"
+    file.parent.mkdir()
+    assert backup.run("backup", file, tmp_path) == 0
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert [each.name for each in file.parent.iterdir()] == ["file"]
+    assert [each.name for each in tmp_path.iterdir() if each.is_file()] == [path.name]
+
+
+def test_what_a_backup_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "file"
+    assert backup.run("backup", file, tmp_path / "nowhere") == 2
+    assert "there is no journal" in capsys.readouterr().err
+    file.write_text("mine")
+    journal_of(tmp_path)
+    assert backup.run("backup", file, tmp_path) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("nothing", "there is no file"),
+        ("empty", "it is no journal"),
+        ("text", "cannot be read"),
+        ("another", "it is no journal"),
+        ("two files", "so that is no backup"),
+        ("damaged", "damaged|malformed"),
+        ("unreadable", "could not start with the copy: row 1 of job/a"),
+    ],
+)
+def test_what_is_no_backup_is_not_restored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str, why: str
+) -> None:
+    path, file = journal_of(tmp_path), tmp_path / "file"
+    before = path.read_bytes()
+    match what:
+        case "empty":
+            file.touch()
+        case "text":
+            file.write_text("no database " * 1000)
+        case "another":
+            with closing(sqlite3.connect(file)) as other:
+                other.execute("CREATE TABLE mine (x)")
+        case "two files":
+            file.write_bytes(before)
+            (tmp_path / "file-wal").write_bytes(b"x" * 100)
+        case "damaged":
+            asyncio.run(write(file, "x" * 100_000))
+            torn = bytearray(file.read_bytes())
+            torn[8192:40960] = b"\xff" * (40960 - 8192)
+            file.write_bytes(torn)
+        case "unreadable":
+            asyncio.run(write(file, "{"))
+    assert backup.run("restore", file, tmp_path) == 2
+    assert re.search(why, capsys.readouterr().err)
+    assert path.read_bytes() == before
+    assert not list(tmp_path.glob("journal.db?*"))
+
+
+def test_a_damaged_journal_is_kept_and_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, file = journal_of(tmp_path), tmp_path / "file"
+    assert backup.run("backup", file, tmp_path) == 0
+    path.write_bytes(b"damaged" * 1000)
+    (tmp_path / "journal.db-wal").write_bytes(b"what was committed last")
+    assert backup.run("restore", file, tmp_path) == 0
+    (kept, log) = sorted(tmp_path.glob("journal.db.before-*"))
+    assert kept.read_bytes() == b"damaged" * 1000
+    assert log.read_bytes() == b"what was committed last"
+    assert str(kept) in capsys.readouterr().out
+    assert asyncio.run(bodies(path)) == []
+
+
+def test_a_restore_needs_no_journal_to_be_there(tmp_path: Path) -> None:
+    journal_of(tmp_path)
+    file, new = tmp_path / "file", tmp_path / "new"
+    assert backup.run("backup", file, tmp_path) == 0
+    assert backup.run("restore", file, new) == 0
+    assert [each.name for each in new.iterdir()] == ["journal.db"]
+    assert stat.S_IMODE((new / "journal.db").stat().st_mode) == 0o600

@@ -1,0 +1,102 @@
+"""Rules about an older journal taken away, and the seeds that notice. As `test_mutations.py`."""
+
+from __future__ import annotations
+
+import pytest
+
+from coordinator.core import derive, gang, hosts, placing
+from coordinator.core import inputs as i
+from coordinator.core.effects import SendAck
+from coordinator.core.machine import Machine
+from coordinator.core.state import ClusterState, Presence
+from coordinator.core.states import Progress
+from coordinator.core.turn import Turn
+from tests.sim.mutation import Focus, Mutation, Patch, first_to_notice
+
+
+def nobody_looks_at_what_hosts_have_seen(patch: Patch) -> None:
+    patch.setattr(hosts, "look_at", lambda turn, hello: None)
+
+
+def nobody_is_waited_for_after_a_start(patch: Patch) -> None:
+    patch.setattr(placing, "await_hosts", lambda turn: None)
+
+
+def an_older_journal_acknowledges(patch: Patch) -> None:
+    def acknowledge(turn: Turn, presence: Presence, report: i.HostReport) -> None:
+        turn.effect(SendAck(session_id=report.session_id, report_seq=report.seq))
+
+    patch.setattr(hosts, "acknowledge", acknowledge)
+
+
+def an_older_journal_launches_what_agents_do_not_have(patch: Patch) -> None:
+    real = derive._assignment
+
+    def assignment(state: ClusterState, *rest: object) -> object:
+        before = state.outrun, state.hosts_awaited
+        state.outrun, state.hosts_awaited = None, 0
+        try:
+            return real(state, *rest)  # type: ignore[arg-type]
+        finally:
+            state.outrun, state.hosts_awaited = before
+
+    patch.setattr(derive, "_assignment", assignment)
+
+
+def an_older_journal_stops_what_it_does_not_know(patch: Patch) -> None:
+    patch.setattr(derive, "_let_be", derive._stop)
+
+
+def an_older_journal_lets_go_of_votes(patch: Patch) -> None:
+    real = gang._let_be
+
+    def let_be(presence: Presence, seen: i.Observation) -> None:
+        real(presence, seen)
+        if seen.progress is Progress.PREPARED:
+            del presence.kept[seen.key]
+
+    patch.setattr(gang, "_let_be", let_be)
+
+
+def an_older_journal_hides_what_hosts_have_seen(patch: Patch) -> None:
+    real = Machine.token
+
+    def token(self: Machine, position: int) -> bytes:
+        state = self.state
+        before = state.outrun, state.hosts_awaited
+        state.outrun, state.hosts_awaited = None, 0
+        try:
+            return real(self, position)
+        finally:
+            state.outrun, state.hosts_awaited = before
+
+    patch.setattr(Machine, "token", token)
+
+
+OLDER: Focus = {
+    "hosts": 3,
+    "jobs": 6,
+    "life_ms": 5_000,
+    "horizon_ms": 400_000,
+    "delay_ms": 20,
+    "older_journal_every_ms": 30_000,
+    "engine_ms": 500,
+}
+"""Jobs that come and go, and copies of the journal that are brought back all the time."""
+LONG: Focus = {**OLDER, "life_ms": 40_000}
+
+MUTATIONS: dict[Mutation, Focus] = {
+    nobody_looks_at_what_hosts_have_seen: OLDER,
+    nobody_is_waited_for_after_a_start: {**OLDER, "cut_every_ms": 20_000, "hosts": 5},
+    an_older_journal_acknowledges: LONG,
+    an_older_journal_launches_what_agents_do_not_have: OLDER,
+    an_older_journal_stops_what_it_does_not_know: LONG,
+    an_older_journal_lets_go_of_votes: {**OLDER, "engine_ms": 2_000, "delay_ms": 400},
+    an_older_journal_hides_what_hosts_have_seen: {**OLDER, "coordinator_crash_every_ms": 15_000},
+}
+
+
+@pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutate: mutate.__name__)
+def test_a_rule_taken_away_is_noticed(mutate: Mutation, monkeypatch: Patch) -> None:
+    mutate(monkeypatch)
+    print(first_to_notice(MUTATIONS[mutate]))
