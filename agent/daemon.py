@@ -105,9 +105,8 @@ class Daemon:
     async def run(self) -> None:
         contents = await asyncio.to_thread(self._ledger.open, self._identity.boot_id)
         self._incarnation = contents.incarnation << 32
-        contact = contents.last_contact_ms
-        since_ms = boot_ms() if contact is None else contact
-        self._machine = Machine(contents.slots, since_ms, contents.journal_token)
+        contact_ms = shell.last_contact_ms(self._ledger, contents, boot_ms())
+        self._machine = Machine(contents.slots, contact_ms, contents.journal_token)
         try:
             # Everything runs in this group: a defect in any part ends the agent, loudly, and
             # systemd starts it again, while what it runs goes on.
@@ -243,7 +242,7 @@ class Daemon:
             case f.Report():
                 self._report(effect)
             case f.KeepContact():
-                # A goodbye that is known has forgotten all contacts.
+                # A goodbye that is known forgets all contacts, also one that comes after it.
                 if self._goodbye is None:
                     self._ledger.keep_contact(effect.last_contact_ms)
             case f.KeepToken():

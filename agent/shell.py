@@ -14,6 +14,7 @@ from agent.core.assignment import NodeKey, Progress
 from agent.core.effects import Effect, ForgetSlot, KeepSlot
 from agent.core.machine import Machine
 from agent.core.state import Slot
+from agent.ledger.port import Ledger, LedgerContents
 
 
 def step(machine: Machine, inputs: Sequence[i.Input], now_ms: int) -> list[Effect]:
@@ -23,6 +24,16 @@ def step(machine: Machine, inputs: Sequence[i.Input], now_ms: int) -> list[Effec
     if deadline_ms is not None and deadline_ms <= now_ms:
         inputs = [*inputs, i.Tick()]
     return [effect for given in inputs for effect in machine.step(given, now_ms)]
+
+
+def last_contact_ms(ledger: Ledger, contents: LedgerContents, now_ms: int) -> int:
+    """What leases count from until there is another contact. Where the ledger knows of none they
+    begin with this start, which is written down before anybody hears of it: from its Hello on the
+    coordinator counts too, and a later start must not begin anew."""
+    if contents.last_contact_ms is not None:
+        return contents.last_contact_ms
+    ledger.keep_contact(now_ms)
+    return now_ms
 
 
 @dataclass(slots=True)

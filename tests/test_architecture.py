@@ -55,7 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent.host": {"agent.core", "agent.options", "psutil"},
     "agent.ledger": {"agent.core"},
     "agent.kit": {"agent.core", "agent.host"},
-    "agent.shell": {"agent.core"},
+    "agent.shell": {"agent.core", "agent.ledger.port"},
     "agent.admission": {"agent.core", "agent.policy", "agent.secret_store"},
     "agent.link": {"agent.convert", "agent.options"} | WIRE,
     "agent.spool_follow": {"agent.host", "agent.spool"},

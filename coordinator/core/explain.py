@@ -244,6 +244,8 @@ def _obstacle(state: ClusterState, job: Job, host_id: HostId) -> str:
     sizes = [shortfall(group, host.facts) for group in job.spec.groups if group.nodes]
     if all(sizes):
         return sizes[0]
+    if host.stopped_at_ms:
+        return f"is STOPPED: its agent was stopped at {clock(host.stopped_at_ms)}"
     if presence.lost:
         return f"is LOST: silent since {clock(state.wall_of(presence.last_contact_ms))}"
     if presence.session_id is None:

@@ -127,3 +127,7 @@ def test_it_is_told_why_a_job_goes_on_unseen(cluster: Cluster) -> None:
         "; the job goes on. Start the agent again; or, if the machine is off, run: muster hosts "
         f"fence {main}"
     )
+    other = cluster.submit(3)
+    told = status_reason(cluster.state, cluster.settings, cluster.job(other))
+    assert told is not None
+    assert f"{main}: is STOPPED: its agent was stopped at 2023-11-14 " in told

@@ -47,7 +47,15 @@ async def test_what_runs_goes_on_without_its_agent_and_nothing_starts_beside_it(
         hosts = await c.hosts.ListHosts(host_service_pb2.ListHostsRequest())
         (found,) = [host for host in hosts.hosts if host.host_id == host_id]
         assert host_service_pb2.HostState.Name(found.state) == "STOPPED"
+        # No contact counts while the agent is away. Its next start writes one down before anybody
+        # hears of it: from its Hello on the coordinator counts too, and yet another start must not
+        # begin anew.
+        contact = tmp_path / host_id / "contact"
+        assert not contact.read_text().strip()
+        assert await c.coordinator.end() == 0
         await c.agents[host_id].start()
+        await eventually(lambda: contact.read_text().isdecimal(), 20, contact.read_text)
+        await c.coordinator.start()
         await c.until_hosts({host_id: "BUSY"})
         (tmp_path / "go").touch()
         done = await c.until(job_id, "SUCCEEDED")

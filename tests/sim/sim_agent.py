@@ -38,9 +38,8 @@ class SimAgent:
         self.boot_id = f"{host.host_id}-boot-{host.boot}"
         contents = host.ledger.open(self.boot_id)
         self.contents = contents
-        contact = contents.last_contact_ms
-        since_ms = host.clock() if contact is None else contact
-        self.machine = Machine(contents.slots, since_ms, contents.journal_token)
+        contact_ms = shell.last_contact_ms(host.ledger, contents, host.clock())
+        self.machine = Machine(contents.slots, contact_ms, contents.journal_token)
         self._incarnation = contents.incarnation << 32
         self.session: Session | None = None
         self._unusable_reason = "the agent is starting"
