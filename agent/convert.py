@@ -21,6 +21,7 @@ from agent.core.assignment import (
     Ulimit,
 )
 from agent.core.state import Slot
+from agent.host.machine import MachineId
 from muster.v1 import agent_service_pb2 as pb
 from muster.v1 import container_pb2
 
@@ -173,6 +174,13 @@ def _linux(linux: container_pb2.LinuxParameters) -> dict[str, Any]:
         "max_swap_mib": linux.max_swap if linux.HasField("max_swap") else None,
         "swappiness": linux.swappiness if linux.HasField("swappiness") else None,
     }
+
+
+def machine(this: MachineId) -> pb.Machine:
+    """What a Hello says of the machine."""
+    return pb.Machine(
+        os_id=this.os_id, product_uuid=this.product_uuid, mac_addresses=this.mac_addresses
+    )
 
 
 def goodbye(goes_on: Sequence[NodeKey]) -> pb.Goodbye:

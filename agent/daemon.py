@@ -18,13 +18,14 @@ from typing import TypeVar
 
 from agent import shell
 from agent.admission import Admission, NotAdmitted
-from agent.convert import ProtocolError, goodbye, journal_seen, node_report, told
+from agent.convert import ProtocolError, goodbye, journal_seen, machine, node_report, told
 from agent.core import effects as f
 from agent.core import inputs as i
 from agent.core.assignment import ContainerSpec, Desired, NodeKey
 from agent.core.machine import Machine
 from agent.core.state import Slot
 from agent.engine.port import Engine, EngineError, ErrorClass
+from agent.host.machine import MachineId
 from agent.kit import Kit
 from agent.ledger.port import Ledger, LedgerContents
 from agent.link import Link
@@ -63,6 +64,7 @@ class Identity:
     private_ipv4: str
     resources: pb.Resources
     labels: dict[str, str]
+    machine: MachineId
 
 
 class Daemon:
@@ -91,6 +93,7 @@ class Daemon:
         self._machine = Machine()
         self._incarnation = 0
         """Counts Hellos, in this start and over all before: a late one must be known as older."""
+        self._previous_boot_id = ""
         self._tasks = asyncio.TaskGroup()
         self._preparing: dict[NodeKey, asyncio.Task[None]] = {}
         self._tails_told = shell.TailsTold()
@@ -105,6 +108,7 @@ class Daemon:
     async def run(self) -> None:
         contents = await asyncio.to_thread(self._ledger.open, self._identity.boot_id)
         self._incarnation = contents.incarnation << 32
+        self._previous_boot_id = contents.boot_id
         contact_ms = shell.last_contact_ms(self._ledger, contents, boot_ms())
         self._machine = Machine(contents.slots, contact_ms, contents.journal_token)
         try:
@@ -413,6 +417,9 @@ class Daemon:
             observed=[self._node(slot) for slot in self._machine.state.slots.values()],
             unusable_reason=self._unusable_reason,
             journal_token=self._machine.state.journal_token,
+            machine=machine(who.machine),
+            previous_boot_id=self._previous_boot_id,
+            is_attached=self._machine.state.attached,
         )
 
     def journal_seen(self, message: pb.CoordinatorMessage) -> None:

@@ -21,6 +21,7 @@ from agent.host.boot import agent_uuid, boot_id
 from agent.host.ec2_metadata import ask
 from agent.host.fingerprint import fingerprint
 from agent.host.gpus import gpus
+from agent.host.machine import machine_id
 from agent.host.private_address import NoPrivateAddress, private_address
 from agent.host.shutdown import is_going_down
 from agent.kit import Kit
@@ -105,6 +106,7 @@ async def _identity(settings: AgentConfig, gpu_count: int) -> Identity:
             engine=settings.engine,
         ),
         labels=settings.label,
+        machine=machine_id(),
     )
 
 

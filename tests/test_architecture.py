@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent.config": {"agent.options", "agent.policy"},
     "agent.policy": {"agent.core"},
     "agent.secret_store": {"agent.core"},
-    "agent.convert": {"agent.core"} | WIRE,
+    "agent.convert": {"agent.core", "agent.host.machine"} | WIRE,
     # Runs without the agent, as a file of its own; whatever it imports is paid for by each job.
     "agent.engine.shim": {"agent.spool"},
     "agent.engine": {"agent.core", "agent.host", "agent.spool"},
@@ -63,9 +63,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("agent.core", "agent.host", "agent.link", "agent.spool", "agent.spool_follow", "muster"),
     },
     "agent.daemon": {
-        *("agent.convert", "agent.core", "agent.engine.port", "agent.ledger.port", "agent.link"),
+        *("agent.convert", "agent.core", "agent.engine.port", "agent.host.machine", "agent.link"),
         *("agent.admission", "agent.kit", "agent.logs", "agent.notify", "agent.options", "muster"),
-        "agent.shell",
+        *("agent.ledger.port", "agent.shell"),
     },
     "agent.main": {"agent", "muster"},
     "agent.__main__": {"agent.main"},

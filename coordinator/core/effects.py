@@ -50,6 +50,7 @@ class Assignment:
 class SendWelcome:
     session_id: SessionId
     heartbeat_ms: int
+    cluster_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +79,12 @@ class SendGoodbyeAck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseSession:
-    """A newer session of the same agent took over: the only reason to end one unasked."""
+    """End a session unasked: a newer one of the same agent took over, or (`is_refusal`) it waited
+    to be opened and may not be."""
 
     session_id: SessionId
     message: str
+    is_refusal: bool = False
 
 
 Effect = SendWelcome | SendAssignments | SendAck | SendHeartbeatAck | SendGoodbyeAck | CloseSession

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from coordinator.core.definition import JobDefinition
+from coordinator.core.identity import UNKNOWN_MACHINE, MachineId
 from coordinator.core.ids import HostId, NodeKey
 from coordinator.core.job_events import (
     AttemptEnded,
@@ -152,6 +153,7 @@ class HostRegistered:
     gpus: int
     private_ipv4: str
     labels: dict[str, str] = field(default_factory=dict)
+    machine: MachineId = UNKNOWN_MACHINE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
-"""Policy for hosts: who they are, what they say, and what operators say of them.
+"""Policy for hosts: what their agents say, and what operators say of them.
 
-What silence means is in `silence.py`. A node is released by proof only: its agent says that
-nothing is left, the machine has rebooted, an operator fences the host, or everything there has
-stopped by itself because its lease ran out. No I/O.
+Who may speak for a host is in `hello.py`, what silence means in `silence.py`. A node is released by
+proof only: its agent says that nothing is left, the machine has rebooted, an operator fences the
+host, or everything there has stopped by itself because its lease ran out. No I/O.
 """
 
 from __future__ import annotations
@@ -13,142 +13,19 @@ from coordinator.core.effects import (
     CloseSession,
     SendGoodbyeAck,
     SendHeartbeatAck,
-    SendWelcome,
 )
-from coordinator.core.errors import Conflict, DuplicateAgent, NotFound
-from coordinator.core.gang import held_node, lose, observe, release
+from coordinator.core.errors import Conflict, NotFound
+from coordinator.core.gang import observe
+from coordinator.core.hello import forget_waiting
 from coordinator.core.ids import HostId
-from coordinator.core.lease import default_verdict_seconds
-from coordinator.core.leftovers import may_run_on
-from coordinator.core.placing import acknowledge, has_called, look_at
-from coordinator.core.silence import contact, give_up, leave_votes, release_all, show_jobs
-from coordinator.core.state import Host, Presence
-from coordinator.core.states import NodeState
+from coordinator.core.leftovers import may_still_run
+from coordinator.core.placing import acknowledge
+from coordinator.core.silence import contact, give_up, leave_votes, show_jobs
+from coordinator.core.state import Host
 from coordinator.core.turn import Turn
-from coordinator.core.unreadable import leave_all, miss
+from coordinator.core.unreadable import leave_all
 
-REBOOTED = "the host has rebooted"
 FENCED = "an operator fenced the host"
-
-
-def hello(turn: Turn, hello: i.HostHello) -> None:
-    """Open a session. The newest session of an agent wins; another machine is refused."""
-    host = turn.state.hosts.get(hello.host_id)
-    if host is not None and host.facts.agent_uuid not in ("", hello.agent_uuid):
-        _admit_replacement(turn, host)
-    else:
-        _refuse_stale(turn, hello)
-    facts = _facts(hello)
-    # Both are unknown where a repair had to set them aside.
-    rebooted = host is not None and host.facts.boot_id not in ("", hello.boot_id)
-    if host is None or host.facts != facts:
-        turn.emit(facts)
-    if host is not None and host.stopped_at_ms:
-        turn.emit(e.AgentReturned(host_id=hello.host_id))
-    presence = turn.state.presence.setdefault(hello.host_id, Presence(last_contact_ms=turn.now))
-    is_awaited = host is not None and not presence.seen
-    look_at(turn, hello)
-    if presence.session_id is not None:
-        turn.effect(
-            CloseSession(
-                session_id=presence.session_id,
-                message=f"a newer session of host {hello.host_id} took over",
-            )
-        )
-        turn.state.sessions.pop(presence.session_id, None)
-    turn.state.sessions[hello.session_id] = hello.host_id
-    presence.session_id = hello.session_id
-    presence.incarnation = hello.incarnation
-    if bool(hello.unusable_reason) != bool(presence.unusable_reason):
-        presence.unusable_since_ms = turn.now
-        # Nobody waits for its capacity from then on.
-        verdict_ms = 1000 * default_verdict_seconds(turn.settings)
-        turn.timers.arm("schedule", hello.host_id, turn.now + verdict_ms)
-    presence.unusable_reason = hello.unusable_reason
-    presence.strays, presence.kept = {}, {}
-    presence.owed_ack = None
-    contact(turn, hello.host_id, presence)
-    turn.effect(SendWelcome(session_id=hello.session_id, heartbeat_ms=turn.settings.heartbeat_ms))
-    if rebooted:
-        release_all(turn, hello.host_id, REBOOTED)
-    _compare(turn, hello)
-    if is_awaited:
-        has_called(turn)
-    turn.touch_host(hello.host_id)
-    turn.reschedule = True
-
-
-def _facts(hello: i.HostHello) -> e.HostRegistered:
-    return e.HostRegistered(
-        host_id=hello.host_id,
-        agent_uuid=hello.agent_uuid,
-        boot_id=hello.boot_id,
-        version=hello.version,
-        engine=hello.engine,
-        instance_type=hello.instance_type,
-        vcpus=hello.vcpus,
-        memory_mib=hello.memory_mib,
-        gpus=hello.gpus,
-        private_ipv4=hello.private_ipv4,
-        labels=hello.labels,
-    )
-
-
-def _admit_replacement(turn: Turn, host: Host) -> None:
-    """Another agent uuid: a second machine, or the same one set up anew. Only when the old one is
-    certainly not there any more may the new one speak for the host."""
-    host_id = host.facts.host_id
-    presence = turn.state.presence.get(host_id)
-    if presence is not None and not presence.lost:
-        raise DuplicateAgent(
-            f"host id {host_id} belongs to another agent (uuid {host.facts.agent_uuid}), heard "
-            f"within the last {turn.settings.lost_after_ms // 1000} s; give this machine another "
-            "--host-id, or stop the other agent and wait until the host is LOST"
-        )
-    held = _may_run(turn, host_id)
-    if held:
-        raise DuplicateAgent(
-            f"host id {host_id} belongs to another agent (uuid {host.facts.agent_uuid}), which is "
-            f"lost and may still run {held}; when that machine is certainly off, run: muster hosts "
-            f"fence {host_id}"
-        )
-
-
-def _may_run(turn: Turn, host_id: HostId) -> str:
-    """What may still run on a host, as a list for people."""
-    state = turn.state
-    unreadable = [job_id for job_id in state.set_aside if host_id in state.jobs[job_id].may_be_on]
-    return ", ".join(map(str, [*may_run_on(state, host_id), *unreadable]))
-
-
-def _refuse_stale(turn: Turn, hello: i.HostHello) -> None:
-    """A Hello may come late, on a connection that its agent has left. What it says is wrong by
-    now: a node that it does not name may run, and its older boot would look like a reboot."""
-    presence = turn.state.presence.get(hello.host_id)
-    if presence is not None and hello.incarnation < presence.incarnation:
-        raise DuplicateAgent(
-            f"host id {hello.host_id}: a newer Hello of this agent has been heard already "
-            f"({presence.incarnation}, this is {hello.incarnation}); the newer session goes on"
-        )
-
-
-def _compare(turn: Turn, hello: i.HostHello) -> None:
-    """Hold what the agent has against what it should have."""
-    observed = {seen.key for seen in hello.observed}
-    for key in list(turn.state.hosts[hello.host_id].holds):
-        held = held_node(turn, hello.host_id, key)
-        if held is None or key in observed:
-            continue
-        job, attempt, node = held
-        # An agent writes a node down before it starts it. One that it does not know was either
-        # never started (the assignment is sent again) or, when it said before that it ran, is
-        # gone with the agent's files; starting that again could double it.
-        if node.state in (NodeState.RUNNING, NodeState.SUCCEEDED, NodeState.FAILED):
-            lose(turn, job, attempt, node)
-            release(turn, job, attempt, node, "the agent no longer knows it")
-    miss(turn, hello.host_id, observed)
-    for seen in hello.observed:
-        observe(turn, hello.host_id, seen)
 
 
 def heartbeat(turn: Turn, beat: i.HostHeartbeat) -> None:
@@ -192,6 +69,7 @@ def goodbye(turn: Turn, said: i.HostGoodbye) -> None:
 
 
 def session_ended(turn: Turn, ended: i.SessionEnded) -> None:
+    forget_waiting(turn, ended.session_id)
     host_id = turn.state.sessions.pop(ended.session_id, None)
     if host_id is not None:
         turn.presence(host_id).session_id = None
@@ -222,7 +100,7 @@ def fence(turn: Turn, request: i.FenceHost) -> str:
             f"host {request.host_id} is not LOST; only a lost host can be fenced. "
             f"To give it no new work: muster hosts drain {request.host_id}"
         )
-    held = _may_run(turn, request.host_id)
+    held = may_still_run(turn.state, request.host_id)
     give_up(turn, request.host_id, FENCED)
     leave_all(turn, request.host_id, FENCED)
     turn.touch_host(request.host_id)
@@ -238,7 +116,7 @@ def forget(turn: Turn, request: i.ForgetHost) -> None:
         raise Conflict(
             f"host {host_id} is connected, and would be back at once; stop its agent first"
         )
-    held = _may_run(turn, host_id)
+    held = may_still_run(turn.state, host_id)
     if held:
         raise Conflict(
             f"host {host_id} may still run {held}; when it is LOST and certainly off, run first: "

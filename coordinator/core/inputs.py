@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from coordinator.core.definition import JobDefinition, Submission
 from coordinator.core.events import TimeLimitAction
+from coordinator.core.identity import UNKNOWN_MACHINE, MachineId
 from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
 from coordinator.core.states import Progress
 
@@ -147,6 +148,11 @@ class HostHello:
     """Grows with each Hello of the agent, over its restarts."""
     journal_token: bytes = b""
     """What the host has seen of the journal (`lineage.py`); empty when its agent does not say."""
+    machine: MachineId = UNKNOWN_MACHINE
+    previous_boot_id: str = ""
+    """The boot that the agent's ledger knew when the agent began; empty when it knew none."""
+    is_attached: bool = False
+    """The agent has looked at its host: what it does not name is not there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

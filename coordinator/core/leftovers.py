@@ -76,6 +76,12 @@ def may_run_on(state: ClusterState, host_id: HostId) -> list[NodeKey]:
     return found + [key for key in state.presence[host_id].kept if key not in found]
 
 
+def may_still_run(state: ClusterState, host_id: HostId) -> str:
+    """The same for people, with UNREADABLE jobs; empty when nothing may."""
+    unreadable = [job_id for job_id in state.set_aside if host_id in state.jobs[job_id].may_be_on]
+    return ", ".join(map(str, [*may_run_on(state, host_id), *unreadable]))
+
+
 def unsettled_dependency(state: ClusterState, job: Job) -> Job | None:
     """A job that this one depends on and that may still write somewhere, although it has ended."""
     for dependency in job.spec.depends_on:

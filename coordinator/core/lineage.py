@@ -53,6 +53,12 @@ def _mac(cluster_key: str, claim: bytes) -> bytes:
     return hmac.digest(cluster_key.encode(), claim, hashlib.sha256).hex().encode()
 
 
+def cluster_id(cluster_key: str) -> str:
+    """What the cluster is called where a key may not be: in the open, on containers. Empty while
+    there is no key."""
+    return _mac(cluster_key, b"cluster id")[:32].decode() if cluster_key else ""
+
+
 def is_beyond(state: ClusterState, seen: Seen) -> bool:
     """Whether this journal does not know all that a host has seen, and nobody has given it up."""
     if seen.life_id in state.given_up:

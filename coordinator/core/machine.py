@@ -13,6 +13,7 @@ from coordinator.core import (
     admission,
     barrier,
     ending,
+    hello,
     hosts,
     lineage,
     placing,
@@ -235,6 +236,8 @@ def _tick(turn: Turn, given: i.Tick) -> None:
                 ending.check_timeout(turn, job)
                 barrier.check_barrier(turn, job)
                 reservation.check_votes(turn, job)
+            case "hello" if name in turn.state.waiting:
+                hello.check_waiting(turn, SessionId(name))
             case "schedule":
                 turn.reschedule = True
             case "placing":
@@ -256,7 +259,7 @@ _HANDLERS: dict[type, Callable[[Turn, Any], Reply]] = {
     i.ResumeHost: hosts.resume,
     i.FenceHost: hosts.fence,
     i.ForgetHost: hosts.forget,
-    i.HostHello: hosts.hello,
+    i.HostHello: hello.hello,
     i.HostHeartbeat: hosts.heartbeat,
     i.HostReport: hosts.report,
     i.HostGoodbye: hosts.goodbye,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from coordinator.core.definition import JobDefinition, JobSpec, NodeGroup
 from coordinator.core.events import HostRegistered, TimeLimitAction
 from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
+from coordinator.core.inputs import HostHello
 from coordinator.core.job_events import Refusal
 from coordinator.core.states import JobState, NodeState, Progress
 
@@ -208,7 +209,9 @@ class Presence:
     here are on the coordinator's clock."""
     session_id: SessionId | None = None
     incarnation: int = 0
-    """Of the newest Hello; an older one can only be late."""
+    """Of the newest Hello; an older one is late, or of an older copy of the agent's ledger."""
+    waiting: SessionId | None = None
+    """A session that waits to be opened."""
     seen: bool = False
     lost: bool = False
     away: bool = False
@@ -233,6 +236,14 @@ class Presence:
     older journal does not know."""
     owed_ack: int | None = None
     """The newest report of the session that is durable and not acknowledged yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A Hello that contradicts the session before, and since when it waits. Read `hello.py`."""
+
+    hello: HostHello
+    since_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,6 +289,7 @@ class ClusterState:
     dependents: dict[JobId, dict[JobId, None]] = field(default_factory=dict)
     presence: dict[HostId, Presence] = field(default_factory=dict)
     sessions: dict[SessionId, HostId] = field(default_factory=dict)
+    waiting: dict[SessionId, Waiting] = field(default_factory=dict)
     set_aside: dict[JobId, None] = field(default_factory=dict)
     """Jobs that are UNREADABLE."""
     leaving: dict[str, dict[JobId, None]] = field(default_factory=dict)

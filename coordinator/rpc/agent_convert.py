@@ -17,6 +17,7 @@ from coordinator.core.effects import (
     SendWelcome,
 )
 from coordinator.core.errors import InvalidArgument
+from coordinator.core.identity import MachineId
 from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
 from coordinator.core.lineage import TOKEN_BYTES_MAX
 from coordinator.core.names import clip
@@ -40,7 +41,11 @@ TAIL_BYTES_MAX = 65_536
 NODES_MAX = 1_000
 """A host holds one node, and what it has not let go of yet."""
 _LABELS_MAX = 1_000
-_NAMES = ("host_id", "agent_uuid", "boot_id", "private_ipv4_address", "version")
+_INTERFACES_MAX = 1_000
+_NAMES = (
+    *("host_id", "agent_uuid", "boot_id", "previous_boot_id"),
+    *("private_ipv4_address", "version"),
+)
 _NAME_CHARS = 256
 _TEXT_CHARS = 4_096
 """Of what an agent says of a failure; the rest is in the agent's own log."""
@@ -78,6 +83,25 @@ def hello(session_id: SessionId, message: pb.Hello) -> i.HostHello:
         unusable_reason=clip(message.unusable_reason, _TEXT_CHARS),
         incarnation=message.incarnation,
         journal_token=message.journal_token,
+        machine=_machine(message.machine),
+        previous_boot_id=message.previous_boot_id,
+        is_attached=message.is_attached,
+    )
+
+
+def _machine(message: pb.Machine) -> MachineId:
+    for member in ("os_id", "product_uuid"):
+        _check_count(
+            f"Hello.machine.{member}", len(getattr(message, member)), _NAME_CHARS, "characters"
+        )
+    addresses = message.mac_addresses
+    _check_count("Hello.machine.mac_addresses", len(addresses), _INTERFACES_MAX, "entries")
+    for address in addresses:
+        _check_count("Hello.machine.mac_addresses", len(address), _NAME_CHARS, "characters")
+    return MachineId(
+        os_id=message.os_id,
+        product_uuid=message.product_uuid,
+        mac_addresses=tuple(addresses),
     )
 
 
@@ -152,6 +176,7 @@ def effect_message(effect: Effect) -> pb.CoordinatorMessage:
                     session_id=effect.session_id,
                     heartbeat_period_ms=effect.heartbeat_ms,
                     capabilities=["goodbye"],
+                    cluster_id=effect.cluster_id,
                 )
             )
         case SendAssignments():

@@ -67,7 +67,12 @@ class AgentService(pb_grpc.AgentServiceServicer):
                 for message in await outbox.take():
                     yield message
                 if outbox.refusal is not None:
-                    await context.abort(grpc.StatusCode.ABORTED, outbox.refusal.message)
+                    code = (
+                        grpc.StatusCode.ALREADY_EXISTS
+                        if outbox.refusal.is_refusal
+                        else grpc.StatusCode.ABORTED
+                    )
+                    await context.abort(code, outbox.refusal.message)
             if outbox.fault:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, outbox.fault)
             if not reader.done():

@@ -12,6 +12,7 @@ from agent.core.assignment import ContainerSpec, Desired, NodeKey
 from agent.core.state import Slot
 from agent.daemon import Daemon, Identity
 from agent.engine.fake import FakeEngine
+from agent.host.machine import machine_id
 from agent.kit import Kit
 from agent.ledger.memory import MemoryLedger
 from agent.logs import LogDesk
@@ -31,7 +32,7 @@ async def test_it_is_answered(tmp_path: Path) -> None:
     daemon = Daemon(
         identity=Identity(
             host_id="h1", agent_uuid="u", boot_id="b", version="1", private_ipv4="127.0.0.1",
-            resources=pb.Resources(), labels={},
+            resources=pb.Resources(), labels={}, machine=machine_id(),
         ),
         coordinator=Endpoint("127.0.0.1", 1),
         tls=None,

@@ -38,6 +38,7 @@ from coordinator.core.effects import (
     Step,
 )
 from coordinator.core.errors import Rejected
+from coordinator.core.identity import MachineId
 from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
 from coordinator.core.machine import Machine
 from coordinator.core.settings import Settings
@@ -204,8 +205,9 @@ class Cluster:
             self.hello(name, **facts)
         return names
 
-    def hello(self, host: str, *observed: i.Observation, **facts: Any) -> None:
-        """A new session of a host; facts that are not given stay as they were."""
+    def hello(self, host: str, *observed: i.Observation, waits: bool = True, **facts: Any) -> None:
+        """A new session of a host; facts that are not given stay as they were. It is open on
+        return, also where it has to wait for the session before, unless `waits` is False."""
         self._count += 1
         host_id, session_id = HostId(host), SessionId(f"s{self._count}")
         number = len(self._hellos) + 1
@@ -221,7 +223,12 @@ class Cluster:
             memory_mib=16_000,
             gpus=0,
             private_ipv4=f"10.0.0.{number}",
+            machine=MachineId(os_id=f"machine-{host}"),
+            is_attached=True,
         )
+        facts.setdefault("previous_boot_id", base.boot_id)
+        if "agent_uuid" in facts:
+            facts.setdefault("machine", MachineId(os_id=f"machine-{facts['agent_uuid']}"))
         given = replace(base, session_id=session_id, observed=observed, **facts)
         before = self._sessions.get(host_id)
         self._sessions[host_id] = session_id
@@ -232,6 +239,8 @@ class Cluster:
             if before is not None:
                 self._sessions[host_id] = before
             raise
+        if waits and session_id in self.state.waiting:
+            self.wait(2 * self.settings.heartbeat_ms / 1000, silent=(host,))
         self._hellos[host_id] = given
         self.superseded = [close for close in self.closed if close.session_id == before]
         self.closed = [close for close in self.closed if close.session_id != before]

@@ -181,6 +181,7 @@ class FakeHost:
             "memory_mib": 16_384,
             "gpus": 0,
             "private_ipv4": self.address,
+            "is_attached": True,
         }
         self.cluster.feed(
             i.HostHello(

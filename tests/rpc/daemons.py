@@ -42,4 +42,5 @@ def hello(host_id: str, *observed: i.Observation, private_ipv4: str = "10.0.0.1"
         gpus=0,
         private_ipv4=private_ipv4,
         observed=observed,
+        is_attached=True,
     )

@@ -72,6 +72,7 @@ class Script:
         self._sent: dict[HostId, str] = {}
         self._states: dict[JobId, JobState] = {}
         self._keys: dict[str, NodeKey] = {}
+        self._boots: dict[str, int] = {}
         """The node that each host was last told of."""
 
     def run(self, line: str) -> list[str]:
@@ -162,7 +163,8 @@ class Script:
         self.cluster.hello(host, *seen)
 
     def reboot(self, words: list[str], options: dict[str, str]) -> None:
-        self.cluster.hello(words[0], boot_id=f"boot-{self.cluster.now}")
+        boot = self._boots[words[0]] = self._boots.get(words[0], 1) + 1
+        self.cluster.hello(words[0], boot_id=f"boot-{boot}")
 
     def hangup(self, words: list[str], options: dict[str, str]) -> None:
         self.cluster.hang_up(words[0])

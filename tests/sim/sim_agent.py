@@ -259,6 +259,9 @@ class SimAgent:
             observed=[self._node(slot) for slot in slots],
             unusable_reason=self._unusable_reason,
             journal_token=self.machine.state.journal_token,
+            machine=pb.Machine(os_id=f"machine of {self.host.host_id}"),
+            previous_boot_id=self.contents.boot_id,
+            is_attached=self.machine.state.attached,
         )
 
     def receive(self, session: Session, message: pb.CoordinatorMessage) -> None:

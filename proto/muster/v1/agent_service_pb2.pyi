@@ -232,14 +232,19 @@ class Hello(google.protobuf.message.Message):
     OBSERVED_FIELD_NUMBER: builtins.int
     UNUSABLE_REASON_FIELD_NUMBER: builtins.int
     JOURNAL_TOKEN_FIELD_NUMBER: builtins.int
+    MACHINE_FIELD_NUMBER: builtins.int
+    PREVIOUS_BOOT_ID_FIELD_NUMBER: builtins.int
+    IS_ATTACHED_FIELD_NUMBER: builtins.int
     host_id: builtins.str
     """The host's stable, configured name."""
     agent_uuid: builtins.str
     """Made once per data directory; tells two machines with one host id apart."""
     boot_id: builtins.str
-    """The machine's boot id; a new one proves that nothing of before runs."""
+    """The machine's boot id."""
     incarnation: builtins.int
-    """Grows with each Hello of the agent, over its restarts: an older one is late, and is refused."""
+    """Grows with each Hello of the agent, over its restarts: an older one is late, or of an older copy
+    of the agent's files.
+    """
     version: builtins.str
     """The agent's version."""
     private_ipv4_address: builtins.str
@@ -249,6 +254,14 @@ class Hello(google.protobuf.message.Message):
     journal_token: builtins.bytes
     """The newest CoordinatorMessage.journal_token that was not empty; empty when there was none. One of
     another cluster is ignored.
+    """
+    previous_boot_id: builtins.str
+    """The boot that the agent's ledger knew when the agent began; empty when it knew none. Only a
+    boot_id that follows the one which the coordinator knows proves a reboot.
+    """
+    is_attached: builtins.bool
+    """True when the agent has looked for nodes on its host, so that a node that `observed` does not
+    name is not there. False means nothing.
     """
     @property
     def capabilities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -266,6 +279,10 @@ class Hello(google.protobuf.message.Message):
     def observed(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NodeReport]:
         """Everything that the agent holds, however it came by it."""
 
+    @property
+    def machine(self) -> global___Machine:
+        """The machine itself, which no copied disk brings along."""
+
     def __init__(
         self,
         *,
@@ -281,11 +298,42 @@ class Hello(google.protobuf.message.Message):
         observed: collections.abc.Iterable[global___NodeReport] | None = ...,
         unusable_reason: builtins.str = ...,
         journal_token: builtins.bytes = ...,
+        machine: global___Machine | None = ...,
+        previous_boot_id: builtins.str = ...,
+        is_attached: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["resources", b"resources"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agent_uuid", b"agent_uuid", "boot_id", b"boot_id", "capabilities", b"capabilities", "host_id", b"host_id", "incarnation", b"incarnation", "journal_token", b"journal_token", "labels", b"labels", "observed", b"observed", "private_ipv4_address", b"private_ipv4_address", "resources", b"resources", "unusable_reason", b"unusable_reason", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["machine", b"machine", "resources", b"resources"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["agent_uuid", b"agent_uuid", "boot_id", b"boot_id", "capabilities", b"capabilities", "host_id", b"host_id", "incarnation", b"incarnation", "is_attached", b"is_attached", "journal_token", b"journal_token", "labels", b"labels", "machine", b"machine", "observed", b"observed", "previous_boot_id", b"previous_boot_id", "private_ipv4_address", b"private_ipv4_address", "resources", b"resources", "unusable_reason", b"unusable_reason", "version", b"version"]) -> None: ...
 
 global___Hello = Hello
+
+@typing.final
+class Machine(google.protobuf.message.Message):
+    """What tells a machine from others. Each is empty where the agent cannot know it. Set by the agent."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OS_ID_FIELD_NUMBER: builtins.int
+    PRODUCT_UUID_FIELD_NUMBER: builtins.int
+    MAC_ADDRESSES_FIELD_NUMBER: builtins.int
+    os_id: builtins.str
+    """/etc/machine-id."""
+    product_uuid: builtins.str
+    """The firmware's product uuid (DMI)."""
+    @property
+    def mac_addresses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Permanent addresses of its network interfaces, in order."""
+
+    def __init__(
+        self,
+        *,
+        os_id: builtins.str = ...,
+        product_uuid: builtins.str = ...,
+        mac_addresses: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["mac_addresses", b"mac_addresses", "os_id", b"os_id", "product_uuid", b"product_uuid"]) -> None: ...
+
+global___Machine = Machine
 
 @typing.final
 class Resources(google.protobuf.message.Message):
@@ -330,10 +378,15 @@ class Welcome(google.protobuf.message.Message):
     SESSION_ID_FIELD_NUMBER: builtins.int
     HEARTBEAT_PERIOD_MS_FIELD_NUMBER: builtins.int
     CAPABILITIES_FIELD_NUMBER: builtins.int
+    CLUSTER_ID_FIELD_NUMBER: builtins.int
     session_id: builtins.str
     """This session."""
     heartbeat_period_ms: builtins.int
     """How often to send a Heartbeat, milliseconds; the agent adds jitter."""
+    cluster_id: builtins.str
+    """The same for as long as the cluster has its journal; agents mark what they run with it. Empty
+    while the coordinator has none.
+    """
     @property
     def capabilities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Names of optional messages that this coordinator understands: `goodbye`."""
@@ -344,8 +397,9 @@ class Welcome(google.protobuf.message.Message):
         session_id: builtins.str = ...,
         heartbeat_period_ms: builtins.int = ...,
         capabilities: collections.abc.Iterable[builtins.str] | None = ...,
+        cluster_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["capabilities", b"capabilities", "heartbeat_period_ms", b"heartbeat_period_ms", "session_id", b"session_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["capabilities", b"capabilities", "cluster_id", b"cluster_id", "heartbeat_period_ms", b"heartbeat_period_ms", "session_id", b"session_id"]) -> None: ...
 
 global___Welcome = Welcome
 
