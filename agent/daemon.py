@@ -106,7 +106,9 @@ class Daemon:
         """Set once what ran before is re-attached: readiness for systemd."""
 
     async def run(self) -> None:
-        contents = await asyncio.to_thread(self._ledger.open, self._identity.boot_id)
+        contents = await asyncio.to_thread(
+            self._ledger.open, self._identity.boot_id, self._identity.host_id
+        )
         self._incarnation = contents.incarnation << 32
         self._previous_boot_id = contents.boot_id
         contact_ms = shell.last_contact_ms(self._ledger, contents, boot_ms())

@@ -56,6 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent.ledger": {"agent.core"},
     "agent.kit": {"agent.core", "agent.host"},
     "agent.shell": {"agent.core", "agent.ledger.port"},
+    "agent.whereabouts": {"agent.core", "agent.engine.port", "agent.host.nodes"},
     "agent.admission": {"agent.core", "agent.policy", "agent.secret_store"},
     "agent.link": {"agent.convert", "agent.options"} | WIRE,
     "agent.spool_follow": {"agent.host", "agent.spool"},

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
+from agent.core.marks import Marks
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class NodeKey:
@@ -114,6 +116,7 @@ class ContainerSpec:
     `gpu_ids`, `environment` and `login` just before an engine gets the specification; `address` is
     the one that the host's vote promised, empty for the host's own. Those never reach the ledger.
     `gate` is a path as the container sees it: a FIFO on which the command waits for its first line.
+    `marks` say to whoever finds the node whose it is.
     """
 
     image: str
@@ -140,6 +143,7 @@ class ContainerSpec:
     login: Login | None = None
     address: str = ""
     gate: str = ""
+    marks: Marks | None = None
 
 
 class Desired(StrEnum):

@@ -12,9 +12,9 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from agent.core.assignment import ContainerSpec, NodeKey
+from agent.core.marks import HOST
 from agent.engine.parse import ImageCommand
 
-HOST_LABEL = "muster.host"
 VOLUME_LABEL = "muster.container"
 
 _CPU_SHARES = range(2, 262_144 + 1)
@@ -120,13 +120,14 @@ def run(
     """`run` of a detached container. `image_command` is needed for a specification with a
     gate: what waits there must know what to run in the end."""
     shares = min(max(1024 * spec.vcpus, _CPU_SHARES.start), _CPU_SHARES.stop - 1)
+    labels = _labels(key, site.host_id) | (spec.marks.labels if spec.marks is not None else {})
     entrypoint, command = [], list(spec.command)
     if spec.gate and image_command is not None:
         entrypoint = ["--entrypoint=/bin/sh"]
         command = waiting(spec.gate, image_command.with_command(spec.command))
     return [
         *("run", "--detach", "--name", key.name, "--pull", "never"),
-        *(f"--label={name}={value}" for name, value in _labels(key, site.host_id).items()),
+        *(f"--label={name}={value}" for name, value in labels.items()),
         *_network(spec, site),
         f"--cpu-shares={shares}",
         *_memory(spec),
@@ -167,7 +168,7 @@ def _labels(key: NodeKey, host_id: str) -> dict[str, str]:
         "muster.job": key.job_id,
         "muster.attempt": str(key.attempt),
         "muster.node": str(key.node_index),
-        HOST_LABEL: host_id,
+        HOST: host_id,
     }
 
 
@@ -288,7 +289,7 @@ def remove(key: NodeKey, extra: Sequence[str]) -> list[str]:
 
 def list_ids(host_id: str) -> list[str]:
     """Ids of this host's containers, one a line."""
-    return ["ps", "--all", "--no-trunc", "--quiet", "--filter", f"label={HOST_LABEL}={host_id}"]
+    return ["ps", "--all", "--no-trunc", "--quiet", "--filter", f"label={HOST}={host_id}"]
 
 
 def has_local_registry(image: str) -> bool:

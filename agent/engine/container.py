@@ -356,7 +356,12 @@ class ContainerEngine(abc.ABC):
         names = listed.stdout.split()
         found = await self._inspect_all(names) if names else []
         managed = [
-            Managed(key=entry.key, started=entry.started, running=entry.is_running or entry.is_lost)
+            Managed(
+                key=entry.key,
+                started=entry.started,
+                running=entry.is_running or entry.is_lost,
+                marks=entry.marks,
+            )
             for entry in found
             if entry.key is not None
         ]

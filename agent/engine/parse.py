@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from agent.core.assignment import NodeKey
+from agent.core.marks import Marks
 from agent.engine.port import ErrorClass, Exit, Started
 from agent.host import ids
 from agent.host.ids import ContainerId
@@ -79,6 +80,7 @@ class Container:
     log_path: str
     private_ipv4: str
     """Its own address; empty on the host's network."""
+    marks: Marks | None = None
 
     @property
     def started(self) -> Started | None:
@@ -286,6 +288,7 @@ def _container(entry: dict[str, Any]) -> Container:
         finished_at_ms=_milliseconds(state["FinishedAt"]),
         log_path=entry.get("LogPath") or log.get("Path") or "",
         private_ipv4=next(filter(None, (each["IPAddress"] for each in networks.values())), ""),
+        marks=Marks.read((entry.get("Config") or {}).get("Labels") or {}),
     )
 
 

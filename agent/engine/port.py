@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from agent.core.assignment import ContainerSpec, NodeKey
+from agent.core.marks import Marks
 
 
 class ErrorClass(StrEnum):
@@ -66,6 +67,8 @@ class Managed:
     key: NodeKey
     started: Started | None
     running: bool
+    marks: Marks | None = None
+    """None for a node of an older release."""
 
 
 class Engine(Protocol):

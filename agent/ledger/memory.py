@@ -19,9 +19,13 @@ class MemoryLedger:
         self._boot_id = ""
         self._contact: int | None = None
         self._token = b""
+        self._host_id = self._cluster_id = ""
 
-    def open(self, boot_id: str) -> LedgerContents:
+    def open(self, boot_id: str, host_id: str) -> LedgerContents:
         self._incarnation += 1
+        if self._host_id not in ("", host_id):
+            self._slots.clear()
+        self._host_id = host_id
         last_boot, self._boot_id = self._boot_id, boot_id
         return LedgerContents(
             slots=tuple(decode(body) for body in self._slots.values()),
@@ -29,7 +33,13 @@ class MemoryLedger:
             boot_id=last_boot,
             last_contact_ms=self._contact if last_boot == boot_id else None,
             journal_token=self._token,
+            cluster_id=self._cluster_id,
         )
+
+    def keep_cluster(self, cluster_id: str) -> None:
+        if self._cluster_id not in ("", cluster_id):
+            self._slots.clear()
+        self._cluster_id = cluster_id
 
     def save(self, keep: Sequence[Slot], forget: Sequence[NodeKey]) -> None:
         self._slots |= {slot.key.name: encode(slot) for slot in keep}

@@ -17,7 +17,8 @@ TOKEN_BYTES_MAX = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerContents:
-    """`incarnation` is this start's number: 1 for the first. `boot_id` is empty at the first."""
+    """`incarnation` is this start's number: 1 for the first. `boot_id` is that of the start before,
+    and empty at the first. `cluster_id` is empty when no coordinator has told one."""
 
     slots: tuple[Slot, ...]
     incarnation: int
@@ -25,6 +26,7 @@ class LedgerContents:
     last_contact_ms: int | None
     journal_token: bytes = b""
     """Empty when no coordinator has told one."""
+    cluster_id: str = ""
 
 
 class LedgerError(Exception):
@@ -35,8 +37,15 @@ class LedgerError(Exception):
 class Ledger(Protocol):
     """One writer, this agent. Calls block for a disk write; the shell calls them from a thread."""
 
-    def open(self, boot_id: str) -> LedgerContents:
-        """Read everything, count this start and remember the boot. First call."""
+    def open(self, boot_id: str, host_id: str) -> LedgerContents:
+        """Read everything, count this start and remember the boot. First call. Slots that were
+        written under another host id are forgotten: the ledger is a copy, or the host has a new
+        name, and what they name is left to its lease."""
+        ...
+
+    def keep_cluster(self, cluster_id: str) -> None:
+        """Remember which cluster this agent belongs to. Slots of another one are forgotten, and
+        what they name is left to its lease. As durable as `save`."""
         ...
 
     def save(self, keep: Sequence[Slot], forget: Sequence[NodeKey]) -> None:

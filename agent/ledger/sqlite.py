@@ -25,6 +25,12 @@ create table life (one integer primary key check (one = 1), incarnation integer 
                    boot_id text not null) strict;
 insert into life values (1, 0, '');
 """
+_OWNER = """
+create table if not exists owner (one integer primary key check (one = 1), host_id text not null,
+                                  cluster_id text not null) strict;
+insert or ignore into owner values (1, '', '');
+"""
+"""Not in the ledgers of the first releases, which do not mind it."""
 
 
 def _save(db: sqlite3.Connection, keep: Sequence[Slot], forget: Sequence[NodeKey]) -> None:
@@ -66,15 +72,15 @@ class SqliteLedger:
         # it would crash the process.
         self._saving = threading.Lock()
 
-    def open(self, boot_id: str) -> LedgerContents:
+    def open(self, boot_id: str, host_id: str) -> LedgerContents:
         try:
-            return self._open(boot_id)
+            return self._open(boot_id, host_id)
         except LedgerError as error:
             if not _is_full(error.__cause__) or not self._drop_ballast():
                 raise
-            return self._open(boot_id)
+            return self._open(boot_id, host_id)
 
-    def _open(self, boot_id: str) -> LedgerContents:
+    def _open(self, boot_id: str, host_id: str) -> LedgerContents:
         try:
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
             # The shell's thread pool calls one at a time, though not always the same thread.
@@ -89,6 +95,10 @@ class SqliteLedger:
             db.execute("begin immediate")
             incarnation, last_boot = db.execute("select incarnation, boot_id from life").fetchone()
             db.execute("update life set incarnation = ?, boot_id = ?", (incarnation + 1, boot_id))
+            owner, cluster_id = db.execute("select host_id, cluster_id from owner").fetchone()
+            if owner not in ("", host_id):
+                self._leave_slots(db, f"host {owner}, and this one is {host_id}")
+            db.execute("update owner set host_id = ?", (host_id,))
             db.execute("commit")
             rows = db.execute("select body from slot order by rowid").fetchall()
             slots = tuple(decode(body) for (body,) in rows)
@@ -104,7 +114,33 @@ class SqliteLedger:
             boot_id=last_boot,
             last_contact_ms=self._read_contact() if same_boot else None,
             journal_token=self._read_token(),
+            cluster_id=cluster_id,
         )
+
+    def _leave_slots(self, db: sqlite3.Connection, whose: str) -> None:
+        """Of somebody else: what they name is not this agent's to end."""
+        left = db.execute("delete from slot returning name").fetchall()
+        if left:
+            names = ", ".join(name for (name,) in left)
+            logger.error("%s is of %s; left to their leases: %s", self._path, whose, names)
+
+    def keep_cluster(self, cluster_id: str) -> None:
+        with self._saving:
+            if self._db is None:
+                raise LedgerError(f"{self._path} is closed")
+            try:
+                self._db.execute("begin immediate")
+                (before,) = self._db.execute("select cluster_id from owner").fetchone()
+                if before not in ("", cluster_id):
+                    self._leave_slots(
+                        self._db, f"cluster {before}, and the coordinator is of {cluster_id}"
+                    )
+                self._db.execute("update owner set cluster_id = ?", (cluster_id,))
+                self._db.execute("commit")
+            except sqlite3.Error as error:
+                if self._db.in_transaction:
+                    self._db.execute("rollback")
+                raise LedgerError(f"{self._path}: {error}") from error
 
     def _prepare_schema(self, db: sqlite3.Connection) -> None:
         version = db.execute("pragma user_version").fetchone()[0]
@@ -115,6 +151,7 @@ class SqliteLedger:
                 f"{self._path} was written by a newer agent (format {version}, this one reads "
                 f"{_VERSION}); upgrade this agent"
             )
+        db.executescript(_OWNER)
 
     def save(self, keep: Sequence[Slot], forget: Sequence[NodeKey]) -> None:
         with self._saving:

@@ -47,7 +47,7 @@ def reopened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Led
 
 def test_slots_survive_a_restart(reopened: Callable[[], Ledger]) -> None:
     first = reopened()
-    assert first.open("boot").slots == ()
+    assert first.open("boot", "h1").slots == ()
     kept = slot(
         progress=Progress.EXITED, started_at_ms=5, exit_code=137, reason="why", stopped_at_ms=9
     )
@@ -56,13 +56,13 @@ def test_slots_survive_a_restart(reopened: Callable[[], Ledger]) -> None:
     first.save([kept, found], [])
     first.close()
     second = reopened()
-    assert second.open("boot").slots == (kept, found)
+    assert second.open("boot", "h1").slots == (kept, found)
     second.close()
 
 
 def test_the_newest_word_on_a_slot_counts(reopened: Callable[[], Ledger]) -> None:
     ledger = reopened()
-    ledger.open("boot")
+    ledger.open("boot", "h1")
     ledger.save([slot(progress=Progress.STARTING)], [])
     ledger.save([slot(progress=Progress.RUNNING)], [])
     gone = NodeKey(job_id="gone", attempt=1, node_index=0)
@@ -70,7 +70,7 @@ def test_the_newest_word_on_a_slot_counts(reopened: Callable[[], Ledger]) -> Non
     ledger.save([], [gone, NodeKey(job_id="never", attempt=1, node_index=0)])
     ledger.close()
     again = reopened()
-    assert [s.progress for s in again.open("boot").slots] == [Progress.RUNNING]
+    assert [s.progress for s in again.open("boot", "h1").slots] == [Progress.RUNNING]
     again.close()
 
 
@@ -80,7 +80,7 @@ def test_starts_are_counted_and_a_new_boot_forgets_the_contact(
     seen = []
     for boot_id, contact in (("one", 111), ("one", 222), ("two", 333)):
         ledger = reopened()
-        contents = ledger.open(boot_id)
+        contents = ledger.open(boot_id, "h1")
         seen.append((contents.incarnation, contents.boot_id, contents.last_contact_ms))
         ledger.keep_contact(contact)
         ledger.close()
@@ -90,11 +90,11 @@ def test_starts_are_counted_and_a_new_boot_forgets_the_contact(
 def test_a_contact_is_forgotten_when_that_is_asked_for(reopened: Callable[[], Ledger]) -> None:
     for contact in (111, None):
         ledger = reopened()
-        ledger.open("one")
+        ledger.open("one", "h1")
         ledger.keep_contact(contact)
         ledger.close()
     ledger = reopened()
-    assert ledger.open("one").last_contact_ms is None
+    assert ledger.open("one", "h1").last_contact_ms is None
     ledger.close()
 
 
@@ -104,7 +104,7 @@ def test_what_was_seen_of_the_journal_survives_restarts_and_reboots(
     told = []
     for boot_id, token in (("one", b"life:12345:mac"), ("one", b"life:9:mac"), ("two", b"")):
         ledger = reopened()
-        contents = ledger.open(boot_id)
+        contents = ledger.open(boot_id, "h1")
         told.append((contents.journal_token, contents.last_contact_ms))
         if token:
             ledger.keep_token(token)
@@ -116,18 +116,51 @@ def test_what_was_seen_of_the_journal_survives_restarts_and_reboots(
 def test_a_token_without_a_contact_is_none(reopened: Callable[[], Ledger]) -> None:
     for expected in (b"", b"x" * TOKEN_BYTES_MAX):
         ledger = reopened()
-        contents = ledger.open("boot")
+        contents = ledger.open("boot", "h1")
         assert (contents.journal_token, contents.last_contact_ms) == (expected, None)
         ledger.keep_token(b"x" * TOKEN_BYTES_MAX)
         ledger.close()
 
 
+def test_slots_of_another_host_are_left_to_it(reopened: Callable[[], Ledger]) -> None:
+    """The data directory is a copy, or the host has a new name."""
+    ledger = reopened()
+    ledger.open("boot", "h1")
+    ledger.save([slot()], [])
+    ledger.close()
+    renamed = reopened()
+    assert renamed.open("boot", "h2").slots == ()
+    renamed.close()
+    back = reopened()
+    assert back.open("boot", "h1").slots == ()
+    back.close()
+
+
+def test_slots_of_another_cluster_are_left_to_it(reopened: Callable[[], Ledger]) -> None:
+    told = []
+    for cluster_id in ("a", "a", "b"):
+        ledger = reopened()
+        contents = ledger.open("boot", "h1")
+        told.append((contents.cluster_id, len(contents.slots)))
+        ledger.keep_cluster(cluster_id)
+        if cluster_id == "a":
+            ledger.save([slot()], [])
+        ledger.close()
+    ledger = reopened()
+    contents = ledger.open("boot", "h1")
+    assert [*told, (contents.cluster_id, len(contents.slots))] == [
+        *(("", 0), ("a", 1), ("a", 1)),
+        ("b", 0),
+    ]
+    ledger.close()
+
+
 def test_sqlite_is_for_one_agent_and_its_owner_alone(tmp_path: Path) -> None:
     ledger = SqliteLedger(tmp_path)
-    ledger.open("boot")
+    ledger.open("boot", "h1")
     assert stat.S_IMODE((tmp_path / "agent.db").stat().st_mode) == 0o600
     with pytest.raises(LedgerError, match="is another agent running there"):
-        SqliteLedger(tmp_path).open("boot")
+        SqliteLedger(tmp_path).open("boot", "h1")
     ledger.close()
     with pytest.raises(LedgerError, match="is closed"):
         ledger.save([slot()], [])
@@ -136,7 +169,7 @@ def test_sqlite_is_for_one_agent_and_its_owner_alone(tmp_path: Path) -> None:
 def test_closing_waits_for_a_save_in_another_thread(tmp_path: Path) -> None:
     """A cancelled task leaves its save running; closing under it once crashed the process."""
     ledger = SqliteLedger(tmp_path)
-    ledger.open("boot")
+    ledger.open("boot", "h1")
     saved = threading.Event()
 
     def save() -> None:
@@ -158,4 +191,4 @@ def test_closing_waits_for_a_save_in_another_thread(tmp_path: Path) -> None:
 def test_a_damaged_ledger_is_named(tmp_path: Path) -> None:
     (tmp_path / "agent.db").write_bytes(b"not a database" * 100)
     with pytest.raises(LedgerError, match=r"agent\.db"):
-        SqliteLedger(tmp_path).open("boot")
+        SqliteLedger(tmp_path).open("boot", "h1")

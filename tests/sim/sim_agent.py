@@ -36,7 +36,7 @@ class SimAgent:
         self.host = host
         self.alive = True
         self.boot_id = f"{host.host_id}-boot-{host.boot}"
-        contents = host.ledger.open(self.boot_id)
+        contents = host.ledger.open(self.boot_id, host.host_id)
         self.contents = contents
         contact_ms = shell.last_contact_ms(host.ledger, contents, host.clock())
         self.machine = Machine(contents.slots, contact_ms, contents.journal_token)

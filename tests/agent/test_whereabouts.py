@@ -1,0 +1,73 @@
+"""Whose the nodes are that an agent finds at its start."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from agent import whereabouts
+from agent.core.assignment import NodeKey
+from agent.core.marks import Marks
+from agent.engine.port import Managed
+from agent.host.nodes import FoundNode
+from agent.whereabouts import Whereabouts
+
+KEY = NodeKey(job_id="j", attempt=1, node_index=0)
+MARKS = Marks(cluster_id="ours", host_id="h1", machine="here", lease_seconds=600, grace_seconds=30)
+RUNNING = Managed(key=KEY, started=None, running=True, marks=MARKS)
+ENDED = replace(RUNNING, running=False)
+PROCESS = FoundNode(key=KEY, cluster_id="ours", pid=4711)
+
+
+def sort(
+    *managed: Managed, running: tuple[FoundNode, ...] = (), known: tuple[NodeKey, ...] = ()
+) -> Whereabouts:
+    return whereabouts.sort(managed, running, known, cluster_id="ours", machine="here")
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        RUNNING,
+        ENDED,
+        replace(RUNNING, marks=None),
+        # The machine's own name may have changed under what runs.
+        replace(RUNNING, marks=replace(MARKS, machine="there")),
+    ],
+)
+def test_what_is_ours_is_taken_over(found: Managed) -> None:
+    assert sort(found).ours == (found,)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        replace(RUNNING, marks=replace(MARKS, cluster_id="theirs")),
+        replace(ENDED, marks=replace(MARKS, cluster_id="theirs")),
+        replace(ENDED, marks=replace(MARKS, machine="there")),
+    ],
+)
+def test_what_is_anothers_is_left_alone(found: Managed, caplog: pytest.LogCaptureFixture) -> None:
+    assert sort(found).ours == ()
+    assert "left alone" in caplog.text
+
+
+def test_what_the_ledger_knows_is_ours_whatever_it_says() -> None:
+    found = replace(ENDED, marks=replace(MARKS, machine="there"))
+    assert sort(found, known=(KEY,)).ours == (found,)
+
+
+def test_what_runs_and_the_engine_does_not_have_is_waited_for() -> None:
+    found = sort(running=(PROCESS,), known=(KEY,))
+    assert found.unmanaged == (PROCESS,)
+    assert "muster-j-1-0 (pid 4711)" in found.words
+    assert sort(RUNNING, running=(PROCESS,)).unmanaged == ()
+    assert sort(running=(replace(PROCESS, cluster_id="theirs"),)).words == ""
+
+
+def test_a_ledger_that_knows_all_needs_no_coordinator() -> None:
+    assert whereabouts.are_certain([RUNNING], [PROCESS], [KEY])
+    assert whereabouts.are_certain([replace(RUNNING, marks=None)], [], [])
+    assert not whereabouts.are_certain([RUNNING], [], [])
+    assert not whereabouts.are_certain([], [PROCESS], [])
