@@ -114,6 +114,8 @@ class ContainerSpec:
     `gpu_ids`, `environment` and `login` just before an engine gets the specification; `address` is
     the one that the host's vote promised, empty for the host's own. Those never reach the ledger.
     `gate` is a path as the container sees it: a FIFO on which the command waits for its first line.
+    `lease_file` is where the node's lease is (`agent/lease_file.py`), for who holds it; without
+    one nobody does. Its holder grants `stop_grace_seconds`.
     """
 
     image: str
@@ -140,6 +142,8 @@ class ContainerSpec:
     login: Login | None = None
     address: str = ""
     gate: str = ""
+    lease_file: str = ""
+    stop_grace_seconds: int = 30
 
 
 class Desired(StrEnum):

@@ -119,8 +119,6 @@ async def two_hosts(
         yield Bench(c, Witness(said), mount)
 
 
-
-
 @ENGINES
 async def test_an_agent_that_hangs_for_longer_than_the_lease(
     tmp_path: Path, engine_name: str, request: pytest.FixtureRequest
