@@ -13,7 +13,7 @@ Each part is written in place with one call, and never renamed.
 
 Shims import this and must start fast: nothing of `agent`, and no module that is slow to load.
 """
-# ruff: noqa: PTH
+# ruff: noqa: PTH100, PTH103, PTH108, PTH110, PTH118, PTH208
 
 from __future__ import annotations
 

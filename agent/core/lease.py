@@ -6,6 +6,7 @@ holder. Must not import anything outside `agent.core`.
 
 from __future__ import annotations
 
+from agent.core.assignment import Progress
 from agent.core.effects import EndLease, SetLease
 from agent.core.state import Slot
 
@@ -14,6 +15,11 @@ UNKNOWN_GRACE_MS = 60_000
 notice that a coordinator came up with the wrong data directory."""
 DEFAULT_GRACE_SECONDS = 30
 LEASE_OVER = "MusterLeaseError: no contact with the coordinator for {seconds} s"
+
+
+def is_held(slot: Slot) -> bool:
+    """Whether the lease has a holder who has to know when it ends."""
+    return slot.may_run and slot.progress < Progress.EXITED and not slot.lease_over
 
 
 def ends_at_ms(slot: Slot, last_contact_ms: int) -> int | None:

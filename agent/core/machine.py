@@ -102,8 +102,7 @@ class Machine:
         """The lease of each node that may run: what its holder must know before anybody hears of
         this start. A goodbye may have suspended it."""
         contact_ms = self.state.last_contact_ms
-        running = [slot for slot in self.state.slots.values() if slot.may_run]
-        return [lease.told(slot, contact_ms) for slot in running if not slot.lease_over]
+        return [lease.told(slot, contact_ms) for slot in self._slots() if lease.is_held(slot)]
 
     def next_deadline(self) -> int | None:
         """When to call `step` with a Tick at the latest."""
@@ -204,7 +203,7 @@ class Machine:
     def _renew(self, slot: Slot) -> None:
         """Tell the holder when the lease ends now. What is to be stopped has no new lease: the last
         one holds, should the stop be broken off."""
-        if slot.may_run and slot.desired is Desired.RUN and slot.progress < Progress.EXITED:
+        if lease.is_held(slot) and slot.desired is Desired.RUN:
             self._effects.append(lease.told(slot, self.state.last_contact_ms))
 
     def _tick(self) -> None:

@@ -19,7 +19,6 @@ that has come up; while that stays open, a container may still come.
 One of these runs for each container, so it must start fast and stay small. What ends a container
 past its engine is imported only then.
 """
-# ruff: noqa: PTH116
 
 from __future__ import annotations
 
@@ -28,7 +27,6 @@ import os
 import select
 import signal
 import sys
-import time
 
 from agent.lease_file import HeldLease, now_ms
 
@@ -196,7 +194,8 @@ def _is_readable(fd: int, limit_ms: int) -> bool:
 
 def _end_directly(name: str, container_id: str, grace_seconds: float) -> None:
     """End all processes of the node past its engine."""
-    import asyncio  # only now: it is large, and mostly nobody needs it
+    import asyncio  # only now: these are large, and mostly nobody needs them
+    import contextlib
 
     from agent.core.assignment import NodeKey
     from agent.host.ids import Malformed
@@ -207,10 +206,8 @@ def _end_directly(name: str, container_id: str, grace_seconds: float) -> None:
     if key is None:
         return
     survivors = Survivors()
-    try:
+    with contextlib.suppress(Malformed):  # its variables show it, if nothing else does
         survivors.remember(key, checked(container_id))
-    except Malformed:
-        pass  # its variables show it, if nothing else does
 
     async def end() -> None:
         if grace_seconds > 0:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import time
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import pytest
 
 from tests.boot import witness
 from tests.boot.witness import Witness
-from tests.e2e.cluster import Cluster, Process, cluster, definition
+from tests.e2e.cluster import Cluster, cluster, definition
 from tests.engines import IMAGE, RealEngine
 from tests.wait import eventually
 
@@ -111,11 +112,11 @@ async def two_hosts(
             "mountPoints": [{"sourceVolume": "said", "containerPath": str(said)}],
         }
     async with cluster(directory, coordinator_args=LIMITS) as c:
-        for number in (1, 2):
-            await c.agent(
-                f"h{number}", f"127.0.0.{10 + number}", *flags, engine=engine_name
-            ).start()
-        await c.until_hosts({"h1": "FREE", "h2": "FREE"})
+        # An engine may still have what a test that failed has left of a host of the same name.
+        hosts = [f"h{number}-{uuid.uuid4()}" for number in (1, 2)]
+        for number, host_id in enumerate(hosts, 1):
+            await c.agent(host_id, f"127.0.0.{10 + number}", *flags, engine=engine_name).start()
+        await c.until_hosts(dict.fromkeys(hosts, "FREE"))
         yield Bench(c, Witness(said), mount)
 
 
