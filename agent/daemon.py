@@ -11,26 +11,28 @@ import asyncio
 import functools
 import logging
 import random
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from agent import shell
-from agent.admission import Admission, NotAdmitted
+from agent.admission import Admission
 from agent.convert import ProtocolError, goodbye, journal_seen, machine, node_report, told
 from agent.core import effects as f
 from agent.core import inputs as i
-from agent.core.assignment import ContainerSpec, Desired, NodeKey
+from agent.core.assignment import Desired, NodeKey
 from agent.core.machine import Machine
 from agent.core.state import Slot
-from agent.engine.port import Engine, EngineError, ErrorClass
+from agent.engine.port import Engine, EngineError
 from agent.host.machine import MachineId
 from agent.kit import Kit
+from agent.lease_file import Leases
+from agent.lease_file import now_ms as boot_ms
 from agent.ledger.port import Ledger, LedgerContents
 from agent.link import Link
 from agent.logs import LogDesk
 from agent.options import Endpoint, TlsFiles
+from agent.verbs import Verbs, wall_ms
 from muster.v1 import agent_service_pb2 as pb
 
 logger = logging.getLogger(__name__)
@@ -42,15 +44,6 @@ ENGINE_PAUSE_MAX_SECONDS = 30.0
 
 
 _FAILURES = (i.PrepareFailed, i.StartFailed, i.LiftFailed, i.StopFailed, i.RemoveFailed)
-
-
-def boot_ms() -> int:
-    """Milliseconds since boot, counting suspend: a lease runs out while a machine sleeps."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
-
-
-def wall_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +74,15 @@ class Daemon:
         logs: LogDesk,
         admission: Admission,
         kit: Kit,
+        leases: Leases,
     ) -> None:
         self._identity = identity
         self._engine = engine
         self._ledger = ledger
         self._logs = logs
-        self._admission = admission
         self._kit = kit
+        self._leases = leases
+        self._verbs = Verbs(engine, admission, kit, leases, self._engine_is_gone)
         self._link = Link(coordinator, tls, self)
         self._inbox: asyncio.Queue[i.Input] = asyncio.Queue()
         self._machine = Machine()
@@ -111,8 +106,7 @@ class Daemon:
         )
         self._incarnation = contents.incarnation << 32
         self._previous_boot_id = contents.boot_id
-        contact_ms = shell.last_contact_ms(self._ledger, contents, boot_ms())
-        self._machine = Machine(contents.slots, contact_ms, contents.journal_token)
+        self._machine = shell.begin(self._ledger, contents, self._leases, boot_ms())
         try:
             # Everything runs in this group: a defect in any part ends the agent, loudly, and
             # systemd starts it again, while what it runs goes on.
@@ -124,6 +118,7 @@ class Daemon:
             self._kit.close()
             await self._logs.close()
             await self._engine.close()
+            self._leases.close()
             self._ledger.close()
 
     async def say_goodbye(self, limit_seconds: float) -> bool:
@@ -141,8 +136,7 @@ class Daemon:
                 await self._goodbye
         except TimeoutError:
             return False
-        # Before it is back it is nobody's lease; the next start's Hello begins it anew.
-        self._ledger.keep_contact(None)
+        shell.suspend_leases(self._machine, self._ledger, self._leases)
         return True
 
     async def _reattach(self, contents: LedgerContents) -> None:
@@ -153,6 +147,7 @@ class Daemon:
         logger.info("engine: name=%s version=%s", self._engine.name, version)
         here = [*(slot.key for slot in contents.slots), *(found.key for found in managed)]
         await asyncio.to_thread(self._kit.keep_only, here)
+        self._leases.keep_only([key.name for key in here])
         self._take(
             i.Started(
                 managed=tuple(
@@ -240,7 +235,7 @@ class Daemon:
         return shell.step(self._machine, inputs, boot_ms())
 
     def _act(self, effect: f.Effect) -> None:
-        if isinstance(effect, f.Prepare | f.Start | f.Stop | f.Remove):
+        if isinstance(effect, f.Prepare | f.Start | f.Stop | f.EndLease | f.Remove):
             slot = self._machine.state.slots.get(effect.key)
             why = slot.reason if slot is not None else ""
             logger.info("%s: node=%s %s", type(effect).__name__, effect.key.name, why)
@@ -251,27 +246,44 @@ class Daemon:
                 # A goodbye that is known forgets all contacts, also one that comes after it.
                 if self._goodbye is None:
                     self._ledger.keep_contact(effect.last_contact_ms)
+            case f.SetLease():
+                self._set_lease(effect)
             case f.KeepToken():
                 self._ledger.keep_token(effect.token)
             case f.Prepare():
-                task = self._begin(effect.key, "prepare", functools.partial(self._prepare, effect))
+                task = self._begin(
+                    effect.key, "prepare", functools.partial(self._verbs.prepare, effect)
+                )
                 self._preparing[effect.key] = task
                 task.add_done_callback(functools.partial(self._prepare_ended, effect.key))
             case f.CancelPrepare():
                 if effect.key in self._preparing:
                     self._preparing[effect.key].cancel()
             case f.Start():
-                self._begin(effect.key, "start", functools.partial(self._start, effect))
+                self._begin(effect.key, "start", functools.partial(self._verbs.start, effect))
             case f.Lift():
-                self._begin(effect.key, "lift", functools.partial(self._lift, effect))
+                self._begin(effect.key, "lift", functools.partial(self._verbs.lift, effect))
             case f.Wait():
-                self._begin(effect.key, "wait", functools.partial(self._wait, effect))
+                self._begin(effect.key, "wait", functools.partial(self._verbs.wait, effect))
             case f.Stop():
-                self._begin(effect.key, "stop", functools.partial(self._stop, effect))
+                self._begin(effect.key, "stop", functools.partial(self._verbs.stop, effect))
+            case f.EndLease():
+                work = functools.partial(self._verbs.end_lease, effect)
+                self._begin(effect.key, "end lease", work)
             case f.Remove():
-                self._begin(effect.key, "remove", functools.partial(self._remove, effect))
+                self._begin(effect.key, "remove", functools.partial(self._verbs.remove, effect))
             case f.KeepSlot() | f.ForgetSlot():
                 pass  # done, before everything else
+
+    def _set_lease(self, effect: f.SetLease) -> None:
+        # A goodbye that is known suspends all leases, also those told after it.
+        if self._goodbye is not None:
+            return
+        try:
+            self._leases.set(effect.key.name, effect.ends_at_ms, effect.grace_seconds)
+        except OSError as error:
+            # Its holder ends it by what it was told before, which is sooner.
+            logger.error("cannot renew a lease: node=%s %s", effect.key.name, error)
 
     def _begin(
         self, key: NodeKey, verb: str, work: Callable[[], Awaitable[i.Input]]
@@ -288,115 +300,6 @@ class Daemon:
         slot = self._machine.state.slots.get(key)
         if task.cancelled() and slot is not None and slot.desired is Desired.STOP:
             self._take(i.PrepareFailed(key=key, reason="no longer wanted", permanent=False))
-
-    # engine verbs: each returns the next input
-
-    async def _prepare(self, effect: f.Prepare) -> i.Input:
-        async def prepare() -> i.Input:
-            spec = await asyncio.to_thread(self._admission.admit, effect.spec)
-            address = await self._engine.prepare(effect.key, spec)
-            return i.Prepared(key=effect.key, private_ipv4=address)
-
-        def failed(reason: str, error_class: ErrorClass) -> i.Input:
-            permanent = error_class is ErrorClass.PERMANENT
-            return i.PrepareFailed(key=effect.key, reason=reason, permanent=permanent)
-
-        return await self._or_failed(prepare(), failed)
-
-    async def _start(self, effect: f.Start) -> i.Input:
-        certain = True
-
-        async def start() -> i.Input:
-            nonlocal certain
-            spec = await self._equipped(effect)
-            try:
-                started = await self._engine.start(effect.key, spec)
-            except EngineError as error:
-                certain = not error.may_have_run
-                raise
-            except Exception:
-                certain = False  # a defect half way through may have started it
-                raise
-            address = started.private_ipv4 or ""
-            return i.StartedUp(
-                key=effect.key, started_at_ms=started.started_at_ms, private_ipv4=address
-            )
-
-        def failed(reason: str, error_class: ErrorClass) -> i.Input:
-            uncertain = error_class is ErrorClass.ENGINE_GONE
-            return i.StartFailed(
-                key=effect.key,
-                reason=reason,
-                uncertain=uncertain,
-                wall_ms=wall_ms(),
-                not_started=certain and not uncertain,
-                permanent=error_class is ErrorClass.PERMANENT,
-            )
-
-        return await self._or_failed(start(), failed)
-
-    async def _equipped(self, effect: f.Start) -> ContainerSpec:
-        """The specification with all that this host adds. Asked anew: what was allowed at the
-        vote may have changed since, a link in a path above all."""
-        spec = await asyncio.to_thread(self._admission.admit, effect.spec)
-        if effect.gang is None:
-            return spec
-        equip = functools.partial(self._kit.equip, hold=effect.hold)
-        return await asyncio.to_thread(equip, effect.key, spec, effect.gang)
-
-    async def _lift(self, effect: f.Lift) -> i.Input:
-        async def lift() -> i.Input:
-            self._kit.lift(effect.key)
-            return i.Lifted(key=effect.key)
-
-        return await self._or_failed(lift(), _told_by(i.LiftFailed, effect.key))
-
-    async def _wait(self, effect: f.Wait) -> i.Input:
-        async def wait() -> i.Input:
-            ended = await self._engine.wait(effect.key)
-            return i.Ended(
-                key=effect.key,
-                exit_code=ended.exit_code,
-                reason=ended.reason,
-                stopped_at_ms=ended.stopped_at_ms,
-            )
-
-        return await self._or_failed(wait(), _told_by(i.WaitFailed, effect.key))
-
-    async def _stop(self, effect: f.Stop) -> i.Input:
-        async def stop() -> i.Input:
-            await self._engine.stop(effect.key, effect.grace_seconds)
-            return i.Stopped(key=effect.key, wall_ms=wall_ms())
-
-        return await self._or_failed(stop(), _told_by(i.StopFailed, effect.key))
-
-    async def _remove(self, effect: f.Remove) -> i.Input:
-        async def remove() -> i.Input:
-            await self._engine.remove(effect.key)
-            await asyncio.to_thread(self._kit.remove, effect.key)
-            return i.Removed(key=effect.key)
-
-        return await self._or_failed(remove(), _told_by(i.RemoveFailed, effect.key))
-
-    async def _or_failed(
-        self, verb: Awaitable[i.Input], failed: Callable[[str, ErrorClass], i.Input]
-    ) -> i.Input:
-        """What comes of a verb, as the next input. A defect that a job has found is that job's
-        failure: as this agent's end it would be that of the next host too."""
-        try:
-            return await verb
-        except EngineError as error:
-            if error.error_class is ErrorClass.ENGINE_GONE:
-                self._engine_is_gone(error.reason)
-            return failed(error.reason, error.error_class)
-        except NotAdmitted as error:
-            # Another host may have other rules, so this is not the job's last word.
-            return failed(str(error), ErrorClass.TRANSIENT)
-        except OSError as error:
-            return failed(f"MusterHostError: {error}", ErrorClass.TRANSIENT)
-        except Exception as error:
-            logger.exception("a defect, told as a failure")
-            return failed(f"MusterAgentError: {error!r}", ErrorClass.TRANSIENT)
 
     # the link's owner
 
@@ -481,10 +384,3 @@ class Daemon:
             if tail is not None:
                 node.log_tail_offset, node.log_tail = tail
         return node
-
-
-_Failure = i.LiftFailed | i.WaitFailed | i.StopFailed | i.RemoveFailed
-
-
-def _told_by(failure: type[_Failure], key: NodeKey) -> Callable[[str, ErrorClass], i.Input]:
-    return lambda reason, _: failure(key=key, reason=reason)

@@ -25,6 +25,7 @@ from agent.host.machine import machine_id
 from agent.host.private_address import NoPrivateAddress, private_address
 from agent.host.shutdown import is_going_down
 from agent.kit import Kit
+from agent.lease_file import Leases
 from agent.ledger.port import LedgerError
 from agent.ledger.sqlite import SqliteLedger
 from agent.logs import LogDesk
@@ -40,12 +41,12 @@ GOODBYE_SECONDS = 5.0
 """How long a stop waits for the coordinator to write the goodbye down."""
 
 
-def _engine(settings: AgentConfig, private_ipv4: str) -> Engine:
+def _engine(settings: AgentConfig, private_ipv4: str, leases: Leases) -> Engine:
     spool_dir = settings.data_dir / "spool"
     spool_dir.mkdir(mode=0o700, exist_ok=True)
     limit_bytes = settings.spool_limit_mib * MIB
     if settings.engine == "process":
-        return ProcessEngine(settings.data_dir / "nodes", spool_dir, limit_bytes)
+        return ProcessEngine(settings.data_dir / "nodes", spool_dir, limit_bytes, leases)
     make = DockerEngine if settings.engine == "docker" else PodmanEngine
     return make(
         settings.engine_binary or settings.engine,
@@ -60,6 +61,7 @@ def _engine(settings: AgentConfig, private_ipv4: str) -> Engine:
         engine_args=settings.engine_args,
         network_address=settings.network_address or "",
         call_seconds=settings.engine_call_seconds,
+        leases=leases,
     )
 
 
@@ -119,15 +121,17 @@ async def _run(settings: AgentConfig) -> None:
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     found_gpus = await asyncio.to_thread(gpus, settings.engine)
     identity = await _identity(settings, len(found_gpus))
+    leases = Leases(settings.data_dir / "leases")
     daemon = Daemon(
         identity=identity,
         coordinator=settings.coordinator,
         tls=settings.tls,
-        engine=_engine(settings, identity.private_ipv4),
+        engine=_engine(settings, identity.private_ipv4, leases),
         ledger=SqliteLedger(settings.data_dir),
         logs=LogDesk(settings.data_dir / "spool", settings.spool_total_mib * MIB),
         admission=_admission(settings, identity, found_gpus),
         kit=Kit(settings.data_dir / "kit", is_mounted=settings.engine != "process"),
+        leases=leases,
     )
     running = asyncio.create_task(daemon.run())
     ready = asyncio.create_task(daemon.ready.wait())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from agent.core import inputs as i
 from agent.core.assignment import NodeKey, Progress
@@ -26,10 +27,35 @@ def step(machine: Machine, inputs: Sequence[i.Input], now_ms: int) -> list[Effec
     return [effect for given in inputs for effect in machine.step(given, now_ms)]
 
 
-def last_contact_ms(ledger: Ledger, contents: LedgerContents, now_ms: int) -> int:
+class LeaseStore(Protocol):
+    """Where the leases of nodes are for their holders; see `lease_file.Leases`."""
+
+    def set(self, name: str, ends_at_ms: int | None, grace_seconds: int) -> None:
+        """The lease of the node of that name ends then, or never. Raises OSError."""
+        ...
+
+
+def begin(ledger: Ledger, contents: LedgerContents, leases: LeaseStore, now_ms: int) -> Machine:
+    """The machine of a start of the agent. All leases run before anybody hears of it: from its
+    Hello on the coordinator counts too."""
+    contact_ms = _last_contact_ms(ledger, contents, now_ms)
+    machine = Machine(contents.slots, contact_ms, contents.journal_token)
+    for lease in machine.leases():
+        leases.set(lease.key.name, lease.ends_at_ms, lease.grace_seconds)
+    return machine
+
+
+def suspend_leases(machine: Machine, ledger: Ledger, leases: LeaseStore) -> None:
+    """The coordinator knows that what runs goes on without its agent: nobody ends it before the
+    next start, which begins its lease anew."""
+    ledger.keep_contact(None)
+    for lease in machine.leases():
+        leases.set(lease.key.name, None, lease.grace_seconds)
+
+
+def _last_contact_ms(ledger: Ledger, contents: LedgerContents, now_ms: int) -> int:
     """What leases count from until there is another contact. Where the ledger knows of none they
-    begin with this start, which is written down before anybody hears of it: from its Hello on the
-    coordinator counts too, and a later start must not begin anew."""
+    begin with this start, which is written down: a later start must not begin anew."""
     if contents.last_contact_ms is not None:
         return contents.last_contact_ms
     ledger.keep_contact(now_ms)

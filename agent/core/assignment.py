@@ -117,6 +117,8 @@ class ContainerSpec:
     the one that the host's vote promised, empty for the host's own. Those never reach the ledger.
     `gate` is a path as the container sees it: a FIFO on which the command waits for its first line.
     `marks` say to whoever finds the node whose it is.
+    `lease_file` is where the node's lease is (`agent/lease_file.py`), for who holds it; without
+    one nobody does. Its holder grants `stop_grace_seconds`.
     """
 
     image: str
@@ -144,6 +146,8 @@ class ContainerSpec:
     address: str = ""
     gate: str = ""
     marks: Marks | None = None
+    lease_file: str = ""
+    stop_grace_seconds: int = 30
 
 
 class Desired(StrEnum):

@@ -29,6 +29,16 @@ class KeepContact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetLease:
+    """Tell whoever holds the node's lease when it ends, on the host's clock since boot; None is
+    never. Comes before the node is started, and is done as soon as it is told."""
+
+    key: NodeKey
+    ends_at_ms: int | None
+    grace_seconds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeepToken:
     """Remember the newest that was seen of the coordinator's journal."""
 
@@ -76,6 +86,15 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndLease:
+    """As Stop, of a node whose lease is over: how it ends is then no result of its own.
+    `grace_seconds` is what is left of the grace, which began with the end of the lease."""
+
+    key: NodeKey
+    grace_seconds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Remove:
     key: NodeKey
 
@@ -92,6 +111,7 @@ Effect = (
     KeepSlot
     | ForgetSlot
     | KeepContact
+    | SetLease
     | KeepToken
     | Prepare
     | CancelPrepare
@@ -99,6 +119,7 @@ Effect = (
     | Lift
     | Wait
     | Stop
+    | EndLease
     | Remove
     | Report
 )

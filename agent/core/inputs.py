@@ -130,10 +130,13 @@ class LiftFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
+    """`lease_ended`: it did not end by itself, but because its lease was over."""
+
     key: NodeKey
     exit_code: int | None
     reason: str
     stopped_at_ms: int
+    lease_ended: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from agent.core import inputs as i
+from agent.core import lease
 from agent.core.assignment import Assignment, ContainerSpec, Desired, NodeKey, Progress
 from agent.core.effects import (
     CancelPrepare,
@@ -24,20 +25,18 @@ from agent.core.effects import (
     Prepare,
     Remove,
     Report,
+    SetLease,
     Start,
     Stop,
     Wait,
 )
+from agent.core.lease import UNKNOWN_GRACE_MS
 from agent.core.state import AgentState, Slot, Work
 
-UNKNOWN_GRACE_MS = 60_000
-"""How long a container that the coordinator does not name goes on: long enough for an operator to
-notice that a coordinator came up with the wrong data directory."""
 RETRY_FIRST_MS = 1_000
 RETRY_MAX_MS = 60_000
 UNKNOWN = "MusterUnknownContainerError: the coordinator does not know this container"
 _RANK = {Desired.PREPARE: 0, Desired.RUN: 1, Desired.STOP: 2}
-LEASE_OVER = "MusterLeaseError: no contact with the coordinator for {seconds} s"
 
 
 class Machine:
@@ -99,6 +98,12 @@ class Machine:
                 assert_never(given)
         return self._effects
 
+    def leases(self) -> list[SetLease]:
+        """The lease of each node that may run: what its holder must know before anybody hears of
+        this start. A goodbye may have suspended it."""
+        contact_ms = self.state.last_contact_ms
+        return [lease.told(slot, contact_ms) for slot in self._slots() if lease.is_held(slot)]
+
     def next_deadline(self) -> int | None:
         """When to call `step` with a Tick at the latest."""
         deadlines = [slot.retry_at_ms for slot in self.state.slots.values() if slot.retry_at_ms]
@@ -155,6 +160,7 @@ class Machine:
         )
         self.state.slots[key] = slot
         self._effects.append(KeepSlot(slot=slot))
+        self._renew(slot)
 
     def _link_up(self) -> None:
         """A new session: its generations start anew, and all is told again. Report numbers go on,
@@ -184,25 +190,29 @@ class Machine:
         if sent_at > self.state.last_contact_ms:
             self.state.last_contact_ms = sent_at
             self._effects.append(KeepContact(last_contact_ms=sent_at))
+            for slot in self.state.slots.values():
+                self._renew(slot)
 
     def _lease_ends(self, slot: Slot) -> int | None:
         """When the slot's container stops by itself for want of contact; None when never. Nothing
         runs by a vote, and nothing will without new contact, so a vote has no lease."""
         if slot.desired is not Desired.RUN or slot.progress >= Progress.EXITED:
             return None
-        if slot.assignment is None:
-            # Found, and nobody has said for how long it may run without contact.
-            return self.state.last_contact_ms + UNKNOWN_GRACE_MS
-        lease_ms = 1000 * slot.assignment.lease_seconds
-        return self.state.last_contact_ms + lease_ms if lease_ms else None
+        return lease.ends_at_ms(slot, self.state.last_contact_ms)
+
+    def _renew(self, slot: Slot) -> None:
+        """Tell the holder when the lease ends now. What is to be stopped has no new lease: the last
+        one holds, should the stop be broken off."""
+        if lease.is_held(slot) and slot.desired is Desired.RUN:
+            self._effects.append(lease.told(slot, self.state.last_contact_ms))
 
     def _tick(self) -> None:
         for slot in list(self.state.slots.values()):
             lease_ends = self._lease_ends(slot)
             if lease_ends is not None and self._now >= lease_ends:
-                seconds = (self._now - self.state.last_contact_ms) // 1000
-                slot.reason = LEASE_OVER.format(seconds=seconds)
-                slot.lease_ended = True
+                slot.lease_over = True
+                if not slot.may_run:
+                    lease.end(slot)
                 self._want(slot, Desired.STOP)
             if slot.retry_at_ms is not None and self._now >= slot.retry_at_ms:
                 slot.retry_at_ms = None
@@ -271,6 +281,7 @@ class Machine:
             slot.assignment = assignment
             slot.desired = assignment.desired
             self._effects.append(KeepSlot(slot=slot))
+            self._renew(slot)
             self._go_on(slot)
 
     def _want(self, slot: Slot, desired: Desired) -> None:
@@ -320,15 +331,19 @@ class Machine:
             slot.held = slot.held or assignment.hold
             slot.up_boot_ms = slot.up_boot_ms or self._now
             self._advance(slot, Progress.STARTING)
-            spec = replace(spec, address=slot.private_ipv4)
+            self._renew(slot)
+            grace_seconds = assignment.stop_grace_seconds
+            spec = replace(spec, address=slot.private_ipv4, stop_grace_seconds=grace_seconds)
             start = Start(key=slot.key, spec=spec, gang=assignment.gang, hold=slot.held)
             self._begin(slot, Work.START, start)
         elif slot.progress is Progress.RUNNING and slot.held and not assignment.hold:
             self._begin(slot, Work.LIFT, Lift(key=slot.key))
 
     def _stop(self, slot: Slot) -> None:
-        grace = slot.assignment.stop_grace_seconds if slot.assignment is not None else 30
-        self._begin(slot, Work.STOP, Stop(key=slot.key, grace_seconds=grace))
+        effect: Effect = Stop(key=slot.key, grace_seconds=lease.grace_seconds(slot))
+        if slot.lease_over:
+            effect = lease.ending(slot, self.state.last_contact_ms, self._now)
+        self._begin(slot, Work.STOP, effect)
 
     def _begin(self, slot: Slot, work: Work, effect: Effect) -> None:
         slot.work = work
@@ -409,6 +424,8 @@ class Machine:
         slot.waiting = False
         if slot.progress < Progress.EXITED:
             slot.exit_code = given.exit_code
+            if given.lease_ended and (slot.lease_over or slot.desired is Desired.RUN):
+                lease.end(slot)
             # A reason that is there already is why we stopped it.
             slot.reason = slot.reason or given.reason
             self._advance(slot, Progress.EXITED, stopped_at_ms=given.stopped_at_ms)
@@ -430,6 +447,8 @@ class Machine:
             self._unclean(slot, given.reason)
         elif slot.progress is Progress.STARTING:
             # It was stopped before it came up: nothing will ever say how it ended.
+            if slot.lease_over:
+                lease.end(slot)
             self._advance(slot, Progress.EXITED, stopped_at_ms=given.wall_ms)
             self._go_on(slot)
         # A running one is still waited for, and its exit code comes by Ended.

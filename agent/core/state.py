@@ -46,8 +46,10 @@ class Slot:
     """A start of it was begun whose outcome nobody knows: it may have run."""
     not_started: bool = False
     """The container has certainly failed to start."""
+    lease_over: bool = False
+    """Its lease ran out before anybody else asked for its end."""
     lease_ended: bool = False
-    """It was stopped because its lease ran out."""
+    """It was stopped because its lease ran out; one whose lease is over may have ended before."""
     held: bool = False
     """Started, or being started, with its command waiting in the container."""
     unclean_reason: str = ""

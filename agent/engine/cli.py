@@ -57,6 +57,11 @@ class Cli:
         self.call_seconds = call_seconds
         self._engine_args = engine_args
 
+    @property
+    def beginning(self) -> tuple[str, ...]:
+        """How every command line begins."""
+        return (self.binary, *self._engine_args)
+
     async def call(
         self,
         arguments: Sequence[str],

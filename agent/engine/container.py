@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -22,12 +23,14 @@ from agent.engine import argv, parse
 from agent.engine.argv import Dialect, Site
 from agent.engine.cli import CALL_SECONDS, Cli, EngineHangs, Output, calls_under_way
 from agent.engine.images import Images
+from agent.engine.keeping import Keepers
 from agent.engine.output import OutputCopy
 from agent.engine.port import EngineError, ErrorClass, Exit, Managed, Started
 from agent.engine.volumes import Volumes
 from agent.host import ids, processes
 from agent.host.ids import ContainerId
 from agent.host.survivors import WITHOUT_SIGHT, StillThere, Survivors
+from agent.lease_file import Leases
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +47,7 @@ class ContainerEngine(abc.ABC):
 
     `engine_args` go before every sub-command (`--runtime runc`). `network_address` is the one
     address that the host's containers have on a named network; empty chooses a free one.
-    Spools are `spool_dir/<key.name>`.
+    Spools are `spool_dir/<key.name>`. `leases` are needed where specifications name a lease file.
     """
 
     def __init__(
@@ -56,8 +59,10 @@ class ContainerEngine(abc.ABC):
         engine_args: tuple[str, ...] = (),
         network_address: str = "",
         call_seconds: float = CALL_SECONDS,
+        leases: Leases | None = None,
     ) -> None:
         self._cli = Cli(binary, engine_args, call_seconds)
+        self._keepers = Keepers(leases, self._cli.beginning)
         self._images = Images(self._cli, self._login_flags)
         self._volumes = Volumes(self._cli, site.host_id)
         self._site = site
@@ -146,14 +151,16 @@ class ContainerEngine(abc.ABC):
         await self._outwait(key)
         if await self._identify(key) and await self._inspect(key) is None:
             raise EngineError(ErrorClass.TRANSIENT, f"{_NO_RECORD}: {key.name}", may_have_run=True)
-        try:
-            container = await self._run_or_find(key, spec)
-        except EngineError:
-            # What goes before the `run` may fail where an earlier one has done its work.
-            found = await self._inspect(key)
-            if found is None or found.started is None:
-                raise
-            container = found
+        with contextlib.closing(await self._keepers.begin(key, spec)) as keeping:
+            try:
+                container = await self._run_or_find(key, spec)
+            except EngineError:
+                # What goes before the `run` may fail where an earlier one has done its work.
+                found = await self._inspect(key)
+                if found is None or found.started is None:
+                    raise
+                container = found
+            keeping.tell(container.pid, container.container_id)
         started = container.started
         if started is None:
             raise AssertionError(f"{key.name} is {container.status}")
@@ -173,6 +180,7 @@ class ContainerEngine(abc.ABC):
             output = await self._run(key, spec)
             container = await self._inspect(key)
         if container is not None and container.started is None and parse.says_taken(output.stderr):
+            self._keepers.check(key)
             output = await self._cli.call_through(argv.start(key), directory=self._spool(key))
             container = await self._inspect(key)
         if container is None and output.exit_code:
@@ -204,7 +212,11 @@ class ContainerEngine(abc.ABC):
 
     async def wait(self, key: NodeKey) -> Exit:
         """The engine's own record of the end, once all output is in the spool."""
-        container = self._just_started.pop(key, None) or await self._inspect(key)
+        container = self._just_started.pop(key, None)
+        if container is None:
+            container = await self._inspect(key)
+            if container is not None and container.is_running:
+                await self._keepers.go_on(key, container.pid, container.container_id)
         copy = None
         if container is not None and container.started is not None:
             copy = self._copy(key, container)
@@ -222,6 +234,7 @@ class ContainerEngine(abc.ABC):
             await copy.drained()
         try:
             spool.finish(self._spool_dir / key.name)
+            lease_ended = self._keepers.is_marked(key)
         except OSError as error:
             raise _transient(f"CannotInspectContainerError: {error}") from error
         if container is None or not container.has_ended:
@@ -230,8 +243,10 @@ class ContainerEngine(abc.ABC):
             if orphan or lost:
                 reason = parse.ORPHAN if orphan else parse.LOST
             now_ms = time.time_ns() // 1_000_000
-            return Exit(exit_code=None, stopped_at_ms=now_ms, reason=reason)
-        end = container.end
+            return Exit(
+                exit_code=None, stopped_at_ms=now_ms, reason=reason, lease_ended=lease_ended
+            )
+        end = replace(container.end, lease_ended=lease_ended)
         if (self._spool_dir / key.name / _OUT_OF_MEMORY_MARK).exists():
             end = replace(end, reason=parse.OUT_OF_MEMORY)
         return end
@@ -249,6 +264,15 @@ class ContainerEngine(abc.ABC):
             await self._kill(key)
         except EngineError as failure:
             await self._end_directly(key, failure, kill_at - time.monotonic())
+
+    async def end_lease(self, key: NodeKey, grace_seconds: int) -> None:
+        """As `stop`, and marked as that. Its keeper may be doing the same."""
+        with contextlib.suppress(EngineError):  # `stop` says what it thinks of such an engine
+            container = await self._inspect(key)
+            if container is None or not (container.is_running or container.is_lost):
+                return
+        self._keepers.mark(key)
+        await self.stop(key, grace_seconds)
 
     async def kill(self, key: NodeKey) -> None:
         """The engine's `kill`, unless it has ended, and then its end; as `stop` for the rest."""
@@ -333,7 +357,8 @@ class ContainerEngine(abc.ABC):
             await self._survivors.prove_gone(key)
         except EngineError as failure:
             raise await self._killed_directly(key, failure) from failure
-        except StillThere as error:
+            self._keepers.dismiss(key)
+        except (OSError, StillThere) as error:
             raise _transient(f"CannotRemoveContainerError: {error}") from None
         await self._volumes.remove(key)
         copy = self._copies.pop(key, None)
@@ -388,6 +413,7 @@ class ContainerEngine(abc.ABC):
         env_file = os.memfd_create("environment")
         try:
             os.write(env_file, environment.file.encode())
+            self._keepers.check(key)
             output = await self._cli.call_through(
                 argv.run(
                     key,

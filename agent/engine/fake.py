@@ -54,11 +54,18 @@ class FakeHost:
         self.now_ms = now_ms
         self.sleep = sleep
 
-    def end(self, key: NodeKey, exit_code: int, reason: str = "") -> None:
+    def end(
+        self, key: NodeKey, exit_code: int, reason: str = "", *, lease_ended: bool = False
+    ) -> None:
         """The container of `key` ends by itself; nothing when it has ended already."""
         container = self.containers[key]
         if container.exit is None:
-            container.exit = Exit(exit_code=exit_code, stopped_at_ms=self.now_ms(), reason=reason)
+            container.exit = Exit(
+                exit_code=exit_code,
+                stopped_at_ms=self.now_ms(),
+                reason=reason,
+                lease_ended=lease_ended,
+            )
             if self.spool_dir is not None:
                 spool.finish(self.spool_dir / key.name)
             container.ended.set()
@@ -116,15 +123,22 @@ class FakeEngine:
 
     async def stop(self, key: NodeKey, grace_seconds: int) -> None:
         """As the command says: 143, its own code, or 137 after `sleep(grace_seconds)`."""
+        await self._stop(key, grace_seconds, lease_ended=False)
+
+    async def end_lease(self, key: NodeKey, grace_seconds: int) -> None:
+        """As `stop`. No holder watches a lease file: `FakeHost.end` can do what it would."""
+        await self._stop(key, grace_seconds, lease_ended=True)
+
+    async def _stop(self, key: NodeKey, grace_seconds: int, *, lease_ended: bool) -> None:
         container = self.host.containers.get(key)
         if container is None or container.exit is not None:
             return
         command = container.spec.command
+        code = int(command[-1]) if "trap-term" in command else 143
         if "ignore-term" in command:
             await self.host.sleep(grace_seconds)
-            await self.kill(key)
-        else:
-            self.host.end(key, int(command[-1]) if "trap-term" in command else 143)
+            code = 137
+        self.host.end(key, code, lease_ended=lease_ended)
 
     async def kill(self, key: NodeKey) -> None:
         """137."""

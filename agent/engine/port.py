@@ -1,4 +1,4 @@
-"""The engine port: the seven verbs every way of running a container offers.
+"""The engine port: the verbs that every way of running a container offers.
 
 An engine is an adapter; it decides nothing and retries nothing, so that failures reach the
 machine, which does. Must not import `coordinator`, `muster` or `agent.core.machine`.
@@ -52,12 +52,14 @@ class Exit:
 
     `reason` is empty after a normal end and `<ErrorName>: <text>` otherwise
     (`OutOfMemoryError: Container killed due to memory usage`). `exit_code` is None only when
-    nothing can know it any more.
+    nothing can know it any more. `lease_ended`: it did not end by itself, but was ended by the
+    holder of its lease, or by `end_lease`.
     """
 
     exit_code: int | None
     stopped_at_ms: int
     reason: str = ""
+    lease_ended: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +77,11 @@ class Engine(Protocol):
     """One way to run a node's container.
 
     Every verb is idempotent, may be cancelled, and raises EngineError and nothing else. At most
-    one verb per key runs at a time, but for `wait`, which runs beside `stop` and `kill`.
+    one verb per key runs at a time, but for `wait`, which runs beside `stop`, `end_lease` and
+    `kill`.
+
+    A node whose specification names a lease file has a *holder* from before its start until its
+    end: a process that ends the node when the lease is over, whatever has become of the agent.
     """
 
     @property
@@ -98,17 +104,23 @@ class Engine(Protocol):
 
     async def start(self, key: NodeKey, spec: ContainerSpec) -> Started:
         """Run the container. A container of this key that exists already is not started again:
-        its Started is returned."""
+        its Started is returned. Nothing is started when the lease is over."""
         ...
 
     async def wait(self, key: NodeKey) -> Exit:
         """Return when the container has ended and all its output is in the spool. Works for a
-        container that an earlier agent process started. Never polls."""
+        container that an earlier agent process started, and sees that it has a holder. Never
+        polls."""
         ...
 
     async def stop(self, key: NodeKey, grace_seconds: int) -> None:
         """SIGTERM (or the image's STOPSIGNAL), `grace_seconds`, SIGKILL, for the whole process
         tree. Returns when the container has ended; at once when it is not there."""
+        ...
+
+    async def end_lease(self, key: NodeKey, grace_seconds: int) -> None:
+        """As `stop`, for a container whose lease is over: its `Exit.lease_ended` says so. One that
+        has ended by itself keeps its own end."""
         ...
 
     async def kill(self, key: NodeKey) -> None:
@@ -117,7 +129,8 @@ class Engine(Protocol):
 
     async def remove(self, key: NodeKey) -> None:
         """Remove what is left of an ended container and prove that its processes are gone.
-        EngineError with the evidence (pids, names) when something survives. Keeps the spool."""
+        EngineError with the evidence (pids, names) when something survives. Its holder leaves,
+        and its lease file goes. Keeps the spool."""
         ...
 
     async def list_managed(self) -> list[Managed]:

@@ -28,12 +28,14 @@ from agent.core.assignment import ContainerSpec, NodeKey
 from agent.engine import shim
 from agent.engine.argv import waiting
 from agent.engine.port import EngineError, ErrorClass, Exit, Managed, Started
+from agent.engine.user import CannotStart, user_ids
 from agent.host import ids
 from agent.host.inotify import DirectoryWatch
 from agent.host.origin import Shim
 from agent.host.pidfd import ended
 from agent.host.survivors import StillThere, Survivors, blindness
 from agent.host.tree import remove_tree
+from agent.lease_file import Leases
 
 logger = logging.getLogger(__name__)
 
@@ -60,16 +62,26 @@ class _Start:
     shim: Shim
     boot_id: str
     started_at_ms: int
+    holds_lease: bool
+    """False also of a shim of an older release, which SIGUSR2 would end."""
 
 
 class ProcessEngine:
     """Engine that runs commands as processes of the host. See `port.Engine` for the verbs.
 
     `data_dir` holds one directory per node (specification with its secrets, exit code, scratch
-    directory); `spool_dir` one spool per node, which `remove` leaves alone.
+    directory); `spool_dir` one spool per node, which `remove` leaves alone. `leases` are needed
+    where specifications name a lease file.
     """
 
-    def __init__(self, data_dir: Path, spool_dir: Path, spool_limit_bytes: int) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        spool_dir: Path,
+        spool_limit_bytes: int,
+        leases: Leases | None = None,
+    ) -> None:
+        self._leases = leases
         self._data_dir = data_dir.absolute()
         self._spool_dir = spool_dir.absolute()
         self._spool_limit_bytes = spool_limit_bytes
@@ -120,15 +132,23 @@ class ProcessEngine:
             await self._kill_marked(key)
         try:
             spool.finish(self._spool_dir / key.name)
+            lease_ended = self._leases is not None and self._leases.is_marked(key.name)
         except OSError as error:
             raise _transient(f"CannotInspectContainerError: {error}") from error
         now_ms = time.time_ns() // 1_000_000
         if started is None:
             reason = f"CannotInspectContainerError: no process node {key.name} on this host"
-            return Exit(exit_code=None, stopped_at_ms=now_ms, reason=reason)
+            return Exit(
+                exit_code=None, stopped_at_ms=now_ms, reason=reason, lease_ended=lease_ended
+            )
         if end is None:
-            return Exit(exit_code=137, stopped_at_ms=now_ms, reason=_shim_died(started))
-        return Exit(exit_code=end["exit_code"], stopped_at_ms=end["stopped_at_ms"])
+            reason = _shim_died(started)
+            return Exit(exit_code=137, stopped_at_ms=now_ms, reason=reason, lease_ended=lease_ended)
+        return Exit(
+            exit_code=end["exit_code"],
+            stopped_at_ms=end["stopped_at_ms"],
+            lease_ended=lease_ended or end.get("lease_ended", False),
+        )
 
     async def stop(self, key: NodeKey, grace_seconds: int) -> None:
         """SIGTERM to every process of the tree, then as `kill`."""
@@ -141,6 +161,28 @@ class ProcessEngine:
             if await _ended(pidfd, grace_seconds):
                 return
         await self.kill(key)
+
+    async def end_lease(self, key: NodeKey, grace_seconds: int) -> None:
+        """The shim looks at its lease, and says so at the end. One that does not, as a shim of an
+        older release, is made to end as by `stop`."""
+        started = self._started(key)
+        if started is None:
+            return
+        await self._survivors.note_ports(key)
+        async with _opened(started) as pidfd:
+            if pidfd is None or (self._directory(key) / shim.EXIT).exists():
+                return
+            if started.holds_lease:
+                _send(pidfd, signal.SIGUSR2)
+                if await _ended(pidfd, grace_seconds + _DEATH_SECONDS):
+                    return
+                grace_seconds = 0
+        try:
+            if self._leases is not None:
+                self._leases.mark(key.name)
+        except OSError as error:
+            raise _transient(f"CannotStopContainerError: {error}") from error
+        await (self.stop(key, grace_seconds) if grace_seconds else self.kill(key))
 
     async def kill(self, key: NodeKey) -> None:
         """SIGKILL the tree through the shim. One that does not answer goes too, but only when all
@@ -160,20 +202,24 @@ class ProcessEngine:
     async def remove(self, key: NodeKey) -> None:
         """Kill what is left, prove that it is gone, delete the node's directory."""
         directory = self._directory(key)
-        if not directory.exists():
-            return
         try:
-            lock = await _locked(directory / shim.LOCK)
-            try:
-                await self.kill(key)
-                # Once more, for what its shim has written at its end.
-                self._started(key)
-                await self._survivors.prove_gone(key)
-                await asyncio.to_thread(remove_tree, directory)
-            finally:
-                os.close(lock)
+            if directory.exists():
+                await self._remove(key, directory)
+            if self._leases is not None:
+                self._leases.remove(key.name)
         except (OSError, StillThere) as error:
             raise _transient(f"CannotRemoveContainerError: {error}") from error
+
+    async def _remove(self, key: NodeKey, directory: Path) -> None:
+        lock = await _locked(directory / shim.LOCK)
+        try:
+            await self.kill(key)
+            # Once more, for what its shim has written at its end.
+            self._started(key)
+            await self._survivors.prove_gone(key)
+            await asyncio.to_thread(remove_tree, directory)
+        finally:
+            os.close(lock)
 
     async def list_managed(self) -> list[Managed]:
         """All nodes that have a directory here."""
@@ -217,7 +263,8 @@ class ProcessEngine:
                 # A shim of an older release ended with the last of them.
                 ended_alone=end is not None and end.get("is_alone", True),
             )
-            start = _Start(found, record["boot_id"], record["started_at_ms"])
+            holds_lease = record.get("holds_lease", False)
+            start = _Start(found, record["boot_id"], record["started_at_ms"], holds_lease)
         except (KeyError, TypeError, ValueError) as error:
             raise _transient(f"CannotInspectContainerError: {path}: {error}") from error
         if start.boot_id == _boot_id():
@@ -238,6 +285,8 @@ class ProcessEngine:
             "user": spec.user,
             "spool": str(self._spool_dir / key.name),
             "spool_limit_bytes": self._spool_limit_bytes,
+            "lease": spec.lease_file,
+            "grace_seconds": spec.stop_grace_seconds,
         }
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(fd, "w", encoding="utf-8") as file:
@@ -327,8 +376,8 @@ def _check(spec: ContainerSpec) -> None:
     if spec.user is None:
         return
     try:
-        uid, _, _ = shim.user_ids(spec.user)
-    except shim.CannotStart as error:
+        uid, _, _ = user_ids(spec.user)
+    except CannotStart as error:
         raise _permanent(f"CannotCreateContainerError: {error}") from error
     if os.geteuid() != 0:
         raise _permanent(

@@ -11,10 +11,15 @@ in a session of its own.
     command   own session; its output goes through a pipe to the spool
     shim      command ends: kill the rest, drain the pipe to the spool, write exit.json
 
-Signals to the shim: SIGTERM goes on to the whole tree; SIGUSR1 kills the whole tree.
+It is also the holder of the node's lease: when that is over it ends the tree, whatever has become
+of the agent, and says so in exit.json.
+
+Signals to the shim: SIGTERM goes on to the whole tree; SIGUSR1 kills the whole tree; SIGUSR2 asks
+it to look at its lease now.
 
 One of these runs per node, so it must start fast and stay small: standard library only, and
-neither asyncio, pathlib nor subprocess. Must not import anything of `agent` but `spool`.
+neither asyncio, pathlib nor subprocess. Must not import anything of `agent` but `engine.user`,
+`lease_file` and `spool`.
 """
 # ruff: noqa: PTH103, PTH104, PTH108, PTH110, PTH116, PTH118, PTH208
 
@@ -30,6 +35,8 @@ import signal
 import sys
 import time
 
+from agent.engine.user import CannotStart, user_ids
+from agent.lease_file import HeldLease, now_ms
 from agent.spool import SpoolWriter
 
 TYPE_CHECKING = False
@@ -40,19 +47,15 @@ SPEC, LOCK, STARTED, EXIT, SCRATCH = "spec.json", "lock", "started.json", "exit.
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-_IDS = range(2**31)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _READ_BYTES = 64 * 1024
 _RESERVED_BYTES = 512
+_OBEYED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
 
 
 PERMANENT = 65
 """The launcher's exit code for a command that can never run. Any other failure may pass."""
-
-
-class CannotStart(Exception):
-    """The command can never be run; the text is for the user."""
 
 
 def main(directory: str) -> NoReturn:
@@ -80,45 +83,6 @@ def main(directory: str) -> NoReturn:
     sys.exit(int(code))
 
 
-def user_ids(user: str) -> tuple[int, int, list[int]]:
-    """(uid, gid, supplementary gids) of `name`, `uid`, `uid:gid` or `name:group`.
-
-    A bare uid that the host does not know gets gid 0, as in docker. CannotStart for a name that
-    the host does not know.
-    """
-    import grp  # here, since only a node that switches user should pay for it
-    import pwd
-
-    name, _, group = user.partition(":")
-    number = _id_number(name)
-    try:
-        entry = pwd.getpwnam(name) if number is None else pwd.getpwuid(number)
-        uid, gid, groups = entry.pw_uid, entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid)
-    except KeyError:
-        if number is None:
-            raise CannotStart(f"unable to find user {name}: no such user on this host") from None
-        uid, gid, groups = number, 0, []
-    if group:
-        group_number = _id_number(group)
-        try:
-            gid = grp.getgrnam(group).gr_gid if group_number is None else group_number
-        except KeyError:
-            raise CannotStart(f"unable to find group {group}: no such group on this host") from None
-        groups = [gid]
-    return uid, gid, groups
-
-
-def _id_number(text: str) -> int | None:
-    """The id that the text is; None for a name. CannotStart for what is none: 2^32 - 1 would leave
-    the agent's own."""
-    if not (text.isascii() and text.isdecimal()):
-        return None
-    number = int(text) if len(text) <= 10 else _IDS.stop
-    if number not in _IDS:
-        raise CannotStart(f"unable to find user {text}: ids are 0 to {_IDS.stop - 1}")
-    return number
-
-
 def start_ticks(pid: int) -> int | None:
     """When `pid` started, in clock ticks since boot; None when it has ended. With the pid, it
     names one process of this boot for ever."""
@@ -134,6 +98,9 @@ class _Shim:
         self._lock = lock
         self._command = 0
         self._exit_code: int | None = None
+        self._lease: HeldLease | None = None
+        self._kill_at_ms: int | None = None
+        """When the tree is killed, as its lease is over."""
 
     def run(self) -> NoReturn:
         """Be the shim until the command has ended."""
@@ -144,6 +111,7 @@ class _Shim:
         os.set_blocking(self._output, False)
         try:
             self._spool = SpoolWriter(self._spec["spool"], self._spec["spool_limit_bytes"])
+            self._hold_lease()
             self._start(output_write)
         except (CannotStart, OSError) as error:
             self._remove_started()
@@ -158,6 +126,14 @@ class _Shim:
         self._supervise(wakeup)
         self._finish()
         os._exit(0)
+
+    def _hold_lease(self) -> None:
+        """Before the command may run. One whose lease is over by then is never run: another attempt
+        may be running elsewhere."""
+        if self._spec.get("lease"):
+            self._lease = HeldLease(self._spec["lease"])
+            if self._lease.look():
+                raise OSError(errno.ETIME, "the node's lease is over")
 
     def _start(self, output: int) -> None:
         command = self._spec["command"]
@@ -208,6 +184,7 @@ class _Shim:
             "command_pid": self._command,
             "cgroup": group,
             "started_at_ms": time.time_ns() // 1_000_000,
+            "holds_lease": self._lease is not None,
         }
 
     def _say(self, word: str) -> None:
@@ -224,22 +201,49 @@ class _Shim:
             return
 
     def _supervise(self, wakeup: int) -> None:
-        """Copy output and obey signals until the command has ended."""
+        """Copy output, and obey signals and the lease, until the command has ended."""
         poll = select.poll()
-        poll.register(wakeup, select.POLLIN)
-        poll.register(self._output, select.POLLIN)
+        for each in (wakeup, self._output, *(self._lease.fds if self._lease is not None else ())):
+            poll.register(each, select.POLLIN)
         while self._exit_code is None:
             for fd, _ in poll.poll():
                 if fd == self._output:
                     if not self._copy():
                         poll.unregister(self._output)
-                    continue
-                numbers = os.read(wakeup, 512)
-                if signal.SIGUSR1 in numbers:
-                    self._kill_tree()
-                elif signal.SIGTERM in numbers:
-                    _signal_tree(signal.SIGTERM)
-                self._reap(os.WNOHANG)
+                elif fd == wakeup:
+                    self._obey(os.read(wakeup, 512))
+                else:
+                    self._obey_lease()
+
+    def _obey(self, numbers: bytes) -> None:
+        """Do as these signals say."""
+        if signal.SIGUSR1 in numbers:
+            self._kill_tree()
+        elif signal.SIGTERM in numbers:
+            _signal_tree(signal.SIGTERM)
+        self._reap(os.WNOHANG)
+        if signal.SIGUSR2 in numbers:
+            self._obey_lease()
+
+    def _obey_lease(self) -> None:
+        """End the tree when the lease is over: SIGTERM then, and SIGKILL when the grace is over as
+        well, counted from the end of the lease. A shim that could not run meanwhile, as while the
+        machine slept, gives no grace: others count from the same moment."""
+        self._reap(os.WNOHANG)
+        lease = self._lease
+        if self._exit_code is not None or lease is None:
+            return
+        is_over = lease.look()
+        if self._kill_at_ms is None:
+            if not is_over:
+                return
+            self._kill_at_ms = (lease.ends_ms or 0) + 1000 * self._spec["grace_seconds"]
+            if now_ms() < self._kill_at_ms:
+                _signal_tree(signal.SIGTERM)
+        if now_ms() >= self._kill_at_ms:
+            self._kill_tree()
+        else:
+            lease.wake_at(self._kill_at_ms)
 
     def _copy(self) -> bool:
         """One piece of output to the spool; False when all writers are gone."""
@@ -276,7 +280,11 @@ class _Shim:
         self._drain()
         self._spool.close()
         # Last, so that whoever sees it knows that all output is in the spool.
-        end = {"exit_code": self._exit_code, "stopped_at_ms": stopped_at_ms}
+        end = {
+            "exit_code": self._exit_code,
+            "stopped_at_ms": stopped_at_ms,
+            "lease_ended": self._kill_at_ms is not None,
+        }
         is_alone = not _has_children()
         _write_json(self._directory, EXIT, {**end, "is_alone": is_alone})
         if not is_alone:
@@ -309,7 +317,7 @@ def _become_command(
     """In the forked child: all that stands between the fork and the exec."""
     os.setsid()
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
+    for number in (*_OBEYED, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     null = os.open("/dev/null", os.O_RDONLY)
     os.dup2(null, 0)
@@ -371,7 +379,7 @@ def _signals_to_pipe() -> int:
     os.set_blocking(read, False)
     os.set_blocking(write, False)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
+    for number in _OBEYED:
         signal.signal(number, lambda number, frame: None)
     return read
 

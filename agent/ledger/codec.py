@@ -23,6 +23,7 @@ _PLAIN = (
     "up_boot_ms",
     "start_is_doubtful",
     "not_started",
+    "lease_over",
     "lease_ended",
     "held",
     "unclean_reason",

@@ -14,6 +14,7 @@ from agent.daemon import Daemon, Identity
 from agent.engine.fake import FakeEngine
 from agent.host.machine import machine_id
 from agent.kit import Kit
+from agent.lease_file import Leases
 from agent.ledger.memory import MemoryLedger
 from agent.logs import LogDesk
 from agent.options import Endpoint
@@ -41,6 +42,7 @@ async def test_it_is_answered(tmp_path: Path) -> None:
         logs=LogDesk(tmp_path, 1),
         admission=Everything(),
         kit=Kit(tmp_path / "kit", is_mounted=False),
+        leases=Leases(tmp_path / "leases"),
     )  # fmt: skip
     daemon._machine.state.slots[KEY] = Slot(key=KEY, desired=Desired.STOP, assignment=None)
     async with asyncio.timeout(10), asyncio.TaskGroup() as daemon._tasks:

@@ -22,6 +22,7 @@ from agent.core.assignment import ContainerSpec, NodeKey
 from agent.engine import process, shim
 from agent.engine.port import EngineError, ErrorClass
 from agent.engine.process import ProcessEngine
+from agent.engine.user import CannotStart, user_ids
 from agent.host import survivors
 from agent.host.origin import Origin
 from agent.host.pidfd import ended
@@ -342,7 +343,7 @@ async def test_the_command_leaves_the_shim_no_orphan(engine: ProcessEngine, tmp_
     ],
 )
 def test_user_ids(user: str, ids: tuple[int, int]) -> None:
-    assert shim.user_ids(user)[:2] == ids
+    assert user_ids(user)[:2] == ids
 
 
 @pytest.mark.parametrize(
@@ -354,8 +355,8 @@ def test_user_ids(user: str, ids: tuple[int, int]) -> None:
     ],
 )
 def test_unknown_users(user: str) -> None:
-    with pytest.raises(shim.CannotStart, match="unable to find"):
-        shim.user_ids(user)
+    with pytest.raises(CannotStart, match="unable to find"):
+        user_ids(user)
 
 
 async def test_ended_in_time_or_not() -> None:

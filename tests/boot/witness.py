@@ -14,20 +14,20 @@ INSIDE = "/srv/witness"
 """Where the directory is in the machines, and in containers that mount it."""
 
 # A shell's, as the test's image has no more. The trap runs when the sleep is over, or was killed.
-_PROGRAM = f"""
-said={INSIDE}/$AWS_BATCH_JOB_ID.$AWS_BATCH_JOB_ATTEMPT
-say() {{ read -r up _ </proc/uptime; echo "$1 $up" >>"$said"; }}
+_PROGRAM = """
+said=$3/$AWS_BATCH_JOB_ID.$AWS_BATCH_JOB_ATTEMPT
+say() { read -r up _ </proc/uptime; echo "$1 $up" >>"$said"; }
 trap 'say stopped; exit 143' TERM
 say started
-while [ ! -e "{INSIDE}/$1" ]; do sleep 0.1; say alive; done
+while [ ! -e "$3/$1" ]; do sleep 0.1; say alive; done
 say ended
 exit "$2"
 """
 
 
-def node(go: str, code: int) -> list[str]:
+def node(go: str, code: int, inside: str = INSIDE) -> list[str]:
     """The command of a node that ends with `code` once there is a file `go`."""
-    return ["sh", "-c", _PROGRAM, "node", go, str(code)]
+    return ["sh", "-c", _PROGRAM, "node", go, str(code), inside]
 
 
 class TwoAttempts(AssertionError):

@@ -42,7 +42,7 @@ class Bench:
 
     def asked(self) -> list[str]:
         """What the engine is asked for by the last step."""
-        verbs = (f.Prepare, f.CancelPrepare, f.Start, f.Wait, f.Stop, f.Remove)
+        verbs = (f.Prepare, f.CancelPrepare, f.Start, f.Wait, f.Stop, f.EndLease, f.Remove)
         return [type(effect).__name__ for effect in self.effects if isinstance(effect, verbs)]
 
     def found(self, kind: type[T]) -> list[T]:

@@ -7,7 +7,7 @@ import pytest
 from agent.core import effects as f
 from agent.core import inputs as i
 from agent.core.assignment import Desired, Progress
-from agent.core.machine import UNKNOWN_GRACE_MS
+from agent.core.lease import UNKNOWN_GRACE_MS
 from tests.core.agent_bench import KEY, LEASE_SECONDS, OTHER, Bench
 
 # the lease

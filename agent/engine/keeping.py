@@ -1,0 +1,147 @@
+"""Starts the keepers of containers, and tells them which processes the containers are.
+
+The keeper itself is `keeper.py`, which outlives the agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent.core.assignment import ContainerSpec, NodeKey
+from agent.engine.port import EngineError, ErrorClass
+from agent.lease_file import Leases
+
+# Run as a module's function, not as a script: a script is compiled anew at every start.
+_KEEP = """import sys
+sys.path.append(sys.argv[1])
+from agent.engine.keeper import main
+main(sys.argv[3:])
+"""
+_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+_START_SECONDS = 30.0
+
+
+class Keeping:
+    """The agent's end of a keeper that holds a lease. While it is open the container may come;
+    closed, the keeper goes on by itself. Without a pipe there is no keeper to tell."""
+
+    def __init__(self, pipe: int = -1) -> None:
+        self._pipe = pipe
+
+    def tell(self, pid: int, container_id: str) -> None:
+        """The container has come up as this process; 0 when it has ended already."""
+        # Broken where another keeper of before holds the lease.
+        with contextlib.suppress(BrokenPipeError):
+            if self._pipe >= 0:
+                os.write(self._pipe, b"%d %b\n" % (pid, container_id.encode()))
+
+    def close(self) -> None:
+        """Say no more."""
+        if self._pipe >= 0:
+            os.close(self._pipe)
+            self._pipe = -1
+
+
+class Keepers:
+    """Starts and dismisses the keepers of one engine's containers. `engine` begins its command
+    lines. Without `leases` no container has a keeper."""
+
+    def __init__(self, leases: Leases | None, engine: Sequence[str]) -> None:
+        self._leases = leases
+        self._engine = engine
+
+    async def begin(self, key: NodeKey, spec: ContainerSpec) -> Keeping:
+        """Return when somebody holds the lease, if the specification names one.
+        EngineError(TRANSIENT) when nobody does."""
+        if not spec.lease_file:
+            return Keeping()
+        return await self._keep(key, spec.lease_file, spec.stop_grace_seconds)
+
+    async def go_on(self, key: NodeKey, pid: int, container_id: str) -> None:
+        """See that a container has a keeper which an earlier agent has started: the keeper of that
+        time may have been killed."""
+        if self._leases is None:
+            return
+        try:
+            grace_seconds = self._leases.grace_seconds(key.name)
+        except OSError as error:
+            raise _transient(f"CannotInspectContainerError: {error}") from error
+        if grace_seconds is not None:
+            keeping = await self._keep(key, self._leases.path(key.name), grace_seconds)
+            with contextlib.closing(keeping):
+                keeping.tell(pid, container_id)
+
+    def check(self, key: NodeKey) -> None:
+        """Right before anything is started, as this agent may have been stopped for long.
+        EngineError when the lease is over."""
+        if self._leases is not None and self._leases.is_over(key.name):
+            raise _transient(f"CannotStartContainerError: the lease of {key.name} is over")
+
+    def mark(self, key: NodeKey) -> None:
+        """The container is being ended because its lease is over."""
+        try:
+            if self._leases is not None:
+                self._leases.mark(key.name)
+        except OSError as error:
+            raise _transient(f"CannotStopContainerError: {error}") from error
+
+    def is_marked(self, key: NodeKey) -> bool:
+        """Whether the container was ended because its lease was over. Raises OSError."""
+        return self._leases is not None and self._leases.is_marked(key.name)
+
+    def dismiss(self, key: NodeKey) -> None:
+        """The container is gone, and so is its lease. Raises OSError."""
+        if self._leases is not None:
+            self._leases.remove(key.name)
+
+    async def _keep(self, key: NodeKey, lease_file: str, grace_seconds: int) -> Keeping:
+        # Not a pipe: the keeper would hold it for longer than a launcher that is killed here.
+        stderr = os.memfd_create("stderr")
+        read, write = os.pipe()
+        keeping = Keeping(write)
+        words = (lease_file, str(grace_seconds), key.name, "--", *self._engine)
+        try:
+            exit_code = await _run_launcher(words, read, stderr)
+            reason = os.pread(stderr, 4096, 0).decode(errors="replace").strip()
+        except OSError as error:
+            exit_code, reason = 1, str(error)
+        except BaseException:
+            keeping.close()
+            raise
+        finally:
+            os.close(read)
+            os.close(stderr)
+        if exit_code:
+            keeping.close()
+            raise _transient(f"CannotStartContainerError: no keeper for {key.name}: {reason}")
+        return keeping
+
+
+async def _run_launcher(arguments: Sequence[str], stdin: int, stderr: int) -> int:
+    """Its exit code. TimeoutError, which is an OSError, when it does not end in time."""
+    launcher = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-I", "-S", "-c", _KEEP, str(_PACKAGE_ROOT), "muster-keeper", *arguments),
+        stdin=stdin,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=stderr,
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(_START_SECONDS):
+            return await launcher.wait()
+    except TimeoutError:
+        raise TimeoutError(f"no keeper within {_START_SECONDS:.0f} s") from None
+    finally:
+        if launcher.returncode is None:
+            launcher.kill()
+            await launcher.wait()
+
+
+def _transient(reason: str) -> EngineError:
+    return EngineError(ErrorClass.TRANSIENT, reason)
