@@ -121,6 +121,14 @@ class AgentConfig:
     data_dir: Path = field(
         metadata=option(options.DIRECTORY, "Where ledger and job output are; for this agent alone.")
     )
+    runtime_dir: Path | None = field(
+        default=None,
+        metadata=option(
+            options.DIRECTORY,
+            "Where the agents of this machine meet, so that no two speak for one host.",
+            default="/run/muster-agent; without root below XDG_RUNTIME_DIR, else in /tmp",
+        ),
+    )
     private_ip: str | None = field(
         default=None,
         metadata=option(

@@ -20,19 +20,23 @@ from agent.admission import Admission
 from agent.convert import ProtocolError, goodbye, journal_seen, machine, node_report, told
 from agent.core import effects as f
 from agent.core import inputs as i
-from agent.core.assignment import Desired, NodeKey
+from agent.core.assignment import Desired, FoundLease, NodeKey
 from agent.core.machine import Machine
+from agent.core.marks import Marks
 from agent.core.state import Slot
-from agent.engine.port import Engine, EngineError
+from agent.engine.port import Engine, EngineError, Managed
+from agent.host import nodes
 from agent.host.machine import MachineId
+from agent.host.survivors import Survivors
 from agent.kit import Kit
 from agent.lease_file import Leases
 from agent.lease_file import now_ms as boot_ms
-from agent.ledger.port import Ledger, LedgerContents
+from agent.ledger.port import Ledger, LedgerContents, LedgerError
 from agent.link import Link
 from agent.logs import LogDesk
 from agent.options import Endpoint, TlsFiles
 from agent.verbs import Verbs, wall_ms
+from agent.whereabouts import Whereabouts, are_certain, sort
 from muster.v1 import agent_service_pb2 as pb
 
 logger = logging.getLogger(__name__)
@@ -43,6 +47,10 @@ ENGINE_PAUSE_FIRST_SECONDS = 0.5
 ENGINE_PAUSE_MAX_SECONDS = 30.0
 
 
+UNDECIDED = (
+    "MusterHostError: nodes run here that this agent's files do not know; nobody knows whose they "
+    "are until the coordinator has said which cluster this is"
+)
 _FAILURES = (i.PrepareFailed, i.StartFailed, i.LiftFailed, i.StopFailed, i.RemoveFailed)
 
 
@@ -82,13 +90,15 @@ class Daemon:
         self._logs = logs
         self._kit = kit
         self._leases = leases
-        self._verbs = Verbs(engine, admission, kit, leases, self._engine_is_gone)
+        self._verbs = Verbs(engine, admission, kit, leases, self._mark, self._engine_is_gone)
         self._link = Link(coordinator, tls, self)
         self._inbox: asyncio.Queue[i.Input] = asyncio.Queue()
         self._machine = Machine()
         self._incarnation = 0
         """Counts Hellos, in this start and over all before: a late one must be known as older."""
         self._previous_boot_id = ""
+        self._cluster_id = ""
+        self._is_in_cluster = asyncio.Event()
         self._tasks = asyncio.TaskGroup()
         self._preparing: dict[NodeKey, asyncio.Task[None]] = {}
         self._tails_told = shell.TailsTold()
@@ -106,6 +116,7 @@ class Daemon:
         )
         self._incarnation = contents.incarnation << 32
         self._previous_boot_id = contents.boot_id
+        self._cluster_id = contents.cluster_id
         self._machine = shell.begin(self._ledger, contents, self._leases, boot_ms())
         try:
             # Everything runs in this group: a defect in any part ends the agent, loudly, and
@@ -140,30 +151,59 @@ class Daemon:
         return True
 
     async def _reattach(self, contents: LedgerContents) -> None:
-        """Ask the engine what it still has, until it answers: before that nothing is known, so
-        the machine starts nothing, and the coordinator is told why."""
+        """Look at what is here, until the engine answers: before that nothing is known, so the
+        machine starts nothing, and the coordinator is told why."""
         version = await self._answered(self._engine.probe)
-        managed = await self._answered(self._engine.list_managed)
         logger.info("engine: name=%s version=%s", self._engine.name, version)
-        here = [*(slot.key for slot in contents.slots), *(found.key for found in managed)]
-        await asyncio.to_thread(self._kit.keep_only, here)
-        self._leases.keep_only([key.name for key in here])
+        here = await self._answered(functools.partial(self._look, contents))
+        await asyncio.to_thread(self._kit.keep_only, here.keys)
+        self._leases.keep_only([key.name for key in here.keys])
         self._take(
             i.Started(
-                managed=tuple(
-                    i.Found(
-                        key=found.key,
-                        started_at_ms=found.started.started_at_ms if found.started else 0,
-                        private_ipv4=(found.started.private_ipv4 or "") if found.started else "",
-                    )
-                    for found in managed
-                ),
+                managed=tuple(map(self._found, here.ours)),
                 rebooted=contents.boot_id not in ("", self._identity.boot_id),
                 wall_ms=wall_ms(),
             )
         )
-        self._usable()
-        self.ready.set()
+
+    async def _look(self, contents: LedgerContents) -> Whereabouts:
+        """What is here and ours, once nothing of ours is left that the engine does not have."""
+        known, who = [slot.key for slot in contents.slots], self._identity
+        while True:
+            managed = await self._engine.list_managed()
+            running = await asyncio.to_thread(nodes.running, who.host_id)
+            if not self._cluster_id and not are_certain(managed, running.values(), known):
+                self._unusable(UNDECIDED)
+                self.ready.set()
+                await self._is_in_cluster.wait()
+            here = sort(
+                managed,
+                running.values(),
+                known,
+                cluster_id=self._cluster_id,
+                machine=who.machine.digest,
+            )
+            if not here.unmanaged:
+                return here
+            self._unusable(here.words)
+            self.ready.set()
+            for node in here.unmanaged:
+                await Survivors().gone(node.key)
+
+    def _found(self, managed: Managed) -> i.Found:
+        marks, started = managed.marks, managed.started
+        return i.Found(
+            key=managed.key,
+            started_at_ms=started.started_at_ms if started is not None else 0,
+            private_ipv4=(started.private_ipv4 or "") if started is not None else "",
+            lease=None
+            if marks is None
+            else FoundLease(
+                seconds=marks.lease_seconds,
+                grace_seconds=marks.grace_seconds,
+                ends_at_ms=self._leases.ends_ms(managed.key.name),
+            ),
+        )
 
     async def _answered(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask the engine until it answers; the coordinator is told why the host cannot be used."""
@@ -246,6 +286,9 @@ class Daemon:
                 # A goodbye that is known forgets all contacts, also one that comes after it.
                 if self._goodbye is None:
                     self._ledger.keep_contact(effect.last_contact_ms)
+            case f.Attached():
+                self._usable()
+                self.ready.set()
             case f.SetLease():
                 self._set_lease(effect)
             case f.KeepToken():
@@ -334,10 +377,33 @@ class Daemon:
 
     def welcome(self, message: pb.Welcome) -> None:
         logger.info("session open: session=%s", message.session_id)
+        if message.cluster_id not in ("", self._cluster_id):
+            self._join(message.cluster_id)
         self._offered = frozenset(message.capabilities)
         self._take(i.LinkUp())
         period_seconds = max(message.heartbeat_period_ms, 10) / 1000
         self._heartbeats = self._tasks.create_task(self._beat(period_seconds), name="heartbeats")
+
+    def _join(self, cluster_id: str) -> None:
+        """From now on what is started is of this cluster. An agent that was of another one has to
+        begin anew: what it holds is nothing to this coordinator."""
+        before, self._cluster_id = self._cluster_id, cluster_id
+        self._ledger.keep_cluster(cluster_id)
+        if before:
+            raise LedgerError(
+                f"the ledger was of cluster {before}, and the coordinator is of {cluster_id}; what "
+                "runs is left to its lease, and the next start begins anew"
+            )
+        self._is_in_cluster.set()
+
+    def _mark(self, start: f.Start) -> Marks:
+        return Marks(
+            cluster_id=self._cluster_id,
+            host_id=self._identity.host_id,
+            machine=self._identity.machine.digest,
+            lease_seconds=start.lease_seconds,
+            grace_seconds=start.spec.stop_grace_seconds,
+        )
 
     async def _beat(self, period_seconds: float) -> None:
         seq = 0

@@ -13,7 +13,7 @@ Each part is written in place with one call, and never renamed.
 
 Shims import this and must start fast: nothing of `agent`, and no module that is slow to load.
 """
-# ruff: noqa: PTH100, PTH103, PTH108, PTH110, PTH118, PTH208
+# ruff: noqa: PTH100, PTH103, PTH108, PTH110, PTH115, PTH118, PTH208
 
 from __future__ import annotations
 
@@ -71,6 +71,30 @@ class Leases:
         os.pwrite(fd, b" %-9d" % grace_seconds, _GRACE_AT)
         os.pwrite(fd, _NEVER if ends_at_ms is None else b"%020d" % max(ends_at_ms, 1), 0)
 
+    def find(self, name: str, holder_pid: int) -> None:
+        """Write from now on to the file that this holder has open: this directory may have been
+        wiped, or be a copy, since it opened it. Nothing when it has none of the node."""
+        descriptors = f"/proc/{holder_pid}/fd"
+        for number in os.listdir(descriptors):
+            link = os.path.join(descriptors, number)
+            try:
+                file = os.readlink(link).removesuffix(" (deleted)")
+                if not file.endswith(f"/leases/{name}"):
+                    continue
+                # The link opens the file itself, also one that has no name any more.
+                fd = os.open(link, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            if name in self._open:
+                os.close(self._open[name])
+            self._open[name] = fd
+
+    def ends_ms(self, name: str) -> int | None:
+        """When the lease ends, as its holder has it; None is never. Without a file nobody holds it,
+        and it ended long ago."""
+        content = self._content(name)
+        return _deadline(content) if content is not None else 1
+
     def grace_seconds(self, name: str) -> int | None:
         """The node's stop grace; None without a file."""
         content = self._content(name)
@@ -81,6 +105,9 @@ class Leases:
 
     def mark(self, name: str) -> None:
         """The node is being ended because its lease is over. Nothing without a file."""
+        if name in self._open:
+            os.pwrite(self._open[name], _MARK, _MARK_AT)
+            return
         try:
             fd = os.open(self.path(name), os.O_WRONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -129,6 +156,8 @@ class Leases:
         self._open.clear()
 
     def _content(self, name: str) -> bytes | None:
+        if name in self._open:
+            return os.pread(self._open[name], _GRACE_AT + _GRACE_BYTES, 0)
         try:
             fd = os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:

@@ -22,6 +22,7 @@ from agent.host.ec2_metadata import ask
 from agent.host.fingerprint import fingerprint
 from agent.host.gpus import gpus
 from agent.host.machine import machine_id
+from agent.host.machine_lock import MachineLock, Taken, runtime_directory
 from agent.host.private_address import NoPrivateAddress, private_address
 from agent.host.shutdown import is_going_down
 from agent.kit import Kit
@@ -46,7 +47,8 @@ def _engine(settings: AgentConfig, private_ipv4: str, leases: Leases) -> Engine:
     spool_dir.mkdir(mode=0o700, exist_ok=True)
     limit_bytes = settings.spool_limit_mib * MIB
     if settings.engine == "process":
-        return ProcessEngine(settings.data_dir / "nodes", spool_dir, limit_bytes, leases)
+        nodes_dir = settings.data_dir / "nodes"
+        return ProcessEngine(nodes_dir, spool_dir, limit_bytes, leases, settings.host_id)
     make = DockerEngine if settings.engine == "docker" else PodmanEngine
     return make(
         settings.engine_binary or settings.engine,
@@ -118,6 +120,8 @@ async def _run(settings: AgentConfig) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopped.set)
     _hear_what_was_ignored()
+    lock = MachineLock(settings.runtime_dir or runtime_directory(), settings.host_id)
+    lock.take()
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     found_gpus = await asyncio.to_thread(gpus, settings.engine)
     identity = await _identity(settings, len(found_gpus))
@@ -177,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     reasons: list[str] = []
     try:
         asyncio.run(_run(settings))
-    except* (NoPrivateAddress, LedgerError, OSError) as group:
+    except* (NoPrivateAddress, LedgerError, Taken, OSError) as group:
         reasons = [str(error) for error in _leaves(group)]
     if reasons:
         sys.exit(f"muster-agent: {'; '.join(reasons)}")

@@ -17,7 +17,9 @@ from agent.admission import Admission, NotAdmitted
 from agent.core import effects as f
 from agent.core import inputs as i
 from agent.core.assignment import ContainerSpec, NodeKey
+from agent.core.marks import Marks
 from agent.engine.port import Engine, EngineError, ErrorClass
+from agent.host import nodes
 from agent.kit import Kit
 from agent.lease_file import Leases
 
@@ -30,8 +32,9 @@ def wall_ms() -> int:
 
 
 class Verbs:
-    """One host's engine, with the host's own answers. `engine_is_gone` hears the reason each time
-    that the engine does not answer. A verb that is cancelled may be asked for again."""
+    """One host's engine, with the host's own answers. `mark` says whose a node is that is to be
+    started; `engine_is_gone` hears the reason each time that the engine does not answer. A verb
+    that is cancelled may be asked for again."""
 
     def __init__(
         self,
@@ -39,12 +42,14 @@ class Verbs:
         admission: Admission,
         kit: Kit,
         leases: Leases,
+        mark: Callable[[f.Start], Marks],
         engine_is_gone: Callable[[str], None],
     ) -> None:
         self._engine = engine
         self._admission = admission
         self._kit = kit
         self._leases = leases
+        self._mark = mark
         self._engine_is_gone = engine_is_gone
 
     async def prepare(self, effect: f.Prepare) -> i.Input:
@@ -95,7 +100,17 @@ class Verbs:
         """The specification with all that this host adds. Asked anew: what was allowed at the
         vote may have changed since, a link in a path above all."""
         spec = await asyncio.to_thread(self._admission.admit, effect.spec)
-        spec = replace(spec, lease_file=self._leases.path(effect.key.name))
+        marks = self._mark(effect)
+        spec = replace(
+            spec,
+            environment=(
+                *spec.environment,
+                (nodes.HOST_ID, marks.host_id),
+                (nodes.CLUSTER_ID, marks.cluster_id),
+            ),
+            marks=marks,
+            lease_file=self._leases.path(effect.key.name),
+        )
         if effect.gang is None:
             return spec
         equip = functools.partial(self._kit.equip, hold=effect.hold)

@@ -25,6 +25,8 @@ class Whereabouts:
 
     ours: tuple[Managed, ...]
     unmanaged: tuple[FoundNode, ...]
+    keys: tuple[NodeKey, ...]
+    """Of all that is here or in the ledger, also of what is left to its lease."""
 
     @property
     def words(self) -> str:
@@ -66,7 +68,8 @@ def sort(
     unmanaged = [
         node for node in running if node.key not in names and node.cluster_id == cluster_id
     ]
-    return Whereabouts(ours=tuple(ours), unmanaged=tuple(unmanaged))
+    keys = dict.fromkeys([*known, *names, *(node.key for node in running)])
+    return Whereabouts(ours=tuple(ours), unmanaged=tuple(unmanaged), keys=tuple(keys))
 
 
 def _another(found: Managed, cluster_id: str, machine: str) -> str:

@@ -188,3 +188,14 @@ class Assignment:
     lease_seconds: int
     gang: Gang | None = None
     hold: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundLease:
+    """What a node itself says of its lease, where no assignment does. `ends_at_ms` is when its
+    holder ends it, on the host's clock since boot; None is never.
+    """
+
+    seconds: int
+    grace_seconds: int
+    ends_at_ms: int | None

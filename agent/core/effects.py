@@ -28,6 +28,11 @@ class KeepContact:
     last_contact_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What is here is known from now on: the host can be used."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetLease:
     """Tell whoever holds the node's lease when it ends, on the host's clock since boot; None is
@@ -61,12 +66,13 @@ class CancelPrepare:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
     """`gang` is None only for a gang that an older coordinator did not tell. `hold`: the command
-    waits in its container for Lift."""
+    waits in its container for Lift. `lease_seconds` is for who finds the node; 0 is for ever."""
 
     key: NodeKey
     spec: ContainerSpec
     gang: Gang | None
     hold: bool
+    lease_seconds: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +117,7 @@ Effect = (
     KeepSlot
     | ForgetSlot
     | KeepContact
+    | Attached
     | SetLease
     | KeepToken
     | Prepare

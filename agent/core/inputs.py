@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.core.assignment import Assignment, NodeKey
+from agent.core.assignment import Assignment, FoundLease, NodeKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +15,8 @@ class Found:
     key: NodeKey
     started_at_ms: int = 0
     private_ipv4: str = ""
+    lease: FoundLease | None = None
+    """None for a node of an older release."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

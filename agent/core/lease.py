@@ -24,6 +24,10 @@ def is_held(slot: Slot) -> bool:
 
 def ends_at_ms(slot: Slot, last_contact_ms: int) -> int | None:
     """When the lease ends, if there is no contact after that one; None is never."""
+    found = slot.found_lease if slot.assignment is None else None
+    if found is not None and last_contact_ms <= slot.found_boot_ms:
+        # What it was told before it was found: nothing newer is known.
+        return found.ends_at_ms
     lease_ms = _lease_ms(slot)
     return last_contact_ms + lease_ms if lease_ms else None
 
@@ -38,7 +42,7 @@ def ending(slot: Slot, last_contact_ms: int, now_ms: int) -> EndLease:
     """With what is left of the grace: others count it from the end of the lease, whenever this
     agent gets to it."""
     grace = grace_seconds(slot)
-    left_ms = last_contact_ms + _lease_ms(slot) + 1000 * grace - now_ms
+    left_ms = (ends_at_ms(slot, last_contact_ms) or now_ms) + 1000 * grace - now_ms
     return EndLease(key=slot.key, grace_seconds=min(max(-(-left_ms // 1000), 0), grace))
 
 
@@ -50,11 +54,15 @@ def end(slot: Slot) -> None:
 
 def grace_seconds(slot: Slot) -> int:
     """From SIGTERM to SIGKILL."""
-    return slot.assignment.stop_grace_seconds if slot.assignment else DEFAULT_GRACE_SECONDS
+    if slot.assignment is not None:
+        return slot.assignment.stop_grace_seconds
+    return slot.found_lease.grace_seconds if slot.found_lease else DEFAULT_GRACE_SECONDS
 
 
 def _lease_ms(slot: Slot) -> int:
     """0 is for ever."""
+    if slot.assignment is None and slot.found_lease is not None:
+        return 1000 * slot.found_lease.seconds
     if slot.assignment is None:
         # Found, and nobody has said for how long it may run without contact.
         return UNKNOWN_GRACE_MS

@@ -15,6 +15,7 @@ from agent.core import inputs as i
 from agent.core import lease
 from agent.core.assignment import Assignment, ContainerSpec, Desired, NodeKey, Progress
 from agent.core.effects import (
+    Attached,
     CancelPrepare,
     Effect,
     ForgetSlot,
@@ -139,6 +140,7 @@ class Machine:
             self._adopt(key, found, given.wall_ms)
         for slot in list(self.state.slots.values()):
             self._go_on(slot)
+        self._effects.append(Attached())
 
     def _came_up(self, found: i.Found, wall_ms: int, not_before_ms: int = 0) -> int:
         """When a container came up that nobody saw coming up. The wall clock is all there is, and
@@ -156,6 +158,8 @@ class Machine:
             started_at_ms=found.started_at_ms,
             up_boot_ms=self._came_up(found, wall_ms) if found.started_at_ms else None,
             private_ipv4=found.private_ipv4,
+            found_lease=found.lease,
+            found_boot_ms=self._now,
             known=False,
         )
         self.state.slots[key] = slot
@@ -334,7 +338,13 @@ class Machine:
             self._renew(slot)
             grace_seconds = assignment.stop_grace_seconds
             spec = replace(spec, address=slot.private_ipv4, stop_grace_seconds=grace_seconds)
-            start = Start(key=slot.key, spec=spec, gang=assignment.gang, hold=slot.held)
+            start = Start(
+                key=slot.key,
+                spec=spec,
+                gang=assignment.gang,
+                hold=slot.held,
+                lease_seconds=assignment.lease_seconds,
+            )
             self._begin(slot, Work.START, start)
         elif slot.progress is Progress.RUNNING and slot.held and not assignment.hold:
             self._begin(slot, Work.LIFT, Lift(key=slot.key))

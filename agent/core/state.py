@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from agent.core.assignment import Assignment, Desired, NodeKey, Progress
+from agent.core.assignment import Assignment, Desired, FoundLease, NodeKey, Progress
 
 
 class Work(StrEnum):
@@ -50,6 +50,10 @@ class Slot:
     """Its lease ran out before anybody else asked for its end."""
     lease_ended: bool = False
     """It was stopped because its lease ran out; one whose lease is over may have ended before."""
+    found_lease: FoundLease | None = None
+    """Of a container that was found, until an assignment names it."""
+    found_boot_ms: int = 0
+    """When it was found, on the host's clock since its boot."""
     held: bool = False
     """Started, or being started, with its command waiting in the container."""
     unclean_reason: str = ""

@@ -27,7 +27,7 @@ from agent.engine.keeping import Keepers
 from agent.engine.output import OutputCopy
 from agent.engine.port import EngineError, ErrorClass, Exit, Managed, Started
 from agent.engine.volumes import Volumes
-from agent.host import ids, processes
+from agent.host import ids, nodes, processes
 from agent.host.ids import ContainerId
 from agent.host.survivors import WITHOUT_SIGHT, StillThere, Survivors
 from agent.lease_file import Leases
@@ -378,6 +378,7 @@ class ContainerEngine(abc.ABC):
         listed = await self._cli.call(argv.list_ids(self._site.host_id))
         if listed.exit_code:
             raise listed.error("CannotListContainersError")
+        self._keepers.find_all(await asyncio.to_thread(nodes.keepers))
         names = listed.stdout.split()
         found = await self._inspect_all(names) if names else []
         managed = [

@@ -9,11 +9,12 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agent.core.assignment import ContainerSpec, NodeKey
 from agent.engine.port import EngineError, ErrorClass
+from agent.host import nodes
 from agent.lease_file import Leases
 
 # Run as a module's function, not as a script: a script is compiled anew at every start.
@@ -76,6 +77,16 @@ class Keepers:
             with contextlib.closing(keeping):
                 keeping.tell(pid, container_id)
 
+    def find_all(self, pids: Mapping[str, int]) -> None:
+        """Write from now on to the leases that these keepers hold, whatever has become of the
+        directory. EngineError(TRANSIENT) when they cannot be read."""
+        try:
+            for name, pid in pids.items():
+                if self._leases is not None:
+                    self._leases.find(name, pid)
+        except OSError as error:
+            raise _transient(f"CannotListContainersError: {error}") from error
+
     def check(self, key: NodeKey) -> None:
         """Right before anything is started, as this agent may have been stopped for long.
         EngineError when the lease is over."""
@@ -126,7 +137,7 @@ async def _run_launcher(arguments: Sequence[str], stdin: int, stderr: int) -> in
     """Its exit code. TimeoutError, which is an OSError, when it does not end in time."""
     launcher = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-I", "-S", "-c", _KEEP, str(_PACKAGE_ROOT), "muster-keeper", *arguments),
+        *("-I", "-S", "-c", _KEEP, str(_PACKAGE_ROOT), nodes.KEEPER, *arguments),
         stdin=stdin,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=stderr,

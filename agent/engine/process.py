@@ -18,20 +18,19 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from agent import spool
 from agent.core.assignment import ContainerSpec, NodeKey
-from agent.engine import shim
+from agent.core.marks import Marks
+from agent.engine import shim, shim_record
 from agent.engine.argv import waiting
 from agent.engine.port import EngineError, ErrorClass, Exit, Managed, Started
+from agent.engine.shim_record import ShimRecord
 from agent.engine.user import CannotStart, user_ids
-from agent.host import ids
+from agent.host import nodes
 from agent.host.inotify import DirectoryWatch
-from agent.host.origin import Shim
 from agent.host.pidfd import ended
 from agent.host.survivors import StillThere, Survivors, blindness
 from agent.host.tree import remove_tree
@@ -39,9 +38,6 @@ from agent.lease_file import Leases
 
 logger = logging.getLogger(__name__)
 
-_MODE = 0o711
-"""Of a node's directory: passable but not readable, so that a job of another user reaches its
-scratch directory."""
 _START_SECONDS = 60.0
 _DEATH_SECONDS = 10.0
 """How long a shim may take to end its tree."""
@@ -53,17 +49,6 @@ from agent.engine.shim import main
 main(sys.argv[2])
 """
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
-
-
-@dataclass(frozen=True, slots=True)
-class _Start:
-    """What started.json says, and exit.json of what is left."""
-
-    shim: Shim
-    boot_id: str
-    started_at_ms: int
-    holds_lease: bool
-    """False also of a shim of an older release, which SIGUSR2 would end."""
 
 
 class ProcessEngine:
@@ -80,7 +65,9 @@ class ProcessEngine:
         spool_dir: Path,
         spool_limit_bytes: int,
         leases: Leases | None = None,
+        host_id: str = "",
     ) -> None:
+        self._host_id = host_id
         self._leases = leases
         self._data_dir = data_dir.absolute()
         self._spool_dir = spool_dir.absolute()
@@ -114,7 +101,7 @@ class ProcessEngine:
                 self._write_spec(key, spec)
             except OSError as error:
                 raise _transient(f"CannotCreateContainerError: {error}") from error
-            await self._launch(key)
+            await self._launch(key, spec.marks)
             started = self._started(key)
         if started is None:
             raise _transient("CannotStartContainerError: the shim left no record of its start")
@@ -124,9 +111,9 @@ class ProcessEngine:
         """Wait for the shim. A shim that was itself killed is exit code 137 with a reason."""
         started = self._started(key)
         if started is not None:
-            async with _opened(started) as pidfd:
+            async with started.opened() as pidfd:
                 await _until_end(self._directory(key) / shim.EXIT, pidfd)
-        end = _read_json(self._directory(key) / shim.EXIT)
+        end = shim_record.read_end(self._directory(key), started)
         if started is not None and end is None:
             # The command went with its shim; what it had started may not have.
             await self._kill_marked(key)
@@ -142,7 +129,7 @@ class ProcessEngine:
                 exit_code=None, stopped_at_ms=now_ms, reason=reason, lease_ended=lease_ended
             )
         if end is None:
-            reason = _shim_died(started)
+            reason = started.words_on_its_death
             return Exit(exit_code=137, stopped_at_ms=now_ms, reason=reason, lease_ended=lease_ended)
         return Exit(
             exit_code=end["exit_code"],
@@ -156,7 +143,7 @@ class ProcessEngine:
         if started is None:
             return
         await self._survivors.note_ports(key)
-        async with _opened(started) as pidfd:
+        async with started.opened() as pidfd:
             _send(pidfd, signal.SIGTERM)
             if await _ended(pidfd, grace_seconds):
                 return
@@ -169,7 +156,7 @@ class ProcessEngine:
         if started is None:
             return
         await self._survivors.note_ports(key)
-        async with _opened(started) as pidfd:
+        async with started.opened() as pidfd:
             if pidfd is None or (self._directory(key) / shim.EXIT).exists():
                 return
             if started.holds_lease:
@@ -190,7 +177,7 @@ class ProcessEngine:
         started = self._started(key)
         if started is None:
             return
-        async with _opened(started) as pidfd:
+        async with started.opened() as pidfd:
             _send(pidfd, signal.SIGUSR1)
             if not await _ended(pidfd, _DEATH_SECONDS):
                 await self._kill_marked(key)
@@ -205,6 +192,9 @@ class ProcessEngine:
         try:
             if directory.exists():
                 await self._remove(key, directory)
+            elif self._survivors.knows(key):
+                # Somebody else deleted it, and with it what says whether anything runs.
+                await self._survivors.prove_gone(key)
             if self._leases is not None:
                 self._leases.remove(key.name)
         except (OSError, StillThere) as error:
@@ -222,12 +212,24 @@ class ProcessEngine:
             os.close(lock)
 
     async def list_managed(self) -> list[Managed]:
-        """All nodes that have a directory here."""
+        """All nodes that have a directory here, and those whose shims live, whatever has become of
+        their directories. Other hosts' are left out: a copied data directory has theirs."""
+        try:
+            for found in await asyncio.to_thread(nodes.shims, self._host_id):
+                shim_record.restore(self._directory(found.key), found)
+                if self._leases is not None:
+                    self._leases.find(found.key.name, found.pid)
+        except OSError as error:
+            raise _transient(f"CannotListContainersError: {error}") from error
         if not self._data_dir.exists():
             return []
         parsed = [NodeKey.parse(entry.name) for entry in self._data_dir.iterdir()]
-        keys = [key for key in parsed if key is not None]
-        return [self._managed(key) for key in sorted(keys, key=lambda key: (key.attempt, key))]
+        keys = sorted((key.attempt, key) for key in parsed if key is not None)
+        managed = [self._managed(key) for _, key in keys]
+        return [each for each in managed if each.marks is None or self._is_own(each.marks)]
+
+    def _is_own(self, marks: Marks) -> bool:
+        return marks.host_id == self._host_id
 
     async def close(self) -> None:
         """Nothing to let go of: every verb closes what it opened."""
@@ -242,38 +244,22 @@ class ProcessEngine:
         if record is None:
             return Managed(key=key, started=None, running=False)
         started = Started(container_id=key.name, started_at_ms=record.started_at_ms)
-        return Managed(key=key, started=started, running=_is_alive(record))
+        return Managed(key=key, started=started, running=record.is_alive, marks=record.marks)
 
     def _directory(self, key: NodeKey) -> Path:
         return self._data_dir / key.name
 
-    def _started(self, key: NodeKey) -> _Start | None:
-        """What started.json says; None before the command runs. EngineError for what no shim
-        writes."""
-        path = self._directory(key) / shim.STARTED
-        record, end = _read_json(path), _read_json(path.with_name(shim.EXIT))
-        if record is None:
-            return None
-        try:
-            found = Shim(
-                pid=ids.pid(record["shim_pid"]),
-                start_ticks=record["shim_start_ticks"],
-                session=ids.pid(record["command_pid"]),
-                group=os.fsencode(record.get("cgroup", "")),
-                # A shim of an older release ended with the last of them.
-                ended_alone=end is not None and end.get("is_alone", True),
-            )
-            holds_lease = record.get("holds_lease", False)
-            start = _Start(found, record["boot_id"], record["started_at_ms"], holds_lease)
-        except (KeyError, TypeError, ValueError) as error:
-            raise _transient(f"CannotInspectContainerError: {path}: {error}") from error
-        if start.boot_id == _boot_id():
-            self._survivors.remember_shim(key, found)
-        return start
+    def _started(self, key: NodeKey) -> ShimRecord | None:
+        """What the shim has written down; None before the command runs. EngineError for what no
+        shim writes."""
+        record = shim_record.read(self._directory(key))
+        if record is not None and record.is_of_this_boot:
+            self._survivors.remember_shim(key, record.shim)
+        return record
 
     def _write_spec(self, key: NodeKey, spec: ContainerSpec) -> None:
         directory = self._directory(key)
-        directory.mkdir(mode=_MODE, parents=True, exist_ok=True)
+        directory.mkdir(mode=shim_record.MODE, parents=True, exist_ok=True)
         temporary = directory / f"{shim.SPEC}.tmp"
         command = spec.command
         if spec.gate:
@@ -285,6 +271,7 @@ class ProcessEngine:
             "user": spec.user,
             "spool": str(self._spool_dir / key.name),
             "spool_limit_bytes": self._spool_limit_bytes,
+            "marks": spec.marks.labels if spec.marks is not None else {},
             "lease": spec.lease_file,
             "grace_seconds": spec.stop_grace_seconds,
         }
@@ -293,13 +280,13 @@ class ProcessEngine:
             json.dump(content, file)
         temporary.rename(directory / shim.SPEC)
 
-    async def _launch(self, key: NodeKey) -> None:
+    async def _launch(self, key: NodeKey, marks: Marks | None) -> None:
         """Run the launcher to its end. Cancelled or timed out, the node may or may not run: the
         next `start` finds out, since a shim that is left goes on and holds the lock."""
         # Not a pipe: the shim may hold it for longer than a launcher that is killed here.
         stderr = os.memfd_create("stderr")
         try:
-            exit_code = await _run_launcher(self._directory(key), stderr)
+            exit_code = await _run_launcher(key, self._directory(key), marks, stderr)
             reason = os.pread(stderr, 4096, 0).decode(errors="replace")
         except OSError as error:
             raise _transient(f"CannotStartContainerError: {error}") from error
@@ -325,14 +312,17 @@ def _gpu_variables(spec: ContainerSpec) -> list[tuple[str, str]]:
     return [("NVIDIA_VISIBLE_DEVICES", ids), ("CUDA_VISIBLE_DEVICES", ids)]
 
 
-async def _run_launcher(directory: Path, stderr: int) -> int:
+async def _run_launcher(key: NodeKey, directory: Path, marks: Marks | None, stderr: int) -> int:
     """Its exit code. TimeoutError, which is an OSError, when it does not end in time."""
+    # The command has an environment of its own; the shim keeps this one, for whoever looks for it.
+    environment = {**os.environ, nodes.NODE: key.name, nodes.DIRECTORY: str(directory)}
     launcher = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-I", "-S", "-c", _LAUNCH, str(_PACKAGE_ROOT), str(directory)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=stderr,
+        env=environment | (marks.labels if marks is not None else {}),
         start_new_session=True,
     )
     try:
@@ -394,63 +384,6 @@ def _transient(reason: str) -> EngineError:
     return EngineError(ErrorClass.TRANSIENT, reason)
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """None when there is none. EngineError for what cannot be read."""
-    try:
-        _open_up(path)
-        content: dict[str, Any] = json.loads(path.read_bytes())
-        return content
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise _transient(f"CannotInspectContainerError: {path}: {error}") from error
-
-
-def _open_up(path: Path) -> None:
-    """Give the agent back what a job of its own user can have taken: the permissions of a file in
-    the node's directory."""
-    for each, mode, needed in (
-        (path.parent, _MODE, os.R_OK | os.W_OK | os.X_OK),
-        (path, 0o600, os.R_OK | os.W_OK),
-    ):
-        if not os.access(each, needed):
-            each.chmod(mode)
-
-
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-
-
-def _is_alive(record: _Start) -> bool:
-    return (
-        record.boot_id == _boot_id()
-        and shim.start_ticks(record.shim.pid) == record.shim.start_ticks
-    )
-
-
-def _shim_died(record: _Start) -> str:
-    if record.boot_id != _boot_id():
-        return "ContainerRuntimeError: the host was restarted while the node ran"
-    return (
-        f"ContainerRuntimeError: the node's shim (pid {record.shim.pid}) was killed, and the node"
-    )
-
-
-@contextlib.asynccontextmanager
-async def _opened(record: _Start) -> AsyncIterator[int | None]:
-    """A pidfd of the shim; None when it has ended."""
-    try:
-        pidfd = os.pidfd_open(record.shim.pid)
-    except ProcessLookupError:
-        yield None
-        return
-    try:
-        # Asked after opening: the pidfd keeps the pid from being given to another process.
-        yield pidfd if _is_alive(record) else None
-    finally:
-        os.close(pidfd)
-
-
 async def _until_end(exit_file: Path, pidfd: int | None) -> None:
     """Return when the shim has ended, or has said how the command ended: it may stay for longer."""
     if pidfd is None:
@@ -486,7 +419,7 @@ def _send(pidfd: int | None, number: int) -> None:
 async def _locked(path: Path) -> int:
     """The launcher's lock, so that no start is under way; at most a start's time away."""
     with contextlib.suppress(FileNotFoundError):
-        _open_up(path)
+        shim_record.open_up(path)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:

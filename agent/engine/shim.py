@@ -105,6 +105,8 @@ class _Shim:
     def run(self) -> NoReturn:
         """Be the shim until the command has ended."""
         os.setsid()
+        # Wherever it is moved to, this is where the end is written.
+        os.chdir(self._directory)
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         wakeup = _signals_to_pipe()
         self._output, output_write = os.pipe()
@@ -184,7 +186,9 @@ class _Shim:
             "command_pid": self._command,
             "cgroup": group,
             "started_at_ms": time.time_ns() // 1_000_000,
+            "directory": self._directory,
             "holds_lease": self._lease is not None,
+            "marks": self._spec.get("marks", {}),
         }
 
     def _say(self, word: str) -> None:
@@ -286,10 +290,18 @@ class _Shim:
             "lease_ended": self._kill_at_ms is not None,
         }
         is_alone = not _has_children()
-        _write_json(self._directory, EXIT, {**end, "is_alone": is_alone})
+        self._say_end({**end, "is_alone": is_alone})
         if not is_alone:
             self._outlast()
-            _write_json(self._directory, EXIT, {**end, "is_alone": True})
+            self._say_end({**end, "is_alone": True})
+
+    def _say_end(self, end: dict[str, object]) -> None:
+        """In the node's directory as it is now: the one that the shim began in, or the one that was
+        made in its place when that was deleted. Where there is neither, nobody asks."""
+        try:
+            _write_json("." if os.stat(".").st_nlink else self._directory, EXIT, end)
+        except FileNotFoundError:
+            return
 
     def _outlast(self) -> None:
         """Stay for as long as anything is left that could not be killed, as what sudo runs: nothing
@@ -450,7 +462,7 @@ def _reserve(directory: str, name: str) -> None:
         os.fsync(file.fileno())
 
 
-def _write_json(directory: str, name: str, content: dict[str, Any]) -> None:
+def _write_json(directory: str, name: str, content: dict[str, object]) -> None:
     """Whole or not at all, and still there after a power cut."""
     path = os.path.join(directory, name)
     fd = os.open(f"{path}.tmp", os.O_WRONLY | os.O_CREAT, 0o600)

@@ -14,6 +14,8 @@ from agent.host import processes
 
 NODE, DIRECTORY = "muster.node", "muster.directory"
 """Variables of a shim, beside its marks: whose it is, and where it writes."""
+KEEPER = "muster-keeper"
+"""In the command line of a keeper, before its lease file, its grace and the node's name."""
 HOST_ID, CLUSTER_ID = "MUSTER_HOST_ID", "MUSTER_CLUSTER_ID"
 """Variables of what a node runs, which its descendants inherit."""
 
@@ -38,18 +40,30 @@ class FoundNode:
 
 
 def shims(host_id: str) -> list[FoundShim]:
-    """Those of this host id. Reads all of /proc, and sees what this user may look into."""
+    """Those of this host id, of this user. Reads all of /proc."""
     found = []
     for pid, variables in _everybody():
         key, marks = NodeKey.parse(variables.get(NODE, "")), Marks.read(variables)
-        if key is not None and marks is not None and marks.host_id == host_id:
+        if key is not None and marks is not None and marks.host_id == host_id and _is_trusted(pid):
             directory = Path(variables.get(DIRECTORY, ""))
             found.append(FoundShim(key=key, pid=pid, directory=directory, marks=marks))
     return found
 
 
+def keepers() -> dict[str, int]:
+    """The pids of living keepers of this user, by the names of their nodes."""
+    found = {}
+    for pid in processes.everybody():
+        words = processes.arguments(pid)
+        if KEEPER.encode() in words and _is_trusted(pid):
+            at = words.index(KEEPER.encode())
+            found.update({os.fsdecode(name): pid for name in words[at + 3 : at + 4]})
+    return found
+
+
 def running(host_id: str) -> dict[NodeKey, FoundNode]:
-    """Nodes of this host id with a living process, of any cluster and any engine. As `shims`."""
+    """Nodes of this host id with a living process, of any cluster and any engine. Reads all of
+    /proc, and sees what this user may look into."""
     found: dict[NodeKey, FoundNode] = {}
     for pid, variables in _everybody():
         key = _key(variables) if variables.get(HOST_ID) == host_id else None
@@ -57,6 +71,17 @@ def running(host_id: str) -> dict[NodeKey, FoundNode]:
             cluster_id = variables.get(CLUSTER_ID, "")
             found[key] = FoundNode(key=key, cluster_id=cluster_id, pid=pid)
     return found
+
+
+def _is_trusted(pid: int) -> bool:
+    """Whether an agent of this user can have started it: what a job runs in a container, or as
+    another user, may call itself anything."""
+    try:
+        owner = Path("/proc", str(pid)).stat().st_uid
+    except FileNotFoundError:
+        return False
+    depth = processes.namespace_depth(os.getpid())
+    return owner == os.geteuid() and processes.namespace_depth(pid) == depth
 
 
 def _key(variables: dict[str, str]) -> NodeKey | None:

@@ -8,6 +8,7 @@ their being empty. Must not import an engine.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,13 @@ def process(pid: int) -> Process | None:
         flags=int(fields[6]),
         start_ticks=int(fields[19]),
     )
+
+
+def started_at_ms(of: Process) -> int:
+    """When it began, in milliseconds since 1970, as the wall clock has it now."""
+    since_boot_ms = 1000 * of.start_ticks // os.sysconf("SC_CLK_TCK")
+    boot_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    return boot_ns // 1_000_000 + since_boot_ms
 
 
 def hides_some() -> bool:

@@ -10,7 +10,7 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from agent.core.assignment import Assignment, Desired, NodeKey, Progress
+from agent.core.assignment import Assignment, Desired, FoundLease, NodeKey, Progress
 from agent.core.state import Slot
 
 _PLAIN = (
@@ -25,6 +25,7 @@ _PLAIN = (
     "not_started",
     "lease_over",
     "lease_ended",
+    "found_boot_ms",
     "held",
     "unclean_reason",
 )
@@ -36,9 +37,14 @@ def encode(slot: Slot) -> str:
         "key": dataclasses.asdict(slot.key),
         "desired": slot.desired.value,
         "progress": slot.progress.value,
-        "assignment": dataclasses.asdict(slot.assignment) if slot.assignment is not None else None,
+        "assignment": _plain(slot.assignment),
+        "found_lease": _plain(slot.found_lease),
     }
     return json.dumps(body, separators=(",", ":"))
+
+
+def _plain(value: Assignment | FoundLease | None) -> dict[str, Any] | None:
+    return None if value is None else dataclasses.asdict(value)
 
 
 def decode(text: str) -> Slot:
@@ -49,6 +55,7 @@ def decode(text: str) -> Slot:
         desired=Desired(body["desired"]),
         progress=Progress(body["progress"]),
         assignment=_read(Assignment | None, body["assignment"]),
+        found_lease=_read(FoundLease | None, body.get("found_lease")),
         **{name: body[name] for name in _PLAIN if name in body},
     )
 
