@@ -179,11 +179,12 @@ class HeldLease:
         """As read last; None for never."""
         self.is_gone = False
         if not self._read():
+            os.close(self._fd)
             raise OSError(f"{path} holds no lease")
         self._timer = _checked(
             _libc().timerfd_create(_CLOCK_BOOTTIME, os.O_NONBLOCK | os.O_CLOEXEC)
         )
-        self._inotify = _libc().inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._inotify = _inotify()
         self.look()
 
     @property
@@ -254,6 +255,11 @@ class HeldLease:
 def _deadline(content: bytes) -> int | None:
     digits = content[:_DIGITS]
     return int(digits) or None if len(digits) == _DIGITS and digits.isdigit() else None
+
+
+def _inotify() -> int:
+    """-1 when others have used it up."""
+    return int(_libc().inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
 
 
 def _libc() -> ctypes.CDLL:

@@ -355,9 +355,9 @@ class ContainerEngine(abc.ABC):
                 # It came after all.
                 await self._remove_container(key)
             await self._survivors.prove_gone(key)
+            self._keepers.dismiss(key)
         except EngineError as failure:
             raise await self._killed_directly(key, failure) from failure
-            self._keepers.dismiss(key)
         except (OSError, StillThere) as error:
             raise _transient(f"CannotRemoveContainerError: {error}") from None
         await self._volumes.remove(key)

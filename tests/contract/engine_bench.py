@@ -26,6 +26,7 @@ from agent.engine.fake import FakeEngine, FakeHost
 from agent.engine.podman import PodmanEngine
 from agent.engine.port import Engine, Exit
 from agent.engine.process import ProcessEngine
+from agent.lease_file import Leases, now_ms
 from agent.spool_follow import follow
 from tests.engines import IMAGE, RealEngine, import_image, remove_image
 
@@ -94,6 +95,7 @@ class Bench:
     spool_dir: Path
     make: Callable[[], Engine]
     programs: Programs
+    leases: Leases
     keys: list[NodeKey] = field(default_factory=list)
     engines: list[Engine] = field(default_factory=list)
     real: RealEngine | None = None
@@ -144,6 +146,25 @@ class Bench:
         key = self.key()
         await self.engine.start(key, self.spec(key, command, user=user))
         return key
+
+    def lease(self, key: NodeKey, left_ms: int | None, grace_seconds: int = 10) -> None:
+        """Its lease ends after that time, or never."""
+        self.leases.set(key.name, None if left_ms is None else now_ms() + left_ms, grace_seconds)
+
+    async def held(self, command: tuple[str, ...], grace_seconds: int = 10) -> NodeKey:
+        """A node that runs, and has said so, with a lease that never ends."""
+        key = self.key()
+        self.lease(key, None, grace_seconds)
+        await self.engine.start(key, self.leased(key, command, grace_seconds))
+        await self.ready(key)
+        return key
+
+    def leased(
+        self, key: NodeKey, command: tuple[str, ...], grace_seconds: int = 10
+    ) -> ContainerSpec:
+        """A specification that names the node's lease."""
+        path = self.leases.path(key.name)
+        return self.spec(key, command, lease_file=path, stop_grace_seconds=grace_seconds)
 
     def image_with(self, *changes: str) -> str:
         """IMAGE with other settings, such as an ENTRYPOINT; removed after the test."""
@@ -213,6 +234,19 @@ def pids_of(key: NodeKey) -> list[int]:
     return found
 
 
+def keepers(key: NodeKey) -> list[int]:
+    """Keepers of the node's container."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if b"muster-keeper" in words and key.name.encode() in words:
+            found.append(int(process.name))
+    return found
+
+
 def command_lines() -> list[bytes]:
     found = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
@@ -242,6 +276,8 @@ async def bench(host: tuple[str, RealEngine | None], tmp_path: Path) -> AsyncIte
         await engine.remove(key)
     assert await engine.list_managed() == []
     await engine.close()
+    made.leases.close()
+    assert engine.name == "fake" or list((tmp_path / "leases").glob("*")) == []
     for image in made.images:
         remove_image(host[1], image)
     assert [pid for key in made.keys for pid in pids_of(key)] == []
@@ -253,19 +289,24 @@ async def bench(host: tuple[str, RealEngine | None], tmp_path: Path) -> AsyncIte
 def bench_of(engine_name: str, real: RealEngine | None, tmp_path: Path) -> Bench:
     """With its first engine, which whoever asked has to close."""
     programs = FakePrograms() if engine_name == "fake" else Programs()
-    make = engine_maker(engine_name, real, tmp_path)
-    return Bench(tmp_path / "spool", make, programs, engines=[make()], real=real)
+    leases = Leases(tmp_path / "leases")
+    make = engine_maker(engine_name, real, tmp_path, leases)
+    return Bench(tmp_path / "spool", make, programs, leases, engines=[make()], real=real)
 
 
-def engine_maker(engine_name: str, real: RealEngine | None, tmp_path: Path) -> Callable[[], Engine]:
+def engine_maker(
+    engine_name: str, real: RealEngine | None, tmp_path: Path, leases: Leases | None = None
+) -> Callable[[], Engine]:
     """A maker of engines over the same host, as after a restart of the agent."""
     spool_dir = tmp_path / "spool"
     if engine_name == "fake":
         fake_host = FakeHost(spool_dir)
         return lambda: FakeEngine(fake_host)
     if real is None:
-        return lambda: ProcessEngine(tmp_path / "data", spool_dir, LIMIT_BYTES)
+        return lambda: ProcessEngine(tmp_path / "data", spool_dir, LIMIT_BYTES, leases)
     host_id = f"host-{os.getpid()}-{next(_job_numbers)}"
     engine_class = {"docker": DockerEngine, "podman": PodmanEngine}[engine_name]
     site = Site(host_id=host_id, private_ipv4="127.0.0.1", extra=real.run_args)
-    return lambda: engine_class(real.binary, site, spool_dir, LIMIT_BYTES, real.engine_args)
+    return lambda: engine_class(
+        real.binary, site, spool_dir, LIMIT_BYTES, real.engine_args, leases=leases
+    )

@@ -17,8 +17,9 @@ def test_without_contact_a_container_stops_when_its_lease_ends(bench: Bench) -> 
     bench.run()
     bench.do(i.LinkDown())
     assert bench.wait(1000 * LEASE_SECONDS - 1) == []
-    assert bench.wait(1) == ["Stop"]
-    bench.do(i.Ended(key=KEY, exit_code=143, reason="", stopped_at_ms=9))
+    assert bench.wait(1) == ["EndLease"]
+    bench.do(i.Ended(key=KEY, exit_code=143, reason="", stopped_at_ms=9, lease_ended=True))
+    assert bench.slot().lease_ended
     assert bench.slot().reason == "MusterLeaseError: no contact with the coordinator for 600 s"
 
 
@@ -89,7 +90,7 @@ def test_a_dead_agent_does_not_stretch_the_lease(bench: Bench) -> None:
     again.now = contact + 1000 * LEASE_SECONDS - 10
     again.begin(i.Found(key=KEY, started_at_ms=5))
     assert again.asked() == ["Wait"]
-    assert again.wait(10) == ["Stop"]
+    assert again.wait(10) == ["EndLease"]
 
 
 def test_a_contact_made_while_the_engine_was_away_counts(bench: Bench) -> None:
@@ -100,7 +101,117 @@ def test_a_contact_made_while_the_engine_was_away_counts(bench: Bench) -> None:
     again.connect()
     again.begin(i.Found(key=KEY, started_at_ms=5))
     assert again.wait(1000 * LEASE_SECONDS - 1) == []
-    assert again.wait(1) == ["Stop"]
+    assert again.wait(1) == ["EndLease"]
+
+
+def test_what_ended_by_itself_while_its_agent_hung_has_its_own_code(bench: Bench) -> None:
+    bench.run()
+    assert bench.wait(5000 * LEASE_SECONDS) == ["EndLease"]
+    bench.do(i.Ended(key=KEY, exit_code=0, reason="", stopped_at_ms=9))
+    bench.do(i.Stopped(key=KEY, wall_ms=9))
+    slot = bench.slot()
+    assert (slot.exit_code, slot.reason, slot.lease_ended) == (0, "", False)
+
+
+def test_what_its_holder_ended_is_no_result_of_its_own(bench: Bench) -> None:
+    """The agent was stopped meanwhile, and finds out before it looks at the lease."""
+    bench.run()
+    bench.do(i.Ended(key=KEY, exit_code=0, reason="", stopped_at_ms=9, lease_ended=True))
+    assert bench.slot().lease_ended
+    assert bench.slot().reason.startswith("MusterLeaseError: no contact")
+
+
+def test_a_holder_that_ends_what_is_being_stopped_is_not_why_it_ends(bench: Bench) -> None:
+    bench.run()
+    bench.assign((KEY, Desired.STOP))
+    bench.do(i.Ended(key=KEY, exit_code=143, reason="", stopped_at_ms=9, lease_ended=True))
+    slot = bench.slot()
+    assert (slot.exit_code, slot.reason, slot.lease_ended) == (143, "", False)
+
+
+def test_an_agent_that_comes_late_grants_what_is_left_of_the_grace(bench: Bench) -> None:
+    bench.run()
+    bench.now += 1000 * LEASE_SECONDS + 2_500
+    bench.do(i.Tick())
+    grace_seconds = bench.slot().assignment.stop_grace_seconds  # type: ignore[union-attr]
+    assert bench.found(f.EndLease) == [f.EndLease(key=KEY, grace_seconds=grace_seconds - 2)]
+    bench.do(i.StopFailed(key=KEY, reason="no docker daemon"))
+    bench.wait(60_000)
+    assert bench.found(f.EndLease) == [f.EndLease(key=KEY, grace_seconds=grace_seconds - 3)]
+
+
+def test_a_lease_that_is_over_stays_over_in_a_restart(bench: Bench) -> None:
+    bench.run()
+    bench.wait(1000 * LEASE_SECONDS)
+    again = bench.restarted()
+    assert again.machine.leases() == [], "its holder has to end it"
+    again.begin(i.Found(key=KEY, started_at_ms=5))
+    assert again.asked() == ["Wait", "EndLease"]
+    again.do(i.Ended(key=KEY, exit_code=0, reason="", stopped_at_ms=9, lease_ended=True))
+    assert again.slot().lease_ended
+
+
+# what the holder of a lease is told
+
+
+def _told(bench: Bench) -> list[int | None]:
+    return [effect.ends_at_ms for effect in bench.found(f.SetLease)]
+
+
+def test_a_holder_knows_the_lease_before_the_start(bench: Bench) -> None:
+    bench.assign((KEY, Desired.PREPARE))
+    assert _told(bench) == []
+    bench.do(i.Prepared(key=KEY))
+    bench.assign((KEY, Desired.RUN))
+    order = [type(e) for e in bench.effects if isinstance(e, f.SetLease | f.Start)]
+    assert order == [f.SetLease, f.Start]
+    grace_seconds = bench.slot().assignment.stop_grace_seconds  # type: ignore[union-attr]
+    (start,) = bench.found(f.Start)
+    assert start.spec.stop_grace_seconds == grace_seconds
+    (told,) = bench.found(f.SetLease)
+    ends_at_ms = bench.machine.state.last_contact_ms + 1000 * LEASE_SECONDS
+    assert told == f.SetLease(key=KEY, ends_at_ms=ends_at_ms, grace_seconds=grace_seconds)
+
+
+def test_a_holder_is_told_of_each_contact_while_the_node_is_wanted(bench: Bench) -> None:
+    bench.run()
+    bench.do(i.HeartbeatSent(seq=1, at_ms=bench.now + 1))
+    assert _told(bench) == []
+    bench.do(i.HeartbeatAcked(seq=1))
+    assert _told(bench) == [bench.now + 1 + 1000 * LEASE_SECONDS]
+    bench.assign((KEY, Desired.STOP))
+    bench.do(i.HeartbeatSent(seq=2, at_ms=bench.now + 2))
+    bench.do(i.HeartbeatAcked(seq=2))
+    assert _told(bench) == [], "should the stop be broken off, the last lease holds"
+
+
+def test_a_lease_of_zero_is_told_as_never(bench: Bench) -> None:
+    bench.assign((KEY, Desired.RUN), lease=0)
+    bench.do(i.Prepared(key=KEY))
+    assert _told(bench) == [None]
+
+
+def test_what_was_found_has_a_short_lease_until_it_is_named() -> None:
+    bench = Bench()
+    bench.begin(i.Found(key=KEY, started_at_ms=5))
+    order = [type(e) for e in bench.effects if isinstance(e, f.SetLease | f.Wait)]
+    assert order == [f.SetLease, f.Wait], "who waits for it sees that it has a holder"
+    contact = bench.machine.state.last_contact_ms
+    assert _told(bench) == [contact + UNKNOWN_GRACE_MS]
+    bench.connect()
+    bench.assign((KEY, Desired.RUN))
+    assert _told(bench) == [bench.machine.state.last_contact_ms + 1000 * LEASE_SECONDS]
+
+
+def test_a_start_tells_the_lease_of_all_that_may_run(bench: Bench) -> None:
+    bench.run()
+    contact = bench.machine.state.last_contact_ms
+    (told,) = bench.restarted(contact).machine.leases()
+    assert told.ends_at_ms == contact + 1000 * LEASE_SECONDS
+    bench.assign((KEY, Desired.STOP))
+    assert [lease.key for lease in bench.restarted(contact).machine.leases()] == [KEY]
+    bench.do(i.Ended(key=KEY, exit_code=0, reason="", stopped_at_ms=9))
+    assert bench.restarted(contact).machine.leases() == []
 
 
 # an engine that does not answer after a restart of the agent
@@ -112,11 +223,11 @@ def test_a_lease_ends_also_while_the_engine_is_away(bench: Bench) -> None:
     again = bench.restarted(contact)
     again.now = contact + 1000 * LEASE_SECONDS - 10
     assert again.wait(9) == []
-    assert again.wait(1) == ["Stop"]
+    assert again.wait(1) == ["EndLease"]
     again.do(i.StopFailed(key=KEY, reason="no docker daemon; its one process was killed directly"))
     # Back, with nothing of it running: how it ended is asked, and then it is proven gone.
     again.begin(i.Found(key=KEY, started_at_ms=5))
-    assert again.wait(120_000) == ["Wait", "Stop"]
+    assert again.wait(120_000) == ["Wait", "EndLease"]
 
 
 def test_a_stop_is_obeyed_while_the_engine_is_away_and_nothing_else_is(bench: Bench) -> None:
@@ -175,7 +286,7 @@ def test_a_container_that_the_ledger_does_not_know_is_told_and_has_a_short_lease
     bench.connect()
     assert bench.reported() == [Progress.RUNNING]
     bench.do(i.LinkDown())
-    assert bench.wait(UNKNOWN_GRACE_MS) == ["Stop"]
+    assert bench.wait(UNKNOWN_GRACE_MS) == ["EndLease"]
 
 
 def test_a_found_container_that_is_named_goes_on() -> None:

@@ -1,0 +1,196 @@
+"""Leases that end without an agent: what every engine promises of its nodes' holders."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from agent.core.assignment import NodeKey
+from agent.engine.keeping import Keepers
+from agent.engine.port import EngineError, ErrorClass
+from tests.contract.engine_bench import (
+    ALL,
+    CONTAINERS,
+    PROCESS,
+    REAL,
+    Bench,
+    bench,
+    engines,
+    host,
+    keepers,
+    pids_of,
+)
+from tests.wait import eventually
+
+__all__ = ["bench", "host"]
+
+pytestmark = pytest.mark.limit(120)
+DEADLINE_SECONDS = 30
+
+
+async def ended_without_an_agent(bench: Bench, key: NodeKey) -> None:
+    """Until nothing of the node runs; there is no agent meanwhile."""
+    await bench.engine.close()
+    await eventually(lambda: not pids_of(key), DEADLINE_SECONDS, lambda: pids_of(key))
+    bench.engines.append(bench.make())
+
+
+@ALL
+async def test_end_lease_says_how_it_ended(bench: Bench) -> None:
+    key = await bench.held(bench.programs.trap_term(0, "last"))
+    bench.lease(key, 0)
+    await bench.engine.end_lease(key, 10)
+    end = await bench.ended(key)
+    assert (end.exit_code, end.lease_ended) == (0, True)
+    assert bench.output(key) == "ready\nlast\n"
+    await bench.restart_agent()
+    assert (await bench.ended(key)).lease_ended
+
+
+@ALL
+async def test_what_ended_by_itself_keeps_its_end(bench: Bench) -> None:
+    key = bench.key()
+    bench.lease(key, None)
+    await bench.engine.start(key, bench.leased(key, bench.programs.exit(3)))
+    await bench.ended(key)
+    bench.lease(key, 0)
+    await bench.engine.end_lease(key, 10)
+    await bench.restart_agent()
+    end = await bench.ended(key)
+    assert (end.exit_code, end.lease_ended) == (3, False)
+
+
+@ALL
+async def test_a_stop_is_no_end_of_a_lease(bench: Bench) -> None:
+    key = await bench.held(bench.programs.run)
+    await bench.engine.stop(key, 10)
+    assert not (await bench.ended(key)).lease_ended
+
+
+@ALL
+async def test_end_lease_of_what_is_not_there(bench: Bench) -> None:
+    await bench.engine.end_lease(bench.key(), 1)
+
+
+@REAL
+async def test_a_lease_ends_without_an_agent(bench: Bench) -> None:
+    key = await bench.held(bench.programs.trap_term(0, "last"))
+    bench.lease(key, 300)
+    await ended_without_an_agent(bench, key)
+    end = await bench.ended(key)
+    assert (end.exit_code, end.lease_ended) == (0, True)
+    assert bench.output(key) == "ready\nlast\n"
+
+
+@REAL
+async def test_who_ignores_the_end_of_the_lease_is_killed(bench: Bench) -> None:
+    key = await bench.held(bench.programs.ignore_term, grace_seconds=1)
+    bench.lease(key, 300, grace_seconds=1)
+    await ended_without_an_agent(bench, key)
+    end = await bench.ended(key)
+    assert (end.exit_code, end.lease_ended) == (137, True)
+
+
+@REAL
+async def test_nothing_is_started_when_its_lease_is_over(bench: Bench) -> None:
+    """The agent was stopped between the lease and the start."""
+    key = bench.key()
+    bench.lease(key, 0)
+    with pytest.raises(EngineError, match="lease") as at:
+        await bench.engine.start(key, bench.leased(key, bench.programs.once))
+    assert at.value.error_class is ErrorClass.TRANSIENT
+    assert all(not entry.running for entry in await bench.engine.list_managed())
+
+
+@REAL
+async def test_a_wiped_data_directory_changes_nothing_for_a_holder(bench: Bench) -> None:
+    key = await bench.held(bench.programs.run)
+    path = Path(bench.leases.path(key.name))
+    moved = path.parent.with_name("moved")
+    path.parent.rename(moved)
+    # Whoever has the file open, as the agent, reaches the holder still.
+    bench.lease(key, 500)
+    shutil.rmtree(moved)
+    await ended_without_an_agent(bench, key)
+
+
+@engines(PROCESS)
+async def test_a_shim_that_does_not_answer_is_passed_over(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.engine.process._DEATH_SECONDS", 0.2)
+    key = await bench.held(bench.programs.run)
+    (shim,) = {_parent(pid) for pid in pids_of(key)} - set(pids_of(key))
+    os.kill(shim, signal.SIGSTOP)
+    bench.lease(key, 0)
+    await bench.engine.end_lease(key, 0)
+    assert (await bench.ended(key)).lease_ended
+    assert pids_of(key) == []
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@CONTAINERS
+async def test_one_keeper_holds_a_lease_and_leaves_with_its_container(bench: Bench) -> None:
+    key = await bench.held(bench.programs.run)
+    (keeper,) = keepers(key)
+    await bench.restart_agent()
+    waiting = bench.ended(key)
+    await bench.engine.stop(key, 10)
+    await waiting
+    await eventually(lambda: not keepers(key), DEADLINE_SECONDS, lambda: (keeper, keepers(key)))
+
+
+@CONTAINERS
+async def test_a_keeper_that_was_killed_is_replaced(bench: Bench) -> None:
+    key = await bench.held(bench.programs.run)
+    (keeper,) = keepers(key)
+    os.kill(keeper, signal.SIGKILL)
+    await eventually(lambda: not keepers(key), DEADLINE_SECONDS, lambda: keepers(key))
+    await bench.restart_agent()
+    waiting = asyncio.ensure_future(bench.ended(key))
+    await eventually(lambda: len(keepers(key)) == 1, DEADLINE_SECONDS, lambda: keepers(key))
+    bench.lease(key, 100)
+    assert (await waiting).lease_ended
+
+
+@CONTAINERS
+async def test_a_keeper_that_never_learnt_its_container_finds_it(bench: Bench) -> None:
+    """Its agent died over the start."""
+    assert bench.real is not None
+    key = bench.key()
+    bench.lease(key, None)
+    spec = bench.leased(key, bench.programs.run)
+    keeping = await bench.engine._keepers.begin(key, spec)  # type: ignore[attr-defined]
+    keeping.close()
+    run = ("run", "--detach", "--network=host", *bench.real.run_args, "--name", key.name)
+    await bench.cli(*run, spec.image, *spec.command)
+    bench.lease(key, 100)
+    await eventually(lambda: not keepers(key), DEADLINE_SECONDS, lambda: keepers(key))
+    assert '"Running": false' in await bench.inspected(key)
+    assert bench.leases.is_marked(key.name)
+
+
+@CONTAINERS
+async def test_a_keeper_whose_engine_hangs_ends_the_container_past_it(bench: Bench) -> None:
+    key = await bench.held(bench.programs.ignore_term, grace_seconds=1)
+    (first,) = keepers(key)
+    os.kill(first, signal.SIGKILL)
+    await eventually(lambda: not keepers(key), DEADLINE_SECONDS, lambda: keepers(key))
+    hangs = Keepers(bench.leases, ("sh", "-c", "exec sleep 1000"))
+    with contextlib.closing(
+        await hangs.begin(key, bench.leased(key, (), grace_seconds=1))
+    ) as keeping:
+        keeping.tell(await bench.pid(key), json.loads(await bench.inspected(key))[0]["Id"])
+    bench.lease(key, 100, grace_seconds=1)
+    await eventually(lambda: not pids_of(key), DEADLINE_SECONDS, lambda: pids_of(key))
+    assert (await bench.ended(key)).lease_ended
