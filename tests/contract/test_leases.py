@@ -15,6 +15,7 @@ import pytest
 from agent.core.assignment import NodeKey
 from agent.engine.keeping import Keepers
 from agent.engine.port import EngineError, ErrorClass
+from agent.host.pidfd import ended
 from tests.contract.engine_bench import (
     ALL,
     CONTAINERS,
@@ -40,6 +41,17 @@ async def ended_without_an_agent(bench: Bench, key: NodeKey) -> None:
     await bench.engine.close()
     await eventually(lambda: not pids_of(key), DEADLINE_SECONDS, lambda: pids_of(key))
     bench.engines.append(bench.make())
+
+
+async def kill_keeper(key: NodeKey) -> None:
+    """Return when it has let go of the lease, which is later than when its name is gone."""
+    (keeper,) = keepers(key)
+    pidfd = os.pidfd_open(keeper)
+    try:
+        os.kill(keeper, signal.SIGKILL)
+        assert await ended(pidfd, DEADLINE_SECONDS)
+    finally:
+        os.close(pidfd)
 
 
 @ALL
@@ -153,9 +165,7 @@ async def test_one_keeper_holds_a_lease_and_leaves_with_its_container(bench: Ben
 @CONTAINERS
 async def test_a_keeper_that_was_killed_is_replaced(bench: Bench) -> None:
     key = await bench.held(bench.programs.run)
-    (keeper,) = keepers(key)
-    os.kill(keeper, signal.SIGKILL)
-    await eventually(lambda: not keepers(key), DEADLINE_SECONDS, lambda: keepers(key))
+    await kill_keeper(key)
     await bench.restart_agent()
     waiting = asyncio.ensure_future(bench.ended(key))
     await eventually(lambda: len(keepers(key)) == 1, DEADLINE_SECONDS, lambda: keepers(key))
@@ -183,9 +193,7 @@ async def test_a_keeper_that_never_learnt_its_container_finds_it(bench: Bench) -
 @CONTAINERS
 async def test_a_keeper_whose_engine_hangs_ends_the_container_past_it(bench: Bench) -> None:
     key = await bench.held(bench.programs.ignore_term, grace_seconds=1)
-    (first,) = keepers(key)
-    os.kill(first, signal.SIGKILL)
-    await eventually(lambda: not keepers(key), DEADLINE_SECONDS, lambda: keepers(key))
+    await kill_keeper(key)
     hangs = Keepers(bench.leases, ("sh", "-c", "exec sleep 1000"))
     with contextlib.closing(
         await hangs.begin(key, bench.leased(key, (), grace_seconds=1))

@@ -199,12 +199,24 @@ class Blame:
         blamed_ms = 2 * coordinator.settings.pulse_ms * coordinator.pauses
         return coordinator.silent_ms(host.host_id) + blamed_ms
 
-    def lease_ends(self, host: SimHost, key: NodeKey) -> None:
-        """An agent stops a container for want of contact: for as long as it was told, no less."""
+    def ended_by_lease(self, host: SimHost, key: NodeKey) -> None:
+        """A holder or an agent ends a container because its lease is over."""
+        self.lease_over(host, key)
+        self.lost_by_lease(key)
+
+    def lost_by_lease(self, key: NodeKey) -> None:
+        """Whatever code it has is none of its own."""
+        found = self._tries.get((key.job_id, key.attempt))
+        if found is not None:
+            found.by_lease[key.node_index] = None
+
+    def lease_over(self, host: SimHost, key: NodeKey) -> None:
+        """For want of contact, for as long as its host was told, no less."""
         found = self._tries.get((key.job_id, key.attempt))
         if found is None:
             return
-        found.by_lease[key.node_index] = None
+        if key in host.goes_on:
+            self.world.fail(f"{key.name}: a lease ends that a goodbye has suspended")
         if self.world.knobs == self.world.knobs.calmed(FULL_DISK):
             self.world.fail(f"{key.name}: its lease ends, and nothing is wrong but a full disk")
         silent_ms = self.world.now - host.contact_ms

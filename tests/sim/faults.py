@@ -10,6 +10,7 @@ from tests.sim.network import KEEPALIVE_MS
 from tests.sim.older_journal import OlderJournal
 
 if TYPE_CHECKING:
+    from tests.sim.sim_agent import SimAgent
     from tests.sim.sim_host import SimHost
     from tests.sim.world import World
 
@@ -25,14 +26,13 @@ HOST_CLOCK_STEPS_MS = (-2 * DAY_MS, -7_200_000, -2_000, 2_000, 7_200_000, 2 * DA
 RIGHTED_MS = 3_000
 """How soon a clock that was wrong at the start is put right, as time synchronisation does."""
 COORDINATOR_DOWN_MS = (100, 5_000, 50_000, 250_000)
-AGENT_DOWN_MS = (50, 5_000, 60_000)
+AGENT_DOWN_MS = (50, 5_000, 60_000, 400_000)
 AGENT_STOPPED_MS = (5_000, 60_000, 400_000)
+AGENT_HANGS_MS = (2_000, 40_000, 150_000, 400_000)
 """Longer than any lease but that of a last attempt."""
 POWER_OFF_MS = (3_000, 40_000, 250_000)
 PAUSE_SLACK_MS = 20_000
 """What a coordinator that goes on needs until all that has waited is taken in and answered."""
-AGENT_HASTE_MS = 10_000
-"""What an agent needs after its start until it enforces a lease that has ended meanwhile."""
 
 
 class Faults:
@@ -49,6 +49,7 @@ class Faults:
             (knobs.cut_every_ms, self._cut),
             (knobs.agent_crash_every_ms, self._crash_agent),
             (knobs.agent_stop_every_ms, self._stop_agent),
+            (knobs.agent_hang_every_ms, self._hang_agent),
             (knobs.coordinator_crash_every_ms, self.restart_coordinator),
             (knobs.pause_every_ms, self._pause_coordinator),
             (knobs.slow_commit_every_ms, self._slow_commits),
@@ -79,6 +80,8 @@ class Faults:
                 host.power_on()
             elif host.agent is None or not host.agent.alive:
                 host.in_this_boot(100, host.start_agent)
+            elif host.agent.hangs:
+                self._wake_agent(host.agent)
 
     def _again(self, every_ms: int, fault: Callable[[], None]) -> None:
         def strike() -> None:
@@ -125,17 +128,30 @@ class Faults:
                 host.agent.session.break_off(notice_ms=30_000)
 
     def _crash_agent(self) -> None:
-        """The process alone. Never for longer than a lease that it has to enforce lasts: what
-        runs under a dead agent for longer is the hole that power-off, not software, closes."""
+        """The process alone, perhaps for longer than a lease."""
         host = self._any_host()
-        if host.agent is None or not host.agent.alive:
-            return
-        down_ms = min(self._duration(AGENT_DOWN_MS), host.lease_left_ms() - AGENT_HASTE_MS)
-        if down_ms > 0:
+        if host.agent is not None and host.agent.alive:
             self.world.note(f"{host.host_id} agent dies")
             host.disturb()
             host.agent.die(notice_ms=2_000)
-            host.in_this_boot(down_ms, host.start_agent)
+            host.in_this_boot(self._duration(AGENT_DOWN_MS), host.start_agent)
+
+    def _hang_agent(self) -> None:
+        """As by SIGSTOP, perhaps for longer than a lease."""
+        host = self._any_host()
+        agent = host.agent
+        if agent is None or not agent.alive or agent.hangs:
+            return
+        hangs_ms = self._duration(AGENT_HANGS_MS)
+        self.world.note(f"{host.host_id} agent hangs for {hangs_ms / 1000:.3f} s")
+        host.disturb(self.world.now + hangs_ms + PAUSE_SLACK_MS)
+        agent.hang()
+        self.world.after(hangs_ms, lambda: self._wake_agent(agent))
+
+    def _wake_agent(self, agent: SimAgent) -> None:
+        if agent.alive and agent.hangs:
+            self.world.note(f"{agent.host.host_id} agent goes on")
+            agent.wake()
 
     def _stop_agent(self) -> None:
         """In order, as an operator does."""
@@ -146,12 +162,9 @@ class Faults:
             host.agent.stop()
 
     def agent_left(self, host: SimHost, *, acknowledged: bool) -> None:
-        """It comes back: after any time when the coordinator knows; else as after a crash."""
         self.world.note(f"{host.host_id} agent leaves{', which is known' * acknowledged}")
         host.disturb()
         down_ms = self._duration(AGENT_STOPPED_MS)
-        if not acknowledged:
-            down_ms = max(min(down_ms, host.lease_left_ms() - AGENT_HASTE_MS), 0)
         host.in_this_boot(down_ms if self.active else 100, host.start_agent)
 
     def disturb_all(self, until_ms: int = 0) -> None:

@@ -57,6 +57,7 @@ class Knobs:
     cut_every_ms: int | None = None
     agent_crash_every_ms: int | None = None
     agent_stop_every_ms: int | None = None
+    agent_hang_every_ms: int | None = None
     coordinator_crash_every_ms: int | None = None
     pause_every_ms: int | None = None
     slow_commit_every_ms: int | None = None
@@ -116,6 +117,9 @@ class Knobs:
             power_every_ms=every(150_000, 50_000),
             # Of a generator of its own, so that all that the seed means besides stays as it was.
             older_journal_every_ms=Random(str(rng.getstate())).choice(
+                (None, None, 150_000, 60_000)
+            ),
+            agent_hang_every_ms=Random(f"hang {rng.getstate()}").choice(
                 (None, None, 150_000, 60_000)
             ),
             operator_every_ms=every(100_000, 20_000),

@@ -14,7 +14,6 @@ from agent.convert import goodbye, journal_seen, node_report, told
 from agent.core import effects as f
 from agent.core import inputs as i
 from agent.core.assignment import NodeKey, Progress
-from agent.core.machine import Machine
 from agent.core.state import Slot
 from muster.v1 import agent_service_pb2 as pb
 from tests.sim.log_stream import LogStream
@@ -35,11 +34,13 @@ class SimAgent:
         self.world = world
         self.host = host
         self.alive = True
+        self.hangs = False
+        self._waits: list[Callable[[], None]] = []
+        """What it will do when it goes on."""
         self.boot_id = f"{host.host_id}-boot-{host.boot}"
         contents = host.ledger.open(self.boot_id, host.host_id)
         self.contents = contents
-        contact_ms = shell.last_contact_ms(host.ledger, contents, host.clock())
-        self.machine = Machine(contents.slots, contact_ms, contents.journal_token)
+        self.machine = shell.begin(host.ledger, contents, host.leases, host.clock())
         self._incarnation = contents.incarnation << 32
         self.session: Session | None = None
         self._unusable_reason = "the agent is starting"
@@ -52,7 +53,7 @@ class SimAgent:
         self._tails_told = shell.TailsTold()
         self._beats: dict[int, int] = {}
         """When each heartbeat of the session was sent."""
-        self._lease_ended = {slot.key: None for slot in contents.slots if slot.lease_ended}
+        self._lease_over = {slot.key: None for slot in contents.slots if slot.lease_over}
         self._progress: dict[NodeKey, tuple[Slot, Progress]] = {}
         """Of slots, not of nodes: a node may be forgotten and asked for anew."""
         world.note(f"{host.host_id} agent starts, incarnation {contents.incarnation}")
@@ -60,11 +61,30 @@ class SimAgent:
         self._later(world.delay(200), self._dial)
 
     def _later(self, delay_ms: int, callback: Callable[[], None]) -> None:
-        self.world.after(delay_ms, lambda: callback() if self.alive else None)
+        self.world.after(delay_ms, lambda: self.when_awake(callback))
+
+    def when_awake(self, callback: Callable[[], None]) -> None:
+        """Now, or when it goes on, if it lives that long."""
+        if self.hangs:
+            self._waits.append(callback)
+        elif self.alive:
+            callback()
+
+    def hang(self) -> None:
+        """Nothing of it goes on, and nothing that is sent to it is lost."""
+        self.hangs = True
+
+    def wake(self) -> None:
+        self.hangs = False
+        self.host.woke_at_ms = self.world.now
+        waits, self._waits = self._waits, []
+        for callback in waits:
+            self.when_awake(callback)
 
     def die(self, *, notice_ms: int) -> None:
         """The process is gone; `notice_ms` is how long the coordinator may take to notice."""
-        self.alive = False
+        self.alive = self.hangs = False
+        self._waits.clear()
         if self.session is not None:
             self.session.open_at_agent = False
             self.session.break_off(notice_ms=notice_ms)
@@ -73,7 +93,7 @@ class SimAgent:
     def stop(self) -> None:
         """In order: what runs goes on without it, once the coordinator has written that down. It
         does not wait for that for ever."""
-        if not self.alive or self._stopping:
+        if not self.alive or self._stopping or self.hangs:
             return
         self._stopping = True
         self._goes_on = [slot.key for slot in self.machine.state.slots.values() if slot.may_run]
@@ -87,7 +107,7 @@ class SimAgent:
         self.die(notice_ms=100)
         self.host.goes_on = self._goes_on if acknowledged else []
         if acknowledged:
-            self.host.ledger.keep_contact(None)
+            shell.suspend_leases(self.machine, self.host.ledger, self.host.leases)
         self.world.faults.agent_left(self.host, acknowledged=acknowledged)
 
     def _reattach(self) -> None:
@@ -162,9 +182,11 @@ class SimAgent:
             before, progress = self._progress.get(key, (slot, slot.progress))
             if slot is before and slot.progress < progress:
                 self.world.fail(f"{self.host.host_id} {key.name} went back to {slot.progress}")
-            if slot.lease_ended and key not in self._lease_ended:
-                self._lease_ended[key] = None
-                self.world.promises.blame.lease_ends(self.host, key)
+            if slot.lease_over and key not in self._lease_over:
+                self._lease_over[key] = None
+                self.world.promises.blame.lease_over(self.host, key)
+            if slot.lease_ended and key not in self.host.engine.containers:
+                self.world.promises.blame.lost_by_lease(key)
         self._progress = {key: (slot, slot.progress) for key, slot in slots.items()}
 
     def _act_on_all(self, effects: list[f.Effect]) -> None:
@@ -181,6 +203,10 @@ class SimAgent:
             case f.KeepContact():
                 if not self._stopping:
                     self.host.ledger.keep_contact(effect.last_contact_ms)
+            case f.SetLease():
+                if not self._stopping:
+                    name, ends_at_ms = effect.key.name, effect.ends_at_ms
+                    self.host.leases.set(name, ends_at_ms, effect.grace_seconds)
             case f.KeepToken():
                 self.host.ledger.keep_token(effect.token)
             case f.Prepare():
@@ -198,6 +224,8 @@ class SimAgent:
                 engine.wait(effect, self.take)
             case f.Stop():
                 engine.stop(effect, self.take)
+            case f.EndLease():
+                engine.end_lease(effect, self.take)
             case f.Remove():
                 engine.remove(effect, self.take)
             case f.KeepSlot() | f.ForgetSlot():
@@ -265,6 +293,9 @@ class SimAgent:
         )
 
     def receive(self, session: Session, message: pb.CoordinatorMessage) -> None:
+        self.when_awake(lambda: self._receive(session, message))
+
+    def _receive(self, session: Session, message: pb.CoordinatorMessage) -> None:
         if not self.alive or session is not self.session:
             return
         seen = journal_seen(message)

@@ -36,6 +36,7 @@ class Container:
     """How long after SIGTERM it ends; None when it waits for SIGKILL."""
     stop_failures: int
     remove_failures: int
+    lease_ended: bool = False
     exit_code: int | None = None
     reason: str = ""
     ended_at_ms: int = 0
@@ -115,6 +116,9 @@ class SimEngine:
                 reason = GONE
             else:
                 container = self.containers.get(key)
+                if container is None and self.host.leases.is_over(key):
+                    answer(self._start_failed(key, "its lease is over"))
+                    return
                 if container is None:
                     return  # the agent died meanwhile, and so did its start
                 answer(
@@ -125,16 +129,8 @@ class SimEngine:
                     )
                 )
                 return
-            answer(
-                i.StartFailed(
-                    key=key,
-                    reason=reason,
-                    uncertain=not answers,
-                    wall_ms=self.host.wall(),
-                    not_started=answers,
-                    permanent=is_hole and self.world.knobs.black_holes_permanent,
-                )
-            )
+            permanent = is_hole and self.world.knobs.black_holes_permanent
+            answer(self._start_failed(key, reason, uncertain=not answers, permanent=permanent))
 
         def birth() -> None:
             if self._births.pop(key, None) is not None and not fails:
@@ -146,9 +142,21 @@ class SimEngine:
             self.host.in_this_boot(first_ms, birth)
         self.host.in_this_boot(first_ms + self._pause() // 2, reply)
 
+    def _start_failed(
+        self, key: NodeKey, reason: str, *, uncertain: bool = False, permanent: bool = False
+    ) -> i.StartFailed:
+        return i.StartFailed(
+            key=key,
+            reason=reason,
+            uncertain=uncertain,
+            wall_ms=self.host.wall(),
+            not_started=not uncertain,
+            permanent=permanent,
+        )
+
     def _give_birth(self, effect: f.Start) -> None:
         key = effect.key
-        if key in self.containers:
+        if key in self.containers or self.host.leases.is_over(key):
             return
         rng, knobs = self.world.rng, self.world.knobs
         unclean = self.world.faults.active and self.world.chance(knobs.unclean)
@@ -227,6 +235,7 @@ class SimEngine:
                 exit_code=container.exit_code,
                 reason=container.reason,
                 stopped_at_ms=container.ended_at_ms,
+                lease_ended=container.lease_ended,
             )
             self.host.in_this_boot(self._pause() // 4, lambda: answer(ended))
 
@@ -235,7 +244,34 @@ class SimEngine:
         else:
             reply()
 
-    def stop(self, effect: f.Stop, answer: Callable[[i.Input], None]) -> None:
+    def end_lease(self, effect: f.EndLease, answer: Callable[[i.Input], None]) -> None:
+        container = self.containers.get(effect.key)
+        if container is not None and container.running:
+            self._mark(container)
+        self.stop(effect, answer)
+
+    def end_by_lease(self, key: NodeKey, grace_ms: int) -> None:
+        """Its holder does this, without the agent and past an engine that fails."""
+        container = self.containers.get(key)
+        if container is None or not container.running:
+            return
+        self._mark(container)
+        self._note(container, "gets SIGTERM of its holder")
+        self._obey(container, grace_ms)
+        self.host.in_this_boot(grace_ms, lambda: self._end(container, 137))
+
+    def _mark(self, container: Container) -> None:
+        if not container.lease_ended:
+            container.lease_ended = True
+            self.world.promises.blame.ended_by_lease(self.host, container.key)
+
+    def _obey(self, container: Container, grace_ms: int) -> None:
+        """It got SIGTERM, and ends before SIGKILL or does not."""
+        if container.obeys_ms is not None and container.obeys_ms < grace_ms:
+            code = self.world.rng.choice((143, 143, 0))
+            self.host.in_this_boot(container.obeys_ms, lambda: self._end(container, code))
+
+    def stop(self, effect: f.Stop | f.EndLease, answer: Callable[[i.Input], None]) -> None:
         container = self.containers.get(effect.key)
 
         def stopped() -> None:
@@ -257,11 +293,9 @@ class SimEngine:
 
         def kill() -> None:
             if agent is not None and agent.alive:
-                self._end(container, 137)
+                agent.when_awake(lambda: self._end(container, 137))
 
-        if container.obeys_ms is not None and container.obeys_ms < grace_ms:
-            code = self.world.rng.choice((143, 143, 0))
-            self.host.in_this_boot(container.obeys_ms, lambda: self._end(container, code))
+        self._obey(container, grace_ms)
         self.host.in_this_boot(grace_ms, kill)
 
     def remove(self, effect: f.Remove, answer: Callable[[i.Input], None]) -> None:
@@ -275,6 +309,7 @@ class SimEngine:
             if container is not None:
                 self._end(container, 137)
                 del self.containers[effect.key]
+            self.host.leases.remove(effect.key)
             if effect.key in self.host.spools:
                 self.host.spools[effect.key].finish()
             answer(i.Removed(key=effect.key))

@@ -12,6 +12,7 @@ from tests.sim.knobs import SKEW_MAX
 from tests.sim.sim_agent import SimAgent
 from tests.sim.sim_coordinator import EPOCH_MS
 from tests.sim.sim_engine import SimEngine
+from tests.sim.sim_leases import SimLeases
 from tests.sim.sim_spool import SimSpool
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class SimHost:
         self.rate = 1 + world.rng.uniform(-SKEW_MAX, SKEW_MAX)
         self.ledger = MemoryLedger()
         self.engine = SimEngine(world, self)
+        self.leases = SimLeases(self)
         self.powered = False
         self.boot = 0
         self.boot_at_ms = 0
@@ -43,6 +45,8 @@ class SimHost:
         self.tails_read: dict[NodeKey, bool] = {}
         self.spools: dict[NodeKey, SimSpool] = {}
         self.stalled_until_ms = 0
+        self.woke_at_ms = 0
+        """When its agent last went on, having hung."""
         self.cut_until_ms = 0
         self.goes_on: list[NodeKey] = []
         """What its agent, whose goodbye was acknowledged, has left running; it is not back yet."""
@@ -75,9 +79,11 @@ class SimHost:
         """Since when all that its agent sends gets through; None when it does not."""
         agent = self.agent
         session = agent.session if agent is not None and agent.alive else None
-        if session is None or session.cut or self.world.now < self.stalled_until_ms:
+        if agent is None or agent.hangs or session is None or session.cut:
             return None
-        return max(session.opened_at_ms, self.stalled_until_ms)
+        if self.world.now < self.stalled_until_ms:
+            return None
+        return max(session.opened_at_ms, self.stalled_until_ms, self.woke_at_ms)
 
     def reads_tail(self, key: NodeKey) -> bool:
         """A spool that cannot be read costs output, never a report."""
@@ -99,6 +105,7 @@ class SimHost:
         self.changed_power_ms = self.world.now
         self.boot += 1
         self.engine.power_off()
+        self.leases.power_off()
         if self.agent is not None:
             self.agent.die(notice_ms=30_000)
 
@@ -108,17 +115,6 @@ class SimHost:
             if self.goes_on:
                 self.contact_ms = self.world.now  # leases run anew from its return
             self.agent = SimAgent(self.world, self)
-
-    def lease_left_ms(self) -> int:
-        """How long the agent may be dead before a lease here ends that only it can enforce."""
-        assert self.agent is not None
-        state = self.agent.machine.state
-        ends = [
-            state.last_contact_ms + 1000 * slot.assignment.lease_seconds - self.clock()
-            for slot in state.slots.values()
-            if slot.assignment is not None and slot.assignment.lease_seconds
-        ]
-        return min(ends, default=600_000)
 
     def unrest(self) -> list[str]:
         if self.agent is None or not self.agent.alive:
