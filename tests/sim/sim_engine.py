@@ -263,7 +263,9 @@ class SimEngine:
     def _mark(self, container: Container) -> None:
         if not container.lease_ended:
             container.lease_ended = True
-            self.world.promises.blame.ended_by_lease(self.host, container.key)
+            # What is being stopped has no new lease, and no other end by the old one.
+            if not self.host.is_stopping(container.key):
+                self.world.promises.blame.ended_by_lease(self.host, container.key)
 
     def _obey(self, container: Container, grace_ms: int) -> None:
         """It got SIGTERM, and ends before SIGKILL or does not."""

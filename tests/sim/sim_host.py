@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from agent.core.assignment import NodeKey
+from agent.core.assignment import Desired, NodeKey
 from agent.ledger.memory import MemoryLedger
 from coordinator.core.ids import HostId
 from tests.sim.knobs import SKEW_MAX
@@ -115,6 +115,11 @@ class SimHost:
             if self.goes_on:
                 self.contact_ms = self.world.now  # leases run anew from its return
             self.agent = SimAgent(self.world, self)
+
+    def is_stopping(self, key: NodeKey) -> bool:
+        """Whether its agent, alive or not, was to stop the node for another reason than a lease."""
+        slot = self.agent.machine.state.slots.get(key) if self.agent is not None else None
+        return slot is not None and slot.desired is Desired.STOP and not slot.lease_over
 
     def unrest(self) -> list[str]:
         if self.agent is None or not self.agent.alive:

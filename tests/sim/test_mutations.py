@@ -11,10 +11,11 @@ from dataclasses import replace
 
 import pytest
 
+from agent import shell
 from agent.core import effects as f
 from agent.core import inputs as i
 from agent.core import machine as agent_machine
-from agent.core.assignment import Progress
+from agent.core.assignment import ContainerSpec, Progress
 from agent.ledger.memory import MemoryLedger
 from coordinator.core import derive, ending, evolve, gang, hosts, machine, scheduler, silence
 from coordinator.core import events as e
@@ -26,6 +27,7 @@ from coordinator.core.states import Desired, NodeState
 from coordinator.core.turn import Turn
 from tests.sim.mutation import Focus, Mutation, Patch, first_to_notice
 from tests.sim.sim_coordinator import SimCoordinator
+from tests.sim.sim_leases import SimLeases
 
 
 def _anything_goes(state: ClusterState, *, replayed: bool = False) -> None:
@@ -88,8 +90,35 @@ def hosts_are_released_on_intent(patch: Patch) -> None:
     patch.setattr(gang, "end_attempt", end)
 
 
-def the_agent_ignores_its_lease(patch: Patch) -> None:
+def nobody_ends_a_lease(patch: Patch) -> None:
     patch.setattr(agent_machine.Machine, "_lease_ends", lambda self, slot: None)
+    patch.setattr(SimLeases, "_end", lambda self, key, kill_at_ms: None)
+
+
+def only_the_agent_ends_a_lease(patch: Patch) -> None:
+    patch.setattr(SimLeases, "_end", lambda self, key, kill_at_ms: None)
+
+
+def the_holder_is_told_of_no_contact(patch: Patch) -> None:
+    patch.setattr(agent_machine.Machine, "_renew", lambda self, slot: None)
+
+
+def the_holder_is_not_told_of_a_goodbye(patch: Patch) -> None:
+    def suspend(machine: agent_machine.Machine, ledger: MemoryLedger, leases: SimLeases) -> None:
+        ledger.keep_contact(None)
+
+    patch.setattr(shell, "suspend_leases", suspend)
+
+
+def a_node_that_ended_by_itself_is_lost_with_its_lease(patch: Patch) -> None:
+    real = agent_machine.Machine._ended
+
+    def ended(self: agent_machine.Machine, given: i.Ended) -> None:
+        slot = self.state.slots.get(given.key)
+        late = slot is not None and slot.lease_over
+        real(self, replace(given, lease_ended=given.lease_ended or late))
+
+    patch.setattr(agent_machine.Machine, "_ended", ended)
 
 
 def the_fence_does_not_wait_for_the_grace(patch: Patch) -> None:
@@ -201,7 +230,10 @@ def the_barrier_holds_nobody(patch: Patch) -> None:
 
 
 def a_promised_address_is_not_kept(patch: Patch) -> None:
-    patch.setattr(agent_machine, "replace", lambda spec, address: spec)
+    def kept(spec: ContainerSpec, *, address: str, stop_grace_seconds: int) -> ContainerSpec:
+        return spec
+
+    patch.setattr(agent_machine, "replace", kept)
 
 
 def an_ended_job_ends_again(patch: Patch) -> None:
@@ -258,6 +290,8 @@ CUT_OFF: Focus = {"hosts": 5, "jobs": 3, "life_ms": 300_000, "cut_every_ms": 40_
 """Hosts that fall silent while they have work, and others to take it over."""
 BROKEN_LINES: Focus = {"hosts": 4, "drop_every_ms": 15_000, "late": 0.4, "life_ms": 40_000}
 
+HANGS: Focus = {"hosts": 5, "jobs": 3, "life_ms": 300_000, "agent_hang_every_ms": 30_000}
+
 STOPS: Focus = {"agent_stop_every_ms": 20_000, "life_ms": 300_000}
 
 MUTATIONS: dict[Mutation, Focus] = {
@@ -266,7 +300,11 @@ MUTATIONS: dict[Mutation, Focus] = {
     the_next_attempt_does_not_wait: {},
     a_lost_host_is_free_of_its_nodes: CUT_OFF,
     hosts_are_released_on_intent: {},
-    the_agent_ignores_its_lease: CUT_OFF,
+    nobody_ends_a_lease: CUT_OFF,
+    only_the_agent_ends_a_lease: HANGS,
+    the_holder_is_told_of_no_contact: {},
+    the_holder_is_not_told_of_a_goodbye: STOPS,
+    a_node_that_ended_by_itself_is_lost_with_its_lease: HANGS,
     the_fence_does_not_wait_for_the_grace: CUT_OFF,
     the_agents_lease_is_longer_than_the_coordinators: CUT_OFF,
     a_release_is_forgotten_before_it_is_acknowledged: BROKEN_LINES,
