@@ -67,6 +67,11 @@ class Identity:
     labels: dict[str, str]
     machine: MachineId
 
+    @property
+    def owner(self) -> str:
+        """Whose a ledger is."""
+        return f"host {self.host_id} on machine {self.machine.digest}"
+
 
 class Daemon:
     """One host's agent. `run` goes on until it is cancelled; containers outlive it."""
@@ -112,7 +117,7 @@ class Daemon:
 
     async def run(self) -> None:
         contents = await asyncio.to_thread(
-            self._ledger.open, self._identity.boot_id, self._identity.host_id
+            self._ledger.open, self._identity.boot_id, self._identity.owner
         )
         self._incarnation = contents.incarnation << 32
         self._previous_boot_id = contents.boot_id
@@ -183,12 +188,12 @@ class Daemon:
                 cluster_id=self._cluster_id,
                 machine=who.machine.digest,
             )
-            if not here.unmanaged:
+            if not here.strange:
                 return here
             self._unusable(here.words)
             self.ready.set()
-            for node in here.unmanaged:
-                await Survivors().gone(node.key)
+            for key in here.strange:
+                await Survivors().gone(key)
 
     def _found(self, managed: Managed) -> i.Found:
         marks, started = managed.marks, managed.started
@@ -212,13 +217,13 @@ class Daemon:
             try:
                 return await ask()
             except EngineError as error:
-                logger.error("cannot use engine: engine=%s %s", self._engine.name, error.reason)
                 self._unusable(error.reason)
                 await asyncio.sleep(pause * (0.5 + random.random() / 2))
                 pause = min(2 * pause, ENGINE_PAUSE_MAX_SECONDS)
 
     def _unusable(self, reason: str) -> None:
         if reason != self._unusable_reason:
+            logger.error("the host cannot be used: %s", reason)
             self._unusable_reason = reason
             self._link.restart()
 

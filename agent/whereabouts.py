@@ -20,23 +20,23 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Whereabouts:
-    """`ours` are to be taken over. `unmanaged` live and are ours, and the engine does not know
-    them: nothing is certain of this host before they have ended."""
+    """`ours` are to be taken over. `strange` live and may be ours, and are not ours to end: nothing
+    is certain of this host before they have ended, with their lease at the latest."""
 
     ours: tuple[Managed, ...]
-    unmanaged: tuple[FoundNode, ...]
+    strange: tuple[NodeKey, ...]
     keys: tuple[NodeKey, ...]
     """Of all that is here or in the ledger, also of what is left to its lease."""
 
     @property
     def words(self) -> str:
         """Why the host cannot be used; empty when it can."""
-        if not self.unmanaged:
+        if not self.strange:
             return ""
-        names = ", ".join(f"{node.key.name} (pid {node.pid})" for node in self.unmanaged)
+        names = ", ".join(key.name for key in self.strange)
         return (
-            f"MusterHostError: processes run here of nodes that the engine does not have: {names}. "
-            "Set the engine and its store as they were, or wait: they end with their lease"
+            f"MusterHostError: nodes run here that this agent cannot take over: {names}. They were "
+            "started by another engine, or under another machine-id; they end with their lease"
         )
 
 
@@ -57,29 +57,23 @@ def sort(
     machine: str,
 ) -> Whereabouts:
     """What of all that was found is this agent's to look after. `known` are the ledger's."""
-    ours = []
+    ours, strange = [], []
     for each in managed:
-        whose = _another(each, cluster_id, machine)
-        if whose and each.key not in known:
-            logger.warning("left alone: node=%s it is %s", each.key.name, whose)
-        else:
+        marks = each.marks
+        if marks is None or each.key in known:
             ours.append(each)
+        elif marks.cluster_id != cluster_id:
+            logger.warning("left alone, of another cluster: node=%s", each.key.name)
+        elif marks.machine == machine:
+            ours.append(each)
+        elif each.running:
+            # This machine has changed its name, or the disk is a copy and its owner is here too.
+            strange.append(each.key)
+        else:
+            logger.warning("left alone, of the machine of this disk: node=%s", each.key.name)
     names = {each.key for each in managed}
-    unmanaged = [
-        node for node in running if node.key not in names and node.cluster_id == cluster_id
+    strange += [
+        node.key for node in running if node.key not in names and node.cluster_id == cluster_id
     ]
     keys = dict.fromkeys([*known, *names, *(node.key for node in running)])
-    return Whereabouts(ours=tuple(ours), unmanaged=tuple(unmanaged), keys=tuple(keys))
-
-
-def _another(found: Managed, cluster_id: str, machine: str) -> str:
-    """Whose it is when it is not ours; empty for ours, and for a node of an older release."""
-    marks = found.marks
-    if marks is None:
-        return ""
-    if marks.cluster_id != cluster_id:
-        return f"of another cluster ({marks.cluster_id})"
-    if marks.machine != machine and not found.running:
-        # What runs here runs here, also when the machine has changed its name.
-        return "of another machine, from which this disk was copied"
-    return ""
+    return Whereabouts(ours=tuple(ours), strange=tuple(strange), keys=tuple(keys))

@@ -19,13 +19,13 @@ class MemoryLedger:
         self._boot_id = ""
         self._contact: int | None = None
         self._token = b""
-        self._host_id = self._cluster_id = ""
+        self._owner = self._cluster_id = ""
 
-    def open(self, boot_id: str, host_id: str) -> LedgerContents:
+    def open(self, boot_id: str, owner: str) -> LedgerContents:
         self._incarnation += 1
-        if self._host_id not in ("", host_id):
+        if self._owner not in ("", owner):
             self._slots.clear()
-        self._host_id = host_id
+        self._owner = owner
         last_boot, self._boot_id = self._boot_id, boot_id
         return LedgerContents(
             slots=tuple(decode(body) for body in self._slots.values()),

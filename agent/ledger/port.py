@@ -37,10 +37,10 @@ class LedgerError(Exception):
 class Ledger(Protocol):
     """One writer, this agent. Calls block for a disk write; the shell calls them from a thread."""
 
-    def open(self, boot_id: str, host_id: str) -> LedgerContents:
-        """Read everything, count this start and remember the boot. First call. Slots that were
-        written under another host id are forgotten: the ledger is a copy, or the host has a new
-        name, and what they name is left to its lease."""
+    def open(self, boot_id: str, owner: str) -> LedgerContents:
+        """Read everything, count this start and remember the boot. First call. Slots that another
+        owner has written are forgotten: the ledger is a copy, or the host has a new name, and what
+        they name is left to its lease."""
         ...
 
     def keep_cluster(self, cluster_id: str) -> None:

@@ -26,7 +26,7 @@ create table life (one integer primary key check (one = 1), incarnation integer 
 insert into life values (1, 0, '');
 """
 _OWNER = """
-create table if not exists owner (one integer primary key check (one = 1), host_id text not null,
+create table if not exists owner (one integer primary key check (one = 1), name text not null,
                                   cluster_id text not null) strict;
 insert or ignore into owner values (1, '', '');
 """
@@ -72,15 +72,15 @@ class SqliteLedger:
         # it would crash the process.
         self._saving = threading.Lock()
 
-    def open(self, boot_id: str, host_id: str) -> LedgerContents:
+    def open(self, boot_id: str, owner: str) -> LedgerContents:
         try:
-            return self._open(boot_id, host_id)
+            return self._open(boot_id, owner)
         except LedgerError as error:
             if not _is_full(error.__cause__) or not self._drop_ballast():
                 raise
-            return self._open(boot_id, host_id)
+            return self._open(boot_id, owner)
 
-    def _open(self, boot_id: str, host_id: str) -> LedgerContents:
+    def _open(self, boot_id: str, owner: str) -> LedgerContents:
         try:
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
             # The shell's thread pool calls one at a time, though not always the same thread.
@@ -95,10 +95,10 @@ class SqliteLedger:
             db.execute("begin immediate")
             incarnation, last_boot = db.execute("select incarnation, boot_id from life").fetchone()
             db.execute("update life set incarnation = ?, boot_id = ?", (incarnation + 1, boot_id))
-            owner, cluster_id = db.execute("select host_id, cluster_id from owner").fetchone()
-            if owner not in ("", host_id):
-                self._leave_slots(db, f"host {owner}, and this one is {host_id}")
-            db.execute("update owner set host_id = ?", (host_id,))
+            before, cluster_id = db.execute("select name, cluster_id from owner").fetchone()
+            if before not in ("", owner):
+                self._leave_slots(db, f"{before}, and this is {owner}")
+            db.execute("update owner set name = ?", (owner,))
             db.execute("commit")
             rows = db.execute("select body from slot order by rowid").fetchall()
             slots = tuple(decode(body) for (body,) in rows)

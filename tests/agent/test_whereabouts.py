@@ -32,8 +32,6 @@ def sort(
         RUNNING,
         ENDED,
         replace(RUNNING, marks=None),
-        # The machine's own name may have changed under what runs.
-        replace(RUNNING, marks=replace(MARKS, machine="there")),
     ],
 )
 def test_what_is_ours_is_taken_over(found: Managed) -> None:
@@ -60,10 +58,15 @@ def test_what_the_ledger_knows_is_ours_whatever_it_says() -> None:
 
 def test_what_runs_and_the_engine_does_not_have_is_waited_for() -> None:
     found = sort(running=(PROCESS,), known=(KEY,))
-    assert found.unmanaged == (PROCESS,)
-    assert "muster-j-1-0 (pid 4711)" in found.words
-    assert sort(RUNNING, running=(PROCESS,)).unmanaged == ()
+    assert found.strange == (KEY,)
+    assert "muster-j-1-0" in found.words
+    assert sort(RUNNING, running=(PROCESS,)).strange == ()
     assert sort(running=(replace(PROCESS, cluster_id="theirs"),)).words == ""
+
+
+def test_what_runs_of_a_machine_of_another_name_is_neither_taken_nor_ignored() -> None:
+    found = sort(replace(RUNNING, marks=replace(MARKS, machine="there")))
+    assert (found.ours, found.strange) == ((), (KEY,))
 
 
 def test_a_ledger_that_knows_all_needs_no_coordinator() -> None:

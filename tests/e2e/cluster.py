@@ -136,6 +136,7 @@ class Cluster:
             "--coordinator": self.address,
             "--host-id": host_id,
             "--data-dir": str(self.directory / host_id),
+            "--runtime-dir": str(self.directory / "run"),
             "--engine": engine,
             "--imds-endpoint": "",
         }

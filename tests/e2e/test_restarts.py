@@ -215,7 +215,8 @@ async def test_lease_stops_a_container_that_nobody_can_reach(tmp_path: Path) -> 
 async def test_second_machine_with_the_same_host_id_is_refused(tmp_path: Path) -> None:
     async with cluster(tmp_path, agents=1) as c:
         first = c.agents["h1"]
-        twin = c.agent("h1", "127.0.0.99", "--data-dir", str(tmp_path / "twin"))
+        elsewhere = ("--data-dir", str(tmp_path / "twin"), "--runtime-dir", str(tmp_path / "twins"))
+        twin = c.agent("h1", "127.0.0.99", *elsewhere)
         c.agents |= {"h1": first, "twin": twin}
         twin.log = tmp_path / "twin.log"
         await twin.start()
