@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from agent import shell
+from agent import shell, whereabouts
 from agent.admission import Admission
 from agent.convert import ProtocolError, goodbye, journal_seen, machine, node_report, told
 from agent.core import effects as f
@@ -25,9 +25,7 @@ from agent.core.machine import Machine
 from agent.core.marks import Marks
 from agent.core.state import Slot
 from agent.engine.port import Engine, EngineError, Managed
-from agent.host import nodes
 from agent.host.machine import MachineId
-from agent.host.survivors import Survivors
 from agent.kit import Kit
 from agent.lease_file import Leases
 from agent.lease_file import now_ms as boot_ms
@@ -36,7 +34,7 @@ from agent.link import Link
 from agent.logs import LogDesk
 from agent.options import Endpoint, TlsFiles
 from agent.verbs import Verbs, wall_ms
-from agent.whereabouts import Whereabouts, are_certain, sort
+from agent.whereabouts import Whereabouts
 from muster.v1 import agent_service_pb2 as pb
 
 logger = logging.getLogger(__name__)
@@ -175,25 +173,19 @@ class Daemon:
         """What is here and ours, once nothing of ours is left that the engine does not have."""
         known, who = [slot.key for slot in contents.slots], self._identity
         while True:
-            managed = await self._engine.list_managed()
-            running = await asyncio.to_thread(nodes.running, who.host_id)
-            if not self._cluster_id and not are_certain(managed, running.values(), known):
+            found = await whereabouts.find(self._engine, who.host_id)
+            if not self._cluster_id and not found.is_all_in(known):
                 self._unusable(UNDECIDED)
                 self.ready.set()
                 await self._is_in_cluster.wait()
-            here = sort(
-                managed,
-                running.values(),
-                known,
-                cluster_id=self._cluster_id,
-                machine=who.machine.digest,
+            here = whereabouts.sort(
+                found, known, cluster_id=self._cluster_id, machine=who.machine.digest
             )
             if not here.strange:
                 return here
             self._unusable(here.words)
             self.ready.set()
-            for key in here.strange:
-                await Survivors().gone(key)
+            await whereabouts.outwait(here.strange)
 
     def _found(self, managed: Managed) -> i.Found:
         marks, started = managed.marks, managed.started

@@ -19,7 +19,6 @@ from agent.core import inputs as i
 from agent.core.assignment import ContainerSpec, NodeKey
 from agent.core.marks import Marks
 from agent.engine.port import Engine, EngineError, ErrorClass
-from agent.host import nodes
 from agent.kit import Kit
 from agent.lease_file import Leases
 
@@ -103,11 +102,7 @@ class Verbs:
         marks = self._mark(effect)
         spec = replace(
             spec,
-            environment=(
-                *spec.environment,
-                (nodes.HOST_ID, marks.host_id),
-                (nodes.CLUSTER_ID, marks.cluster_id),
-            ),
+            environment=(*spec.environment, *marks.variables),
             marks=marks,
             lease_file=self._leases.path(effect.key.name),
         )

@@ -7,13 +7,16 @@ that each is held against this host's own marks. Must not import an engine but i
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from agent.core.assignment import NodeKey
-from agent.engine.port import Managed
+from agent.engine.port import Engine, Managed
+from agent.host import nodes
 from agent.host.nodes import FoundNode
+from agent.host.survivors import Survivors
 
 logger = logging.getLogger(__name__)
 
@@ -40,25 +43,36 @@ class Whereabouts:
         )
 
 
-def are_certain(
-    managed: Collection[Managed], running: Collection[FoundNode], known: Collection[NodeKey]
-) -> bool:
-    """Whether it matters not which cluster this agent belongs to, as its ledger knows all."""
-    found = [each.key for each in managed if each.marks] + [node.key for node in running]
-    return all(key in known for key in found)
+@dataclass(frozen=True, slots=True)
+class Found:
+    """All that is here, whosever it is: what the engine has, and what has a living process."""
+
+    managed: tuple[Managed, ...]
+    running: tuple[FoundNode, ...]
+
+    def is_all_in(self, known: Collection[NodeKey]) -> bool:
+        """Whether the ledger knows all of it, so that it matters not which cluster this is."""
+        marked = [each.key for each in self.managed if each.marks]
+        return all(key in known for key in (*marked, *(node.key for node in self.running)))
 
 
-def sort(
-    managed: Collection[Managed],
-    running: Collection[FoundNode],
-    known: Collection[NodeKey],
-    *,
-    cluster_id: str,
-    machine: str,
-) -> Whereabouts:
+async def find(engine: Engine, host_id: str) -> Found:
+    """Look. EngineError when the engine does not answer."""
+    managed = await engine.list_managed()
+    running = await asyncio.to_thread(nodes.running, host_id)
+    return Found(tuple(managed), tuple(running.values()))
+
+
+async def outwait(keys: Collection[NodeKey]) -> None:
+    """Return when none of these nodes has a process that this agent can see."""
+    for key in keys:
+        await Survivors().gone(key)
+
+
+def sort(found: Found, known: Collection[NodeKey], *, cluster_id: str, machine: str) -> Whereabouts:
     """What of all that was found is this agent's to look after. `known` are the ledger's."""
     ours, strange = [], []
-    for each in managed:
+    for each in found.managed:
         marks = each.marks
         if marks is None or each.key in known:
             ours.append(each)
@@ -71,9 +85,11 @@ def sort(
             strange.append(each.key)
         else:
             logger.warning("left alone, of the machine of this disk: node=%s", each.key.name)
-    names = {each.key for each in managed}
+    names = {each.key for each in found.managed}
     strange += [
-        node.key for node in running if node.key not in names and node.cluster_id == cluster_id
+        node.key
+        for node in found.running
+        if node.key not in names and node.cluster_id == cluster_id
     ]
-    keys = dict.fromkeys([*known, *names, *(node.key for node in running)])
+    keys = dict.fromkeys([*known, *names, *(node.key for node in found.running)])
     return Whereabouts(ours=tuple(ours), strange=tuple(strange), keys=tuple(keys))

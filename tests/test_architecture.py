@@ -59,7 +59,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent.ledger": {"agent.core"},
     "agent.kit": {"agent.core", "agent.host"},
     "agent.shell": {"agent.core", "agent.ledger.port"},
-    "agent.whereabouts": {"agent.core", "agent.engine.port", "agent.host.nodes"},
+    "agent.whereabouts": {"agent.core", "agent.engine.port", "agent.host"},
     "agent.admission": {"agent.core", "agent.policy", "agent.secret_store"},
     "agent.link": {"agent.convert", "agent.options"} | WIRE,
     "agent.spool_follow": {"agent.host", "agent.spool"},
@@ -70,6 +70,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("agent.convert", "agent.core", "agent.engine.port", "agent.host.machine", "agent.link"),
         *("agent.admission", "agent.kit", "agent.logs", "agent.notify", "agent.options", "muster"),
         *("agent.ledger.port", "agent.lease_file", "agent.shell", "agent.verbs"),
+        "agent.whereabouts",
     },
     "agent.verbs": {
         *("agent.admission", "agent.core", "agent.engine.port", "agent.kit", "agent.lease_file"),

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 HOST = "muster.host"
+HOST_ID, CLUSTER_ID = "MUSTER_HOST_ID", "MUSTER_CLUSTER_ID"
+"""Variables of what a node runs, which its descendants inherit."""
 _CLUSTER, _MACHINE, _LEASE, _GRACE = (
     *("muster.cluster", "muster.machine"),
     *("muster.lease-seconds", "muster.grace-seconds"),
@@ -37,6 +39,11 @@ class Marks:
             _LEASE: str(self.lease_seconds),
             _GRACE: str(self.grace_seconds),
         }
+
+    @property
+    def variables(self) -> tuple[tuple[str, str], ...]:
+        """For the environment of what the node runs."""
+        return (HOST_ID, self.host_id), (CLUSTER_ID, self.cluster_id)
 
     @classmethod
     def read(cls, labels: Mapping[str, str]) -> Marks | None:

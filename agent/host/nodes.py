@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.core.assignment import NodeKey
-from agent.core.marks import Marks
+from agent.core.marks import CLUSTER_ID, HOST_ID, Marks
 from agent.host import processes
 
 NODE, DIRECTORY = "muster.node", "muster.directory"
 """Variables of a shim, beside its marks: whose it is, and where it writes."""
 KEEPER = "muster-keeper"
 """In the command line of a keeper, before its lease file, its grace and the node's name."""
-HOST_ID, CLUSTER_ID = "MUSTER_HOST_ID", "MUSTER_CLUSTER_ID"
-"""Variables of what a node runs, which its descendants inherit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from agent.core.assignment import NodeKey
 from agent.core.marks import Marks
 from agent.engine.port import Managed
 from agent.host.nodes import FoundNode
-from agent.whereabouts import Whereabouts
+from agent.whereabouts import Found, Whereabouts
 
 KEY = NodeKey(job_id="j", attempt=1, node_index=0)
 MARKS = Marks(cluster_id="ours", host_id="h1", machine="here", lease_seconds=600, grace_seconds=30)
@@ -23,7 +23,8 @@ PROCESS = FoundNode(key=KEY, cluster_id="ours", pid=4711)
 def sort(
     *managed: Managed, running: tuple[FoundNode, ...] = (), known: tuple[NodeKey, ...] = ()
 ) -> Whereabouts:
-    return whereabouts.sort(managed, running, known, cluster_id="ours", machine="here")
+    found = Found(managed, running)
+    return whereabouts.sort(found, known, cluster_id="ours", machine="here")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_what_runs_of_a_machine_of_another_name_is_neither_taken_nor_ignored() -
 
 
 def test_a_ledger_that_knows_all_needs_no_coordinator() -> None:
-    assert whereabouts.are_certain([RUNNING], [PROCESS], [KEY])
-    assert whereabouts.are_certain([replace(RUNNING, marks=None)], [], [])
-    assert not whereabouts.are_certain([RUNNING], [], [])
-    assert not whereabouts.are_certain([], [PROCESS], [])
+    assert Found((RUNNING,), (PROCESS,)).is_all_in([KEY])
+    assert Found((replace(RUNNING, marks=None),), ()).is_all_in([])
+    assert not Found((RUNNING,), ()).is_all_in([])
+    assert not Found((), (PROCESS,)).is_all_in([])
