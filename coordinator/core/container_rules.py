@@ -25,7 +25,10 @@ from coordinator.core.errors import InvalidArgument
 from coordinator.core.names import clip, quote
 
 RESERVED_PREFIX = "AWS_BATCH"
-KIT_VARIABLES = ("MUSTER_NODE_ADDRESSES", "MUSTER_PEERS_FILE", "MUSTER_HOSTFILE")
+KIT_VARIABLES = (
+    *("MUSTER_NODE_ADDRESSES", "MUSTER_PEERS_FILE", "MUSTER_HOSTFILE"),
+    *("MUSTER_HOST_ID", "MUSTER_CLUSTER_ID"),
+)
 """What every node is told of its gang, by its agent."""
 LOG_DRIVERS = (
     "json-file",

@@ -1,0 +1,70 @@
+"""Nodes that the ledger does not know and the host does: their leases until a coordinator names
+them are those that their own marks and holders tell."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.core import effects as f
+from agent.core import inputs as i
+from agent.core.assignment import Desired, FoundLease
+from tests.core.agent_bench import KEY, Bench
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def found(*, ends_in_ms: int | None, at: int, seconds: int = 600) -> i.Found:
+    ends_at_ms = None if ends_in_ms is None else at + ends_in_ms
+    lease = FoundLease(seconds=seconds, grace_seconds=7, ends_at_ms=ends_at_ms)
+    return i.Found(key=KEY, started_at_ms=5, lease=lease)
+
+
+def test_it_ends_when_its_holder_would_end_it(bench: Bench) -> None:
+    """A fresh lease would let it live for longer than the coordinator counts."""
+    bench.begin(found(ends_in_ms=20_000, at=bench.now))
+    (told,) = bench.found(f.SetLease)
+    assert (told.ends_at_ms, told.grace_seconds) == (bench.now + 20_000, 7)
+    assert bench.wait(19_999) == []
+    assert bench.wait(1) == ["EndLease"]
+
+
+def test_its_own_lease_runs_anew_with_the_first_contact(bench: Bench) -> None:
+    bench.begin(found(ends_in_ms=20_000, at=bench.now, seconds=100))
+    bench.now += 10
+    bench.connect()
+    (told,) = bench.found(f.SetLease)
+    assert told.ends_at_ms == bench.now + 100_000
+    bench.do(i.LinkDown())
+    assert bench.wait(99_999) == []
+    assert bench.wait(1) == ["EndLease"]
+
+
+def test_another_start_keeps_what_the_first_has_found(bench: Bench) -> None:
+    bench.begin(found(ends_in_ms=20_000, at=bench.now))
+    again = bench.restarted(contact=bench.now)
+    again.begin(i.Found(key=KEY, started_at_ms=5))
+    assert again.wait(18_999) == []
+    assert again.wait(1) == ["EndLease"]
+
+
+def test_a_lease_that_never_ends_is_left_at_that(bench: Bench) -> None:
+    bench.begin(found(ends_in_ms=None, at=bench.now, seconds=0))
+    assert [told.ends_at_ms for told in bench.found(f.SetLease)] == [None]
+    assert bench.wait(10**9) == []
+
+
+def test_what_nobody_holds_ends_at_once_without_contact(bench: Bench) -> None:
+    bench.begin(found(ends_in_ms=1 - bench.now, at=bench.now))
+    assert bench.wait(0) == ["EndLease"]
+
+
+def test_an_assignment_says_it_from_then_on(bench: Bench) -> None:
+    bench.begin(found(ends_in_ms=20_000, at=bench.now))
+    bench.now += 10
+    bench.connect()
+    bench.assign((KEY, Desired.RUN), lease=50)
+    (told,) = bench.found(f.SetLease)
+    assert (told.ends_at_ms, told.grace_seconds) == (bench.now + 50_000, 30)
