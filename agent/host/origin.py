@@ -77,7 +77,12 @@ class Origin:
     @property
     def needs_sight(self) -> bool:
         """Whether its end is proven only by looking at all processes of the host."""
-        return self.container is not None or (self.shim is not None and not self.shim.ended_alone)
+        return self.container is not None or self.leaves_doubts
+
+    @property
+    def leaves_doubts(self) -> bool:
+        """Whether some of what is left could be such that it cannot be judged."""
+        return self.shim is not None and not self.shim.ended_alone
 
     def seen(self) -> Origin:
         """The same, with what only shows while the shim lives."""
@@ -131,7 +136,7 @@ class Origin:
         self, candidates: list[Process], blind: list[Process], table: dict[int, Process]
     ) -> list[Process]:
         shim = self.shim
-        if shim is None or shim.ended_alone or shim.is_there(table):
+        if shim is None or not self.leaves_doubts or shim.is_there(table):
             return []
         mates = [each for each in candidates if each.session == shim.session]
         hidden = [each for each in blind if each not in mates and self._may_be_its(each, table)]
@@ -169,6 +174,7 @@ def _supervised(
         for each in table.values()
         if each.name in containers.SUPERVISOR_NAMES
         and containers.supervises(processes.arguments(each.pid), container)
+        and processes.may_be_an_engines(each.pid)
     ]
     return {
         child

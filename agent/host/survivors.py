@@ -142,7 +142,8 @@ class Survivors:
 
     async def prove_gone(self, key: NodeKey) -> None:
         """Kill what is left, and see that no process and no port is, and nothing that may be the
-        node's. StillThere otherwise. Takes two looks through /proc when it is so."""
+        node's. StillThere otherwise. Takes one look through /proc when it is so, and two where a
+        shim was killed."""
         await self.kill(key)
         await self._end_doubts(self._origin(key))
         if noted := self._ports.get(key):
@@ -158,6 +159,8 @@ class Survivors:
             return
         if processes.hides_some():
             raise StillThere(WITHOUT_SIGHT)
+        if not origin.leaves_doubts:
+            return
         deadline = time.monotonic() + DEATH_SECONDS
         while doubtful := await _doubts(origin):
             with _Opened() as opened:
