@@ -8,7 +8,7 @@ from typing import Any
 
 from coordinator.core import events as e
 from coordinator.core import inputs as i
-from coordinator.core.effects import SendAck
+from coordinator.core.effects import SendAck, SendGoodbyeAck
 from coordinator.core.explain import explain, status_reason
 from coordinator.core.ids import HostId, JobId, NodeKey
 from coordinator.core.lineage import ACCEPT
@@ -108,6 +108,23 @@ def test_an_operator_can_say_that_this_journal_counts(cluster: Cluster) -> None:
     assert len(cluster.all_facts(e.OlderJournalAccepted)) == 1
 
 
+def test_a_flag_that_is_left_in_a_unit_takes_no_other_journal(cluster: Cluster) -> None:
+    job = older(cluster, accepts_older=True)
+    cluster.hello("h1")
+    copy = list(cluster.journal)
+    cluster.run(job)
+    cluster.finish(job)
+    token = cluster.token()
+    cluster.bring_back(copy, accepts_older=True)
+    cluster.hello("h1", journal_token=token)
+    assert why(cluster, job).startswith(OLDER)
+    # Left out and given again, it is an operator's word.
+    cluster.restart()
+    cluster.restart(accepts_older=True)
+    cluster.hello("h1", journal_token=token)
+    assert cluster.state.may_start
+
+
 def test_the_same_journal_again_is_not_older(cluster: Cluster) -> None:
     cluster.hosts(1)
     job = cluster.submit(1)
@@ -167,6 +184,16 @@ def test_what_an_older_journal_knows_goes_on_and_ends(cluster: Cluster) -> None:
     assert cluster.is_(job) is JobState.SUCCEEDED
     assert cluster.wants("h2") is Desired.PREPARE, "nothing is stopped by an older journal"
     assert acks(cluster) == []
+
+
+def test_a_goodbye_is_not_acknowledged(cluster: Cluster) -> None:
+    """Its agent would let its lease go, and the newer journal would start the next attempt when it
+    counts the lease as over: beside what goes on."""
+    job = older(cluster)
+    key = NodeKey(job, 2, 0)
+    cluster.hello("h1", seen(key, Progress.UP))
+    cluster.do(i.HostGoodbye(session_id=cluster.session("h1"), goes_on=(key,)))
+    assert not [each for each in cluster.last.effects if isinstance(each, SendGoodbyeAck)]
 
 
 def test_accepted_it_stops_what_it_does_not_know(cluster: Cluster) -> None:
