@@ -43,8 +43,14 @@ def run(command: str, file: Path, data_dir: Path) -> int:
     act: Callable[[Path, Path], str] = backup if command == "backup" else restore
     try:
         sys.stdout.write(act(file, data_dir / "journal.db") + "\n")
-    except (JournalError, OSError) as error:
+    except JournalError as error:
         sys.stderr.write(f"muster-coordinator {command}: {error}\n")
+        return NOT_DONE
+    except OSError as error:
+        # Of a write it names no file.
+        where = f" ({error.filename})" if error.filename else ""
+        doing = f"write {file}" if command == "backup" else f"bring {file} back to {data_dir}"
+        sys.stderr.write(f"muster-coordinator {command}: cannot {doing}: {error.strerror}{where}\n")
         return NOT_DONE
     return 0
 

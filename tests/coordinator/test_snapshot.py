@@ -299,6 +299,6 @@ def test_a_copy_that_fails_leaves_nothing(
 
     monkeypatch.setattr(SqliteJournal, "open", full)
     assert backup.run("backup", file, tmp_path) == 2
-    assert "No space left on device" in capsys.readouterr().err
+    assert f"cannot write {file}: No space left on device" in capsys.readouterr().err
     assert list(file.parent.iterdir()) == []
     assert [each.name for each in tmp_path.iterdir() if each.is_file()] == [path.name]
