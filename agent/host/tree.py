@@ -31,8 +31,8 @@ def remove_tree(path: Path) -> None:
     """Delete the directory `path`; nothing happens when it is not there.
 
     OSError names what could not be deleted; what went before it is gone. A symbolic link is
-    deleted, and never followed; `path` itself must be none, and nothing may be mounted on it. Nothing may change the tree meanwhile:
-    what does so is an error.
+    deleted, and never followed; `path` itself must be none, and nothing may be mounted on it.
+    Nothing may change the tree meanwhile: what does so is an error.
     """
     try:
         above = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
