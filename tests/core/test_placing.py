@@ -80,6 +80,15 @@ def test_also_a_host_that_the_journal_does_not_know_is_believed(cluster: Cluster
     assert why(cluster, job).startswith(OLDER)
 
 
+def test_also_a_host_whose_hello_has_to_wait_is_believed(cluster: Cluster) -> None:
+    """It has rebooted since the copy; the other, which knows nothing, would be given the job."""
+    job = older(cluster, known=True)
+    cluster.hello("h1", boot_id="boot-2", waits=False)
+    cluster.hello("h2", journal_token=b"")
+    assert not is_placed(cluster, job)
+    assert why(cluster, job).startswith(OLDER)
+
+
 def test_no_host_is_told_anything_that_would_hide_what_it_knows(cluster: Cluster) -> None:
     older(cluster)
     assert cluster.token() != b""
