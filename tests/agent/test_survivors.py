@@ -149,7 +149,7 @@ async def test_without_a_control_group_a_container_is_known_by_its_supervisor(
 ) -> None:
     """As with rootless podman where there is no systemd. What conmon starts for itself, as to have
     the end recorded, is in no namespace of its own."""
-    (tmp_path / "script").write_text("env -i sleep 1000 & echo $!; wait; sleep 1000")
+    (tmp_path / "script").write_text("env -i sleep 1000 & echo $!; wait")
     conmon = copied("sh", tmp_path / "conmon", 0o755)
     command = (*prefix, str(conmon), str(tmp_path / "script"), "-c", CONTAINER)
     with running(*command, environment={}) as supervisor:
