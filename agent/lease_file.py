@@ -75,7 +75,11 @@ class Leases:
         """Write from now on to the file that this holder has open: this directory may have been
         wiped, or be a copy, since it opened it. Nothing when it has none of the node."""
         descriptors = f"/proc/{holder_pid}/fd"
-        for number in os.listdir(descriptors):
+        try:
+            numbers = os.listdir(descriptors)
+        except FileNotFoundError:
+            return  # the holder has ended
+        for number in numbers:
             link = os.path.join(descriptors, number)
             try:
                 file = os.readlink(link).removesuffix(" (deleted)")

@@ -139,9 +139,14 @@ class Daemon:
             len(self._machine.state.hosts),
             self._machine.state.epoch,
         )
-        if self._accepts_older:
+        if self._machine.state.accepts_older:
             logger.warning(
                 "%s: this journal counts, whatever hosts have seen; leave it out at the next start",
+                lineage.ACCEPT,
+            )
+        elif self._accepts_older:
+            logger.error(
+                "%s counts for nothing now, since it was given at the last start too; leave it out",
                 lineage.ACCEPT,
             )
         waits = lineage.why_nothing_starts(self._machine.state)

@@ -108,7 +108,10 @@ def _offline(command: str, words: Sequence[str]) -> int:
     if command in check.COMMANDS:
         return check.run(command, config.load(words).data_dir)
     if not words or words[0].startswith("-"):
-        sys.stderr.write(f"muster-coordinator {command}: FILE is missing; see --help\n")
+        sys.stderr.write(
+            f"muster-coordinator {command}: FILE comes first: "
+            f"muster-coordinator {command} FILE --data-dir DIR\n"
+        )
         return backup.NOT_DONE
     return backup.run(command, Path(words[0]), config.load(words[1:]).data_dir)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from agent.engine import parse
 from agent.engine.port import EngineError, ErrorClass
+from agent.host import processes
 from agent.host.pidfd import ended
 
 CALL_SECONDS = 60.0
@@ -184,18 +185,18 @@ class Cli:
 
 
 def calls_under_way(name: str) -> list[int]:
-    """Processes that are, by their arguments, a `run` or a `start` of the container `name`: such
-    a call goes on without the agent that began it. Reads all of /proc."""
-    found = []
+    """Processes that are, by their arguments and users, a `run` or a `start` of the container
+    `name`: such a call goes on without the agent that began it. Reads all of /proc."""
     wanted = name.encode()
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            arguments = (process / "cmdline").read_bytes().split(b"\0")[:-1]
-        except OSError:
-            continue
-        if arguments[-2:] == [b"start", wanted] or (b"run" in arguments and wanted in arguments):
-            found.append(int(process.name))
-    return found
+
+    def is_call(arguments: list[bytes]) -> bool:
+        return arguments[-2:] == [b"start", wanted] or (b"run" in arguments and wanted in arguments)
+
+    return [
+        pid
+        for pid in processes.pids()
+        if is_call(processes.arguments(pid)) and processes.may_be_an_engines(pid)
+    ]
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

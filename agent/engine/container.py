@@ -378,7 +378,6 @@ class ContainerEngine(abc.ABC):
         listed = await self._cli.call(argv.list_ids(self._site.host_id))
         if listed.exit_code:
             raise listed.error("CannotListContainersError")
-        self._keepers.find_all(await asyncio.to_thread(nodes.keepers))
         names = listed.stdout.split()
         found = await self._inspect_all(names) if names else []
         managed = [
@@ -391,6 +390,10 @@ class ContainerEngine(abc.ABC):
             for entry in found
             if entry.key is not None
         ]
+        # Of another host's, which may be on this machine too, nothing is opened.
+        own = {entry.key.name for entry in managed}
+        keepers = await asyncio.to_thread(nodes.keepers)
+        self._keepers.find_all({name: pid for name, pid in keepers.items() if name in own})
         return sorted(managed, key=lambda entry: (entry.key.attempt, entry.key))
 
     async def close(self) -> None:

@@ -69,9 +69,9 @@ class PodmanEngine(ContainerEngine):
         return _supervisor_of(container) is None
 
     def _supervised(self, key: NodeKey) -> ContainerId | None:
-        for pid in _supervisors():
+        for pid in processes.pids():
             found = containers.supervised(processes.arguments(pid), key.name)
-            if found is not None:
+            if found is not None and processes.may_be_an_engines(pid):
                 return found
         return None
 
@@ -88,18 +88,16 @@ class PodmanEngine(ContainerEngine):
             return None
 
 
-def _supervisors() -> list[int]:
-    return [each.pid for each in processes.everybody().values() if each.name == "conmon"]
-
-
 def _supervisor_of(container: parse.Container) -> int | None:
     """The pid of the container's conmon, which a lost record no longer has; None without one."""
-    known = [container.supervisor_pid] if container.supervisor_pid else _supervisors()
+    known = [container.supervisor_pid] if container.supervisor_pid else processes.pids()
     return next((pid for pid in known if _supervises(pid, container)), None)
 
 
 def _supervises(pid: int, container: parse.Container) -> bool:
-    return containers.supervises(processes.arguments(pid), container.container_id)
+    return containers.supervises(
+        processes.arguments(pid), container.container_id
+    ) and processes.may_be_an_engines(pid)
 
 
 async def _outlived(supervisor: int, container: parse.Container) -> None:

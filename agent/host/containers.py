@@ -25,7 +25,8 @@ _PREFIXES = ("", "docker-", "libpod-", "libpod-payload-", "crun-")
 _SUPERVISORS = {b"conmon": b"-c", b"containerd-shim-runc-v2": b"-id", b"containerd-shim": b"-id"}
 """By program: which flag the container's id follows."""
 SUPERVISOR_NAMES = ("conmon", "containerd-shim")
-"""As the kernel has them, which keeps 15 characters."""
+"""As the kernel has them, which keeps 15 characters. Anybody can take such a name, and such
+arguments: whose the process is has to be asked as well."""
 
 
 def has_group(group: bytes, container: ContainerId) -> bool:

@@ -51,7 +51,7 @@ def shims(host_id: str) -> list[FoundShim]:
 def keepers() -> dict[str, int]:
     """The pids of living keepers of this user, by the names of their nodes."""
     found = {}
-    for pid in processes.everybody():
+    for pid in processes.pids():
         words = processes.arguments(pid)
         if KEEPER.encode() in words and _is_trusted(pid):
             at = words.index(KEEPER.encode())
@@ -90,7 +90,7 @@ def _key(variables: dict[str, str]) -> NodeKey | None:
 
 def _everybody() -> Iterator[tuple[int, dict[str, str]]]:
     """The variables of every process that may be looked into, and that is not this one."""
-    for pid in processes.everybody():
+    for pid in processes.pids():
         if pid == os.getpid():
             continue
         variables: dict[str, str] = {}

@@ -11,8 +11,11 @@ a shim was killed: by then its orphans have other parents. The variables of anot
 root. Such a process is not the node's if something says so that everybody can read: it is older
 than the node; it belongs to the kernel; it descends from a process that is older than the node and
 that could not have inherited an orphan of it; its control group is one that the node could not get
-to. Otherwise it cannot be judged. Nor can what is in the session of the node's command without the
-node's variables, since a session's number is given anew when all of it has ended.
+to. Otherwise it cannot be judged. Nor can what has dropped the node's variables (`env -i`, a title
+that a daemon writes over them), in the session of the node's command, since a session's number is
+given anew when all of it has ended, and in the agent's own systemd service, where nobody starts
+anything but the agent and its nodes. Elsewhere what has dropped its variables, its session and its
+shim is not found.
 
 Must not import an engine.
 """
@@ -77,7 +80,12 @@ class Origin:
     @property
     def needs_sight(self) -> bool:
         """Whether its end is proven only by looking at all processes of the host."""
-        return self.container is not None or (self.shim is not None and not self.shim.ended_alone)
+        return self.container is not None or self.leaves_doubts
+
+    @property
+    def leaves_doubts(self) -> bool:
+        """Whether some of what is left could be such that it cannot be judged."""
+        return self.shim is not None and not self.shim.ended_alone
 
     def seen(self) -> Origin:
         """The same, with what only shows while the shim lives."""
@@ -131,23 +139,30 @@ class Origin:
         self, candidates: list[Process], blind: list[Process], table: dict[int, Process]
     ) -> list[Process]:
         shim = self.shim
-        if shim is None or shim.ended_alone or shim.is_there(table):
+        if shim is None or not self.leaves_doubts or shim.is_there(table):
             return []
-        mates = [each for each in candidates if each.session == shim.session]
-        hidden = [each for each in blind if each not in mates and self._may_be_its(each, table)]
-        return mates + hidden
+        mates = {each.pid for each in candidates if each.session == shim.session}
+        hidden = {each.pid for each in blind if _could_get_to(shim.group, _group(each))}
+        # The agent may have been started anew since, and by something that is there still.
+        started_by = processes.ancestors(os.getpid(), table.get)
+        dropped = {each.pid for each in candidates if _is_in_service(_group(each), shim.group)}
+        dropped -= {os.getpid(), *(each.pid for each in started_by)}
+        return [
+            each
+            for each in candidates
+            if each.pid in mates
+            or (each.pid in hidden | dropped and self._may_descend(each, table))
+        ]
 
-    def _may_be_its(self, blind: Process, table: dict[int, Process]) -> bool:
+    def _may_descend(self, other: Process, table: dict[int, Process]) -> bool:
+        """Whether it, or what it descends from, can be an orphan of the shim."""
         heir = self._heir(table)
-        for above in processes.ancestors(blind.pid, table.get):
+        for above in processes.ancestors(other.pid, table.get):
             if above.pid == os.getpid() != heir:
                 return False
             if not self._is_younger(above):
-                if heir is not None and above.pid != heir:
-                    return False
-                break
-        home = self.shim.group if self.shim is not None else b""
-        return _could_get_to(home, processes.control_group(blind.pid))
+                return heir is None or above.pid == heir
+        return True
 
     def _heir(self, table: dict[int, Process]) -> int | None:
         """Who has got the orphans of the shim; None when that is not known."""
@@ -169,6 +184,7 @@ def _supervised(
         for each in table.values()
         if each.name in containers.SUPERVISOR_NAMES
         and containers.supervises(processes.arguments(each.pid), container)
+        and processes.may_be_an_engines(each.pid)
     ]
     return {
         child
@@ -188,6 +204,23 @@ def _has_marks(environment: bytes, key: NodeKey) -> bool:
     return f"AWS_BATCH_JOB_ATTEMPT={key.attempt}".encode() in variables and any(
         f"AWS_BATCH_JOB_ID={job_id}".encode() in variables for job_id in job_ids
     )
+
+
+def _group(process: Process) -> bytes:
+    return processes.control_group(process.pid)
+
+
+def _is_in_service(there: bytes, home: bytes) -> bool:
+    """Whether the groups `there` are those of the systemd service whose are `home`, or below."""
+    groups = dict(_paths(there))
+    services = [(controllers, path) for controllers, path in _paths(home) if _is_service(path)]
+    return bool(services) and all(
+        _is_within(groups.get(controllers, "/"), path) for controllers, path in services
+    )
+
+
+def _is_service(path: str) -> bool:
+    return path.endswith(".service")
 
 
 def _could_get_to(home: bytes, there: bytes) -> bool:

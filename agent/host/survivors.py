@@ -142,7 +142,8 @@ class Survivors:
 
     async def prove_gone(self, key: NodeKey) -> None:
         """Kill what is left, and see that no process and no port is, and nothing that may be the
-        node's. StillThere otherwise. Takes two looks through /proc when it is so."""
+        node's. StillThere otherwise. Takes one look through /proc when it is so, and two where a
+        shim was killed."""
         await self.kill(key)
         await self._end_doubts(self._origin(key))
         if noted := self._ports.get(key):
@@ -158,23 +159,31 @@ class Survivors:
             return
         if processes.hides_some():
             raise StillThere(WITHOUT_SIGHT)
+        if not origin.leaves_doubts:
+            return
         deadline = time.monotonic() + DEATH_SECONDS
-        while doubtful := await _doubts(origin):
+        while doubtful := await _doubts(origin, deadline):
             with _Opened() as opened:
                 opened.hold(doubtful)
-                if left := await opened.gone(deadline):
-                    raise StillThere(f"{_WHY_DOUBTFUL}: {described(left)}")
+                left = await opened.gone(deadline)
+            if left or time.monotonic() > deadline:
+                pids = left or [each.pid for each in doubtful]
+                raise StillThere(f"{_WHY_DOUBTFUL}: {described(pids)}")
 
     def _origin(self, key: NodeKey) -> Origin:
         return self._origins.get(key) or Origin(key=key)
 
 
-async def _doubts(origin: Origin) -> list[Process]:
-    """What cannot be judged, nor a second time: a parent that ends under a look does not show."""
-    first = (await asyncio.to_thread(origin.sort)).doubtful
-    known = {(each.pid, each.start_ticks) for each in first}
-    again = (await asyncio.to_thread(origin.sort)).doubtful if first else ()
-    return [each for each in again if (each.pid, each.start_ticks) in known]
+async def _doubts(origin: Origin, deadline: float) -> list[Process]:
+    """What cannot be judged, nor a second time: a parent that ends under a look does not show.
+    Looks until a look finds none, since what forks anew is another process at every look."""
+    before: set[tuple[int, int]] = set()
+    while found := (await asyncio.to_thread(origin.sort)).doubtful:
+        again = [each for each in found if (each.pid, each.start_ticks) in before]
+        if again or time.monotonic() > deadline:
+            return again or list(found)
+        before = {(each.pid, each.start_ticks) for each in found}
+    return []
 
 
 def blindness() -> str:

@@ -31,8 +31,8 @@ def remove_tree(path: Path) -> None:
     """Delete the directory `path`; nothing happens when it is not there.
 
     OSError names what could not be deleted; what went before it is gone. A symbolic link is
-    deleted, and never followed; `path` itself must be none. Nothing may change the tree meanwhile:
-    what does so is an error.
+    deleted, and never followed; `path` itself must be none, and nothing may be mounted on it.
+    Nothing may change the tree meanwhile: what does so is an error.
     """
     try:
         above = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -42,10 +42,10 @@ def remove_tree(path: Path) -> None:
     levels: list[_Level] = []
     try:
         try:
-            here = _enter(above, path.name, None)
+            mount = _mount(above)
+            here = _enter(above, path.name, mount)
         except FileNotFoundError:
             return
-        mount = _mount(here)
         levels.append(_emptied(here, path.name))
         while levels:
             level = levels[-1]
@@ -72,11 +72,11 @@ def remove_tree(path: Path) -> None:
         os.close(above)
 
 
-def _enter(parent: int, name: str, mount: bytes | None) -> int:
+def _enter(parent: int, name: str, mount: bytes) -> int:
     """Open the directory `name`, with all rights of its owner."""
     handle = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:
-        if mount is not None and _mount(handle) != mount:
+        if _mount(handle) != mount:
             raise OSError(errno.EBUSY, "something is mounted here", name)
         mode = os.fstat(handle).st_mode
         if mode & stat.S_IRWXU != stat.S_IRWXU:

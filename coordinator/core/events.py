@@ -60,11 +60,12 @@ class TimeLimitAction:
 class CoordinatorStarted:
     """`epoch` counts starts; it makes every generation of this start larger than all before.
     `life_id` is random, and `position` the number of the newest entry before this one: read
-    `lineage.py`."""
+    `lineage.py`. `accepts_older`: it was given `--accept-older-journal`."""
 
     epoch: int
     life_id: str = ""
     position: int = 0
+    accepts_older: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

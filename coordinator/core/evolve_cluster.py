@@ -16,6 +16,7 @@ from coordinator.core.state import ClusterState, Host, Queue, Revision
 def _coordinator_started(state: ClusterState, event: e.CoordinatorStarted, at_ms: int) -> None:
     state.epoch = event.epoch
     state.life_id = event.life_id
+    state.was_to_accept = event.accepts_older
     before = next(reversed(state.lives), "")
     # A start of an older release says no position, and then the next one that does counts.
     if event.position and before and state.lives[before] is None:

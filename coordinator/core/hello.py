@@ -59,6 +59,8 @@ def _contradicts(turn: Turn, host: Host, hello: i.HostHello) -> bool:
 
 
 def _let_wait(turn: Turn, hello: i.HostHello) -> None:
+    # What a host has seen of the journal proves what it proves, whoever says it.
+    look_at(turn, hello)
     presence = turn.presence(hello.host_id)
     if presence.waiting is not None:
         _refuse(turn, presence.waiting, f"a newer Hello of host {hello.host_id} came meanwhile")

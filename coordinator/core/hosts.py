@@ -11,7 +11,6 @@ from coordinator.core import events as e
 from coordinator.core import inputs as i
 from coordinator.core.effects import (
     CloseSession,
-    SendGoodbyeAck,
     SendHeartbeatAck,
 )
 from coordinator.core.errors import Conflict, NotFound
@@ -19,7 +18,7 @@ from coordinator.core.gang import observe
 from coordinator.core.hello import forget_waiting
 from coordinator.core.ids import HostId
 from coordinator.core.leftovers import may_still_run
-from coordinator.core.placing import acknowledge
+from coordinator.core.placing import acknowledge, acknowledge_goodbye
 from coordinator.core.silence import contact, give_up, leave_votes, show_jobs
 from coordinator.core.state import Host
 from coordinator.core.turn import Turn
@@ -65,7 +64,7 @@ def goodbye(turn: Turn, said: i.HostGoodbye) -> None:
         turn.presence(host_id).lost = True
         turn.timers.arm("host", host_id, turn.now)
         show_jobs(turn, host_id)
-    turn.effect(SendGoodbyeAck(session_id=said.session_id))
+    acknowledge_goodbye(turn, said)
 
 
 def session_ended(turn: Turn, ended: i.SessionEnded) -> None:

@@ -78,15 +78,22 @@ class Machine:
         `boot_id` names the boot that `now` counts on from; `wall_ms` is as for `step`. `life_id`
         and `new_key` are random text in hexadecimal: the key is taken when the journal has none.
         `position` is the number of the journal's newest entry. `accepts_older`: an operator says
-        that this journal counts, although hosts may have seen a newer one.
+        that this journal counts, although hosts may have seen a newer one; not at two starts in a
+        row, since a flag that is left where it was given would take the next journal unasked.
         """
         self._listening = Listening(now, self.settings.pulse_ms)
         turn = self._turn(now, wall_ms)
         self.state.boot_id = boot_id
         first = self.state.epoch == 0
-        self.state.position, self.state.accepts_older = position, accepts_older
+        self.state.position = position
+        self.state.accepts_older = accepts_older and not self.state.was_to_accept
         turn.emit(
-            CoordinatorStarted(epoch=self.state.epoch + 1, life_id=life_id, position=position)
+            CoordinatorStarted(
+                epoch=self.state.epoch + 1,
+                life_id=life_id,
+                position=position,
+                accepts_older=accepts_older,
+            )
         )
         if new_key and not self.state.cluster_key:
             turn.emit(ClusterKeyMade(key=new_key))

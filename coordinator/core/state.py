@@ -278,6 +278,8 @@ class ClusterState:
     told of; None for the newest."""
     given_up: dict[str, None] = field(default_factory=dict)
     """Starts of a newer journal that an operator has given up."""
+    was_to_accept: bool = False
+    """Whether the newest start was given `--accept-older-journal`."""
     next_order: int = 1
     definitions: dict[str, dict[int, Revision]] = field(default_factory=dict)
     last_revision: dict[str, int] = field(default_factory=dict)
@@ -314,7 +316,8 @@ class ClusterState:
     outrun: Outrun | None = None
     """The first host that has seen a newer journal. Read `placing.py`."""
     accepts_older: bool = False
-    """An operator has said at this start that this journal counts, whatever hosts have seen."""
+    """An operator has said at this start, and not at the one before it, that this journal counts,
+    whatever hosts have seen."""
     boot_id: str = ""
     now_ms: int = 0
     wall_ms: int = 0

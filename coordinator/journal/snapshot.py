@@ -18,6 +18,8 @@ import fcntl
 import os
 import shutil
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from coordinator.journal.port import JournalError, JournalInUse
@@ -69,9 +71,12 @@ def copy_closed(file: Path, made: Path) -> None:
     _fold(made)
 
 
-def must_be_free(journal: Path) -> None:
-    """JournalInUse while a coordinator has it open. Asked of the lock (sqlite.org/fileformat2.html,
-    "The Lock-Byte Page"): sqlite itself throws away the log of a journal that is damaged."""
+@contextmanager
+def kept_free(journal: Path) -> Iterator[None]:
+    """No coordinator opens the journal within; JournalInUse when one has it open. By the lock
+    itself (sqlite.org/fileformat2.html, "The Lock-Byte Page"): sqlite throws away the log of a
+    journal that is damaged. Within, this process must not open the file, which would drop the lock.
+    """
     with journal.open("rb+") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, *_LOCKED_BYTES)
@@ -79,6 +84,7 @@ def must_be_free(journal: Path) -> None:
             raise JournalInUse(
                 f"{journal} is locked: another coordinator uses this data directory; stop it first"
             ) from error
+        yield
 
 
 def sync(path: Path) -> None:

@@ -10,8 +10,12 @@ import pytest
 
 from agent.core.assignment import ContainerSpec, NodeKey
 from agent.engine.argv import Site
+from agent.engine.keeping import Keepers
 from agent.engine.podman import PodmanEngine
 from agent.engine.port import EngineError
+from agent.host import nodes
+from agent.lease_file import Leases
+from tests.wait import eventually
 
 ID = "0123456789abcdef" * 4
 KEY = NodeKey(job_id="ids", attempt=1, node_index=0)
@@ -60,6 +64,24 @@ async def test_the_id_is_the_last_line(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="vanished while it started"):
         await podman.start(KEY, SPEC)
     assert podman._survivors.knows(KEY)
+
+
+async def test_the_lease_of_another_hosts_node_is_not_opened(tmp_path: Path) -> None:
+    """Its keeper runs on the same machine, for an agent of the same user."""
+    other = Leases(tmp_path / "other" / "leases")
+    other.set(KEY.name, None, 1)
+    podman = engine(tmp_path, "")
+    own = Leases(tmp_path / "own" / "leases")
+    podman._keepers = Keepers(own, (str(tmp_path / "podman"),))
+    keeping = await Keepers(other, ("true",))._keep(KEY, other.path(KEY.name), 1)
+    try:
+        await eventually(lambda: KEY.name in nodes.keepers(), 30, nodes.keepers)
+        assert await podman.list_managed() == []
+        assert own.ends_ms(KEY.name) == 1, "nobody holds it here"
+    finally:
+        other.remove(KEY.name)
+        keeping.close()
+        await eventually(lambda: KEY.name not in nodes.keepers(), 30, nodes.keepers)
 
 
 @pytest.mark.parametrize(

@@ -163,3 +163,7 @@ def test_where_inotify_is_used_up_the_holder_looks_by_itself(
     finally:
         for fd in (held.fd, *held.fds):
             os.close(fd)
+
+
+def test_a_holder_that_has_ended_has_no_file(tmp_path: Path) -> None:
+    Leases(tmp_path / "leases").find("muster-j-1-0", 2**22)

@@ -113,6 +113,38 @@ def test_a_delegated_group_is_as_large_as_its_user_may_write(
     assert node(hidden).sort().doubtful != ()
 
 
+@pytest.mark.parametrize(
+    ("home", "there", "is_doubtful"),
+    [
+        (b"0::/a.slice/agent.service", b"0::/a.slice/agent.service", True),
+        (b"0::/a.slice/agent.service", b"0::/a.slice/agent.service/below", True),
+        (b"0::/a.slice/agent.service", b"0::/a.slice/other.service", False),
+        # Where a person works, others start as well.
+        (b"0::/user.slice/session-1.scope", b"0::/user.slice/session-1.scope", False),
+        (b"0::/", b"0::/", False),
+        (b"", b"0::/a.slice/agent.service", False),
+        (b"4:memory:/\n1:name=systemd:/a.service", b"4:memory:/\n1:name=systemd:/a.service", True),
+        (b"4:memory:/\n1:name=systemd:/a.service", b"4:memory:/\n1:name=systemd:/b", False),
+    ],
+)
+def test_who_has_dropped_its_variables_is_doubtful_in_the_service_of_its_agent(
+    home: bytes, there: bytes, is_doubtful: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen(["env", "-i", "sleep", "1000"], start_new_session=True) as sleep:
+        try:
+            lies_in(sleep.pid, there, monkeypatch)
+            # This process too, as an agent that was started anew.
+            lies_in(os.getpid(), there, monkeypatch)
+            own = process(sleep.pid)
+            dead = Shim(pid=2**22, start_ticks=own.start_ticks, session=2**22, group=home)
+            found = Origin(key=KEY, shim=dead, heirs=(process(os.getpid()),))
+            assert [each.pid for each in found.sort().doubtful] == [own.pid] * is_doubtful
+            assert replace(found, heirs=(process(1),)).sort().doubtful == ()
+            assert replace(found, shim=replace(dead, ended_alone=True)).sort().doubtful == ()
+        finally:
+            sleep.kill()
+
+
 def test_who_is_in_the_commands_session_without_its_variables_is_doubtful() -> None:
     with subprocess.Popen(["env", "-i", "sleep", "1000"], start_new_session=True) as sleep:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -19,7 +20,7 @@ import pytest
 from agent.core.assignment import NodeKey
 from agent.host import ports, processes, survivors
 from agent.host.ids import ContainerId, container_id
-from agent.host.origin import Origin, Sorted
+from agent.host.origin import Origin, Shim, Sorted
 from agent.host.survivors import StillThere, Survivors
 from tests.unprivileged import copied
 from tests.wait import eventually
@@ -148,7 +149,7 @@ async def test_without_a_control_group_a_container_is_known_by_its_supervisor(
 ) -> None:
     """As with rootless podman where there is no systemd. What conmon starts for itself, as to have
     the end recorded, is in no namespace of its own."""
-    (tmp_path / "script").write_text("env -i sleep 1000 & echo $!; wait; sleep 1000")
+    (tmp_path / "script").write_text("env -i sleep 1000 & echo $!; wait")
     conmon = copied("sh", tmp_path / "conmon", 0o755)
     command = (*prefix, str(conmon), str(tmp_path / "script"), "-c", CONTAINER)
     with running(*command, environment={}) as supervisor:
@@ -198,6 +199,24 @@ async def test_a_pid_that_is_another_process_by_now_is_left_alone(
         monkeypatch.setattr(Origin, "sort", lambda self: Sorted(next(found), ()))
         assert await Survivors().kill(KEY) == 0
         assert stranger.poll() is None
+
+
+async def test_what_is_another_process_at_every_look_is_still_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A chain of processes of which each starts the next one and ends, where a shim was killed."""
+    with sleeping() as stands_for_all:
+        now = processes.process(stands_for_all.pid)
+        assert now is not None
+        ticks = itertools.count(now.start_ticks)
+        monkeypatch.setattr(survivors, "DEATH_SECONDS", 0.1)
+        monkeypatch.setattr(
+            Origin, "sort", lambda self: Sorted((), (replace(now, start_ticks=next(ticks)),))
+        )
+        host = Survivors()
+        host.remember_shim(KEY, Shim(pid=2**22, start_ticks=0, session=2**22))
+        with pytest.raises(StillThere, match="not proven gone, since the node's shim was killed"):
+            await host.prove_gone(KEY)
 
 
 async def test_who_cannot_be_killed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,18 +97,21 @@ def test_what_may_not_be_deleted_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 @pytest.mark.parametrize("options", [("-t", "tmpfs", "tmpfs"), ("--bind", "{outside}")])
-def test_a_mount_is_not_entered(tmp_path: Path, options: tuple[str, ...]) -> None:
-    """Nor a bind mount of the same disk, whose device is the same."""
+@pytest.mark.parametrize(
+    ("where", "named"), [("a/b/point", r"a, 2 deep\): 'point'"), ("a", r"a\): 'a'")]
+)
+def test_a_mount_is_not_entered(
+    tmp_path: Path, options: tuple[str, ...], where: str, named: str
+) -> None:
+    """Nor a bind mount of the same disk, whose device is the same; not at the top either."""
     (tmp_path / "outside").mkdir()
-    point = tmp_path / "a" / "b" / "point"
+    point = tmp_path / where
     point.mkdir(parents=True)
     given = [option.format(outside=tmp_path / "outside") for option in options]
     subprocess.run(["mount", *given, str(point)], check=True)
     try:
         (point / "kept").touch()
-        with pytest.raises(
-            OSError, match=rf"something is mounted here \({tmp_path}/a, 2 deep\): 'point'"
-        ):
+        with pytest.raises(OSError, match=rf"something is mounted here \({tmp_path}/{named}"):
             remove_tree(tmp_path / "a")
         assert (point / "kept").exists()
     finally:

@@ -27,7 +27,7 @@ from agent.engine.port import EngineError
 from agent.host import survivors
 
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
-process._DEATH_SECONDS = survivors.DEATH_SECONDS = 0.3
+process._DEATH_SECONDS = survivors.DEATH_SECONDS = 1.0
 directory, job_id, script = sys.argv[1:]
 key = NodeKey(job_id=job_id, attempt=1, node_index=0)
 engine, restarted = (

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import re
 import sqlite3
 import stat
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -193,3 +196,109 @@ def test_a_restore_needs_no_journal_to_be_there(tmp_path: Path) -> None:
     assert backup.run("restore", file, new) == 0
     assert [each.name for each in new.iterdir()] == ["journal.db"]
     assert stat.S_IMODE((new / "journal.db").stat().st_mode) == 0o600
+
+
+def test_a_log_whose_journal_was_moved_away_is_no_part_of_the_restored_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a coordinator that was killed: sqlite would add whatever log lies beside a database."""
+    data, file = tmp_path / "data", tmp_path / "file"
+    data.mkdir()
+    journal_of(data)
+    assert backup.run("backup", file, data) == 0
+    assert _killed_while_it_writes(data / "journal.db").stat().st_size > 0
+    (data / "journal.db").rename(tmp_path / "damaged")
+    assert backup.run("restore", file, data) == 0
+    assert asyncio.run(bodies(data / "journal.db")) == []
+    [log] = data.glob("journal.db.before-*-wal")
+    assert str(log) in capsys.readouterr().out
+
+
+def _killed_while_it_writes(path: Path) -> Path:
+    """The log that is left."""
+
+    async def write() -> None:
+        async with writing(path) as acknowledged:
+            await acknowledged.readline()
+
+    asyncio.run(write())
+    return snapshot.log_of(path)
+
+
+async def test_no_coordinator_starts_while_a_journal_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As its unit does every 2 s with a journal that is damaged."""
+    path = tmp_path / "journal.db"
+    await write(path, "1")
+    put_aside = backup._put_aside
+    refused = []
+
+    def with_a_start(journal: Path) -> Path | None:
+        start = subprocess.run(
+            [sys.executable, "-c", OPEN, str(journal)], cwd=ROOT, capture_output=True, text=True
+        )
+        refused.append(start.stderr)
+        return put_aside(journal)
+
+    monkeypatch.setattr(backup, "_put_aside", with_a_start)
+    empty = tmp_path / "empty" / "journal.db"
+    empty.parent.mkdir()
+    await (await SqliteJournal.open(empty)).close()
+    await asyncio.to_thread(backup.restore, empty, path)
+    [said] = refused
+    assert "another coordinator uses this data directory" in said
+
+
+OPEN = """
+import asyncio, sys
+from pathlib import Path
+from coordinator.journal.sqlite import SqliteJournal
+asyncio.run(SqliteJournal.open(Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_restores_is_the_coordinators(tmp_path: Path) -> None:
+    path, file = journal_of(tmp_path), tmp_path / "file"
+    assert backup.run("backup", file, tmp_path) == 0
+    os.chown(path, 1234, 1235)
+    assert backup.run("restore", file, tmp_path) == 0
+    assert (path.stat().st_uid, path.stat().st_gid) == (1234, 1235)
+    path.unlink()
+    os.chown(tmp_path, 1236, 1237)
+    assert backup.run("restore", file, tmp_path) == 0
+    assert (path.stat().st_uid, path.stat().st_gid) == (1236, 1237)
+
+
+def test_backups_are_kept_where_there_are_no_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on vfat, and on many shares."""
+
+    def no_link(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", no_link)
+    journal_of(tmp_path)
+    file = tmp_path / "file"
+    assert backup.run("backup", file, tmp_path) == 0
+    assert asyncio.run(bodies(file)) == []
+
+
+def test_a_copy_that_fails_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As when the disk is full while what was copied is looked at."""
+    path, file = journal_of(tmp_path), tmp_path / "there" / "file"
+    file.parent.mkdir()
+
+    async def full(made: Path) -> None:
+        snapshot.log_of(made).touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(SqliteJournal, "open", full)
+    assert backup.run("backup", file, tmp_path) == 2
+    assert f"cannot write {file}: No space left on device" in capsys.readouterr().err
+    assert list(file.parent.iterdir()) == []
+    assert [each.name for each in tmp_path.iterdir() if each.is_file()] == [path.name]

@@ -8,7 +8,7 @@ from typing import Any
 
 from coordinator.core import events as e
 from coordinator.core import inputs as i
-from coordinator.core.effects import SendAck
+from coordinator.core.effects import SendAck, SendGoodbyeAck
 from coordinator.core.explain import explain, status_reason
 from coordinator.core.ids import HostId, JobId, NodeKey
 from coordinator.core.lineage import ACCEPT
@@ -80,6 +80,15 @@ def test_also_a_host_that_the_journal_does_not_know_is_believed(cluster: Cluster
     assert why(cluster, job).startswith(OLDER)
 
 
+def test_also_a_host_whose_hello_has_to_wait_is_believed(cluster: Cluster) -> None:
+    """It has rebooted since the copy; the other, which knows nothing, would be given the job."""
+    job = older(cluster, known=True)
+    cluster.hello("h1", boot_id="boot-2", waits=False)
+    cluster.hello("h2", journal_token=b"")
+    assert not is_placed(cluster, job)
+    assert why(cluster, job).startswith(OLDER)
+
+
 def test_no_host_is_told_anything_that_would_hide_what_it_knows(cluster: Cluster) -> None:
     older(cluster)
     assert cluster.token() != b""
@@ -106,6 +115,23 @@ def test_an_operator_can_say_that_this_journal_counts(cluster: Cluster) -> None:
     cluster.hello("h1")
     assert cluster.state.may_start
     assert len(cluster.all_facts(e.OlderJournalAccepted)) == 1
+
+
+def test_a_flag_that_is_left_in_a_unit_takes_no_other_journal(cluster: Cluster) -> None:
+    job = older(cluster, accepts_older=True)
+    cluster.hello("h1")
+    copy = list(cluster.journal)
+    cluster.run(job)
+    cluster.finish(job)
+    token = cluster.token()
+    cluster.bring_back(copy, accepts_older=True)
+    cluster.hello("h1", journal_token=token)
+    assert why(cluster, job).startswith(OLDER)
+    # Left out and given again, it is an operator's word.
+    cluster.restart()
+    cluster.restart(accepts_older=True)
+    cluster.hello("h1", journal_token=token)
+    assert cluster.state.may_start
 
 
 def test_the_same_journal_again_is_not_older(cluster: Cluster) -> None:
@@ -167,6 +193,16 @@ def test_what_an_older_journal_knows_goes_on_and_ends(cluster: Cluster) -> None:
     assert cluster.is_(job) is JobState.SUCCEEDED
     assert cluster.wants("h2") is Desired.PREPARE, "nothing is stopped by an older journal"
     assert acks(cluster) == []
+
+
+def test_a_goodbye_is_not_acknowledged(cluster: Cluster) -> None:
+    """Its agent would let its lease go, and the newer journal would start the next attempt when it
+    counts the lease as over: beside what goes on."""
+    job = older(cluster)
+    key = NodeKey(job, 2, 0)
+    cluster.hello("h1", seen(key, Progress.UP))
+    cluster.do(i.HostGoodbye(session_id=cluster.session("h1"), goes_on=(key,)))
+    assert not [each for each in cluster.last.effects if isinstance(each, SendGoodbyeAck)]
 
 
 def test_accepted_it_stops_what_it_does_not_know(cluster: Cluster) -> None:

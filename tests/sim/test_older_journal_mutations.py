@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.core import derive, gang, hosts, placing
+from coordinator.core import derive, gang, hello, hosts, placing
 from coordinator.core import inputs as i
-from coordinator.core.effects import SendAck
+from coordinator.core.effects import SendAck, SendGoodbyeAck
 from coordinator.core.machine import Machine
 from coordinator.core.state import ClusterState, Presence
 from coordinator.core.states import Progress
@@ -15,7 +15,7 @@ from tests.sim.mutation import Focus, Mutation, Patch, first_to_notice
 
 
 def nobody_looks_at_what_hosts_have_seen(patch: Patch) -> None:
-    patch.setattr(hosts, "look_at", lambda turn, hello: None)
+    patch.setattr(hello, "look_at", lambda turn, hello: None)
 
 
 def nobody_is_waited_for_after_a_start(patch: Patch) -> None:
@@ -27,6 +27,13 @@ def an_older_journal_acknowledges(patch: Patch) -> None:
         turn.effect(SendAck(session_id=report.session_id, report_seq=report.seq))
 
     patch.setattr(hosts, "acknowledge", acknowledge)
+
+
+def an_older_journal_acknowledges_a_goodbye(patch: Patch) -> None:
+    def acknowledge(turn: Turn, said: i.HostGoodbye) -> None:
+        turn.effect(SendGoodbyeAck(session_id=said.session_id))
+
+    patch.setattr(hosts, "acknowledge_goodbye", acknowledge)
 
 
 def an_older_journal_launches_what_agents_do_not_have(patch: Patch) -> None:
@@ -89,6 +96,11 @@ MUTATIONS: dict[Mutation, Focus] = {
     nobody_looks_at_what_hosts_have_seen: OLDER,
     nobody_is_waited_for_after_a_start: {**OLDER, "cut_every_ms": 20_000, "hosts": 5},
     an_older_journal_acknowledges: LONG,
+    an_older_journal_acknowledges_a_goodbye: {
+        **OLDER,
+        "life_ms": 120_000,
+        "agent_stop_every_ms": 10_000,
+    },
     an_older_journal_launches_what_agents_do_not_have: OLDER,
     an_older_journal_stops_what_it_does_not_know: LONG,
     an_older_journal_lets_go_of_votes: {**OLDER, "engine_ms": 2_000, "delay_ms": 400},
