@@ -354,7 +354,7 @@ class Daemon:
             boot_id=who.boot_id,
             incarnation=self._incarnation,
             version=who.version,
-            capabilities=["logs"],
+            capabilities=["logs", "inquiry"],
             resources=who.resources,
             labels=who.labels,
             private_ipv4_address=who.private_ipv4,
@@ -418,6 +418,8 @@ class Daemon:
             return  # the coordinator sent it before it heard the goodbye
         if given is not None:
             self._take(given)
+        elif body == "inquiry":
+            self._link.send(pb.AgentMessage(hello=self.hello()))
         elif body == "goodbye_ack":
             if self._goodbye is not None and not self._goodbye.done():
                 self._goodbye.set_result(None)

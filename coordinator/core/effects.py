@@ -78,6 +78,13 @@ class SendGoodbyeAck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SendInquiry:
+    """A Hello that has waited: is its agent still there?"""
+
+    session_id: SessionId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CloseSession:
     """End a session unasked: a newer one of the same agent took over, or (`is_refusal`) it waited
     to be opened and may not be."""
@@ -87,7 +94,15 @@ class CloseSession:
     is_refusal: bool = False
 
 
-Effect = SendWelcome | SendAssignments | SendAck | SendHeartbeatAck | SendGoodbyeAck | CloseSession
+Effect = (
+    SendWelcome
+    | SendAssignments
+    | SendAck
+    | SendHeartbeatAck
+    | SendGoodbyeAck
+    | SendInquiry
+    | CloseSession
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

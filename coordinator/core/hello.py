@@ -1,16 +1,19 @@
 """Policy for Hello: who may speak for a host, and what follows from what it says.
 
 The newest session of an agent wins. A Hello that contradicts the session before (another boot,
-another agent's files, an older ledger) is a reboot, a restored disk or a copy of one: it waits for
-two heartbeats, and is refused if the session before is heard meanwhile. Another machine speaks for
-a host only when nothing of ours can run on the one that is known. No I/O.
+another agent's files, an older incarnation) comes late, or of a reboot, of a restored disk or of a
+copy of one. It waits for two heartbeats, and is refused if the session before is heard meanwhile;
+then its agent is asked for another, since of a late one the agent has left. Another machine speaks
+for a host only when nothing of ours can run on the one that is known. No I/O.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from coordinator.core import events as e
 from coordinator.core import inputs as i
-from coordinator.core.effects import CloseSession, SendWelcome
+from coordinator.core.effects import CloseSession, SendInquiry, SendWelcome
 from coordinator.core.errors import DuplicateAgent
 from coordinator.core.gang import held_node, lose, observe, release
 from coordinator.core.identity import difference, is_same
@@ -34,6 +37,9 @@ def hello(turn: Turn, hello: i.HostHello) -> None:
     """Open a session, or let it wait until the session before has had the time to be heard.
     DuplicateAgent for a machine that may not speak for the host."""
     host = turn.state.hosts.get(hello.host_id)
+    if hello.session_id in turn.state.waiting:
+        _answer(turn, hello)
+        return
     if host is None:
         _open(turn, hello)
         return
@@ -76,17 +82,36 @@ def _wait_ms(turn: Turn) -> int:
 def check_waiting(turn: Turn, session_id: SessionId) -> None:
     """The session before has had the time to be heard, if the coordinator has listened."""
     waiting = turn.state.waiting[session_id]
-    given = waiting.hello
     left_ms = _wait_ms(turn) - turn.listening.since(waiting.since_ms)
-    presence = turn.state.presence.get(given.host_id)
-    if presence is not None and presence.last_contact_ms > waiting.since_ms:
-        host = turn.state.hosts[given.host_id]
-        _refuse(turn, session_id, _is_alive(host, given))
-    elif presence is not None and left_ms > 0:
+    if _refuse_contradicted(turn, waiting):
+        return
+    if left_ms > 0 and waiting.hello.host_id in turn.state.presence:
         turn.timers.arm("hello", session_id, turn.now + left_ms)
+    elif waiting.hello.answers_inquiries:
+        turn.state.waiting[session_id] = replace(waiting, is_asked=True)
+        turn.effect(SendInquiry(session_id=session_id))
     else:
         forget_waiting(turn, session_id)
-        _open(turn, given)
+        _open(turn, waiting.hello)
+
+
+def _answer(turn: Turn, hello: i.HostHello) -> None:
+    """Another Hello of a session that waits: its agent is there, and this is true now."""
+    waiting = turn.state.waiting[hello.session_id]
+    if _refuse_contradicted(turn, waiting) or not waiting.is_asked:
+        return
+    forget_waiting(turn, hello.session_id)
+    _open(turn, hello)
+
+
+def _refuse_contradicted(turn: Turn, waiting: Waiting) -> bool:
+    """Refuse it if the session before has been heard meanwhile. Whether it was."""
+    presence = turn.state.presence.get(waiting.hello.host_id)
+    if presence is None or presence.last_contact_ms <= waiting.since_ms:
+        return False
+    host = turn.state.hosts[waiting.hello.host_id]
+    _refuse(turn, waiting.hello.session_id, _is_alive(host, waiting.hello))
+    return True
 
 
 def forget_waiting(turn: Turn, session_id: SessionId) -> None:

@@ -151,6 +151,7 @@ class HostHello:
     machine: MachineId = UNKNOWN_MACHINE
     previous_boot_id: str = ""
     """The boot that the agent's ledger knew when the agent began; empty when it knew none."""
+    answers_inquiries: bool = False
     is_attached: bool = False
     """The agent has looked at its host: what it does not name is not there."""
 

@@ -244,6 +244,8 @@ class Waiting:
 
     hello: HostHello
     since_ms: int
+    is_asked: bool = False
+    """Its agent has been asked whether it is still there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from coordinator.core.effects import (
     SendAssignments,
     SendGoodbyeAck,
     SendHeartbeatAck,
+    SendInquiry,
     SendWelcome,
 )
 from coordinator.core.errors import InvalidArgument
@@ -85,6 +86,7 @@ def hello(session_id: SessionId, message: pb.Hello) -> i.HostHello:
         journal_token=message.journal_token,
         machine=_machine(message.machine),
         previous_boot_id=message.previous_boot_id,
+        answers_inquiries="inquiry" in message.capabilities,
         is_attached=message.is_attached,
     )
 
@@ -107,9 +109,11 @@ def _machine(message: pb.Machine) -> MachineId:
 
 def said(
     session_id: SessionId, message: pb.AgentMessage
-) -> i.HostHeartbeat | i.HostReport | i.HostGoodbye:
+) -> i.HostHeartbeat | i.HostReport | i.HostGoodbye | i.HostHello:
     """What an agent says after its Hello. Raises InvalidArgument for anything else."""
     match message.WhichOneof("body"):
+        case "hello":
+            return hello(session_id, message.hello)
         case "heartbeat":
             beat = message.heartbeat
             return i.HostHeartbeat(session_id=session_id, seq=beat.seq, wall_ms=beat.wall_ms)
@@ -192,6 +196,8 @@ def effect_message(effect: Effect) -> pb.CoordinatorMessage:
             return pb.CoordinatorMessage(heartbeat_ack=pb.HeartbeatAck(seq=effect.seq))
         case SendGoodbyeAck():
             return pb.CoordinatorMessage(goodbye_ack=pb.GoodbyeAck())
+        case SendInquiry():
+            return pb.CoordinatorMessage(inquiry=pb.Inquiry())
         case _:
             raise TypeError(f"{effect} is not a message")
 

@@ -15,6 +15,7 @@ from coordinator.core.effects import (
     SendAssignments,
     SendGoodbyeAck,
     SendHeartbeatAck,
+    SendInquiry,
     SendWelcome,
 )
 from coordinator.rpc.agent_convert import effect_message
@@ -32,6 +33,7 @@ class Outbox:
         self._ack: SendAck | None = None
         self._heartbeat_ack: SendHeartbeatAck | None = None
         self._goodbye_ack: SendGoodbyeAck | None = None
+        self._inquiry: SendInquiry | None = None
         self._token = self._token_sent = b""
         self._logs: list[pb.CoordinatorMessage] = []
         self.refusal: CloseSession | None = None
@@ -53,6 +55,8 @@ class Outbox:
                 self._heartbeat_ack = effect
             case SendGoodbyeAck():
                 self._goodbye_ack = effect
+            case SendInquiry():
+                self._inquiry = effect
             case CloseSession():
                 self.refusal = effect
         self._changed.set()
@@ -79,7 +83,7 @@ class Outbox:
         the agent forget must be forgotten before the same node is assigned again."""
         self._changed.clear()
         effects = (
-            *(self._welcome, self._ack, self._heartbeat_ack, self._assignments),
+            *(self._inquiry, self._welcome, self._ack, self._heartbeat_ack, self._assignments),
             self._goodbye_ack,
         )
         messages = [effect_message(effect) for effect in effects if effect is not None]
@@ -88,6 +92,6 @@ class Outbox:
             messages[0].journal_token = self._token_sent = self._token
         messages += self._logs
         self._welcome = self._ack = self._heartbeat_ack = self._assignments = None
-        self._goodbye_ack = None
+        self._goodbye_ack = self._inquiry = None
         self._logs = []
         return messages

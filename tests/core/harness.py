@@ -34,6 +34,7 @@ from coordinator.core.effects import (
     CloseSession,
     SendAssignments,
     SendGoodbyeAck,
+    SendInquiry,
     Stamped,
     Step,
 )
@@ -92,8 +93,11 @@ class Cluster:
         """Sessions that the coordinator closed although no newer hello of the test explains it."""
         self.superseded: list[CloseSession] = []
         """Those that the last hello explains."""
+        self.answers = True
+        """Whether agents whose Hello has waited are still there."""
+        self._inquiries: list[SessionId] = []
         self.last = Step()
-        self._hellos: dict[HostId, i.HostHello] = {}
+        self.hellos: dict[HostId, i.HostHello] = {}
         self._sessions: dict[HostId, SessionId] = {}
         self._count = 0
         self._lives = 0
@@ -119,11 +123,18 @@ class Cluster:
                 case SendAssignments():
                     self.sent[hosts[effect.session_id]] = effect.assignments
                     self.generations.append(effect.generation)
+                case SendInquiry():
+                    self._inquiries.append(effect.session_id)
                 case CloseSession():
                     self.closed.append(effect)
                 case _:
                     pass
         self.machine.check()
+        while self._inquiries and self.answers:
+            session_id = self._inquiries.pop()
+            for given in self.hellos.values():
+                if given.session_id == session_id:
+                    self._absorb(self.machine.step([given], self.now))
 
     @property
     def state(self) -> ClusterState:
@@ -199,7 +210,7 @@ class Cluster:
 
     def hosts(self, count: int, **facts: Any) -> list[HostId]:
         """Connect `count` more hosts: h1, h2, ..."""
-        first = len(self._hellos) + 1
+        first = len(self.hellos) + 1
         names = [HostId(f"h{number}") for number in range(first, first + count)]
         for name in names:
             self.hello(name, **facts)
@@ -210,8 +221,8 @@ class Cluster:
         return, also where it has to wait for the session before, unless `waits` is False."""
         self._count += 1
         host_id, session_id = HostId(host), SessionId(f"s{self._count}")
-        number = len(self._hellos) + 1
-        base = self._hellos.get(host_id) or i.HostHello(
+        number = len(self.hellos) + 1
+        base = self.hellos.get(host_id) or i.HostHello(
             session_id=session_id,
             host_id=host_id,
             agent_uuid=f"agent-{host}",
@@ -225,6 +236,7 @@ class Cluster:
             private_ipv4=f"10.0.0.{number}",
             machine=MachineId(os_id=f"machine-{host}"),
             is_attached=True,
+            answers_inquiries=True,
         )
         facts.setdefault("previous_boot_id", base.boot_id)
         if "agent_uuid" in facts:
@@ -239,9 +251,9 @@ class Cluster:
             if before is not None:
                 self._sessions[host_id] = before
             raise
+        self.hellos[host_id] = given
         if waits and session_id in self.state.waiting:
             self.wait(2 * self.settings.heartbeat_ms / 1000, silent=(host,))
-        self._hellos[host_id] = given
         self.superseded = [close for close in self.closed if close.session_id == before]
         self.closed = [close for close in self.closed if close.session_id != before]
 
@@ -297,7 +309,7 @@ class Cluster:
 
     def up(self, *hosts: str) -> None:
         for host in hosts:
-            address = self._hellos[HostId(host)].private_ipv4
+            address = self.hellos[HostId(host)].private_ipv4
             self.says(host, Progress.UP, private_ipv4=address, was_up=True)
 
     def exited(self, host: str, exit_code: int | None = 0, reason: str = "", **more: Any) -> None:

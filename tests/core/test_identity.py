@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -87,6 +88,38 @@ def test_a_hello_that_contradicts_a_living_session_is_refused(cluster: Cluster) 
     assert cluster.is_(job) is JobState.RUNNING
     assert cluster.state.presence[HostId("h1")].session_id == alive
     cluster.closed.clear()
+
+
+def test_a_late_hello_that_nobody_contradicts_is_not_believed(cluster: Cluster) -> None:
+    """Its agent has left the connection, and the session after it is cut off as well."""
+    cluster.hosts(1, incarnation=1)
+    job = cluster.submit(1)
+    cluster.run(job)
+    cluster.hello("h1", up(cluster.key("h1")), incarnation=3)
+    cluster.answers = False
+    cluster.hello("h1", incarnation=2)
+    cluster.wait(20, silent=("h1",))
+    assert cluster.is_(job) is JobState.RUNNING
+    assert len(cluster.state.waiting) == 1
+
+
+def test_what_counts_is_what_the_agent_says_when_it_is_asked(cluster: Cluster) -> None:
+    cluster.hosts(1, incarnation=5)
+    job = cluster.submit(1)
+    cluster.run(job)
+    cluster.answers = False
+    cluster.hello("h1", incarnation=2)
+    asked = cluster.session("h1")
+    cluster.do(replace(cluster.hellos[HostId("h1")], observed=(up(cluster.key("h1")),)))
+    assert cluster.is_(job) is JobState.RUNNING
+    assert cluster.state.presence[HostId("h1")].session_id == asked
+
+
+def test_an_agent_of_an_older_release_is_believed_without_being_asked(cluster: Cluster) -> None:
+    cluster.hosts(1)
+    cluster.answers = False
+    cluster.hello("h1", boot_id="boot-2", answers_inquiries=False)
+    assert cluster.state.hosts[HostId("h1")].facts.boot_id == "boot-2"
 
 
 def test_of_two_that_wait_the_newer_goes_on(cluster: Cluster) -> None:

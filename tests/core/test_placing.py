@@ -54,8 +54,8 @@ def older(cluster: Cluster, *, known: bool = False, accepts_older: bool = False)
     cluster.run(job)
     cluster.finish(job)
     token = cluster.token()
-    for host_id, hello in cluster._hellos.items():
-        cluster._hellos[host_id] = replace(hello, journal_token=token)
+    for host_id, hello in cluster.hellos.items():
+        cluster.hellos[host_id] = replace(hello, journal_token=token)
     cluster.bring_back(copy, accepts_older=accepts_older)
     return job
 

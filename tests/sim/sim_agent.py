@@ -277,6 +277,7 @@ class SimAgent:
             boot_id=self.boot_id,
             incarnation=self._incarnation,
             version="sim",
+            capabilities=["inquiry"],
             resources=pb.Resources(
                 vcpus=self.host.vcpus,
                 memory_mib=16_000,
@@ -301,6 +302,10 @@ class SimAgent:
         seen = journal_seen(message)
         if seen is not None:
             self.take(seen)
+        if message.HasField("inquiry"):
+            self.take(i.HeartbeatSent(seq=i.HELLO_SEQ, at_ms=self.host.clock()))
+            session.send_up(pb.AgentMessage(hello=self._hello()))
+            return
         if message.HasField("goodbye_ack"):
             self._leave(acknowledged=True)
             return

@@ -104,7 +104,7 @@ class AgentMessage(google.protobuf.message.Message):
     GOODBYE_FIELD_NUMBER: builtins.int
     @property
     def hello(self) -> global___Hello:
-        """First, and only first."""
+        """First; and again when an Inquiry asks for it."""
 
     @property
     def heartbeat(self) -> global___Heartbeat:
@@ -145,6 +145,7 @@ class CoordinatorMessage(google.protobuf.message.Message):
     LOG_REQUEST_FIELD_NUMBER: builtins.int
     LOG_CANCEL_FIELD_NUMBER: builtins.int
     GOODBYE_ACK_FIELD_NUMBER: builtins.int
+    INQUIRY_FIELD_NUMBER: builtins.int
     JOURNAL_TOKEN_FIELD_NUMBER: builtins.int
     journal_token: builtins.bytes
     """How new the journal is, opaque to the agent: it keeps the newest that is not empty, over its
@@ -154,7 +155,7 @@ class CoordinatorMessage(google.protobuf.message.Message):
     """
     @property
     def welcome(self) -> global___Welcome:
-        """First, and only first."""
+        """First, but for an Inquiry."""
 
     @property
     def assignments(self) -> global___Assignments:
@@ -180,6 +181,10 @@ class CoordinatorMessage(google.protobuf.message.Message):
     def goodbye_ack(self) -> global___GoodbyeAck:
         """Answers a Goodbye, which is durable now."""
 
+    @property
+    def inquiry(self) -> global___Inquiry:
+        """Before Welcome: a Hello has waited, and may be opened. Only to an agent whose Hello offers it."""
+
     def __init__(
         self,
         *,
@@ -190,11 +195,12 @@ class CoordinatorMessage(google.protobuf.message.Message):
         log_request: global___LogRequest | None = ...,
         log_cancel: global___LogCancel | None = ...,
         goodbye_ack: global___GoodbyeAck | None = ...,
+        inquiry: global___Inquiry | None = ...,
         journal_token: builtins.bytes = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["ack", b"ack", "assignments", b"assignments", "body", b"body", "goodbye_ack", b"goodbye_ack", "heartbeat_ack", b"heartbeat_ack", "log_cancel", b"log_cancel", "log_request", b"log_request", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ack", b"ack", "assignments", b"assignments", "body", b"body", "goodbye_ack", b"goodbye_ack", "heartbeat_ack", b"heartbeat_ack", "journal_token", b"journal_token", "log_cancel", b"log_cancel", "log_request", b"log_request", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["welcome", "assignments", "ack", "heartbeat_ack", "log_request", "log_cancel", "goodbye_ack"] | None: ...
+    def HasField(self, field_name: typing.Literal["ack", b"ack", "assignments", b"assignments", "body", b"body", "goodbye_ack", b"goodbye_ack", "heartbeat_ack", b"heartbeat_ack", "inquiry", b"inquiry", "log_cancel", b"log_cancel", "log_request", b"log_request", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ack", b"ack", "assignments", b"assignments", "body", b"body", "goodbye_ack", b"goodbye_ack", "heartbeat_ack", b"heartbeat_ack", "inquiry", b"inquiry", "journal_token", b"journal_token", "log_cancel", b"log_cancel", "log_request", b"log_request", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["welcome", "assignments", "ack", "heartbeat_ack", "log_request", "log_cancel", "goodbye_ack", "inquiry"] | None: ...
 
 global___CoordinatorMessage = CoordinatorMessage
 
@@ -265,7 +271,7 @@ class Hello(google.protobuf.message.Message):
     """
     @property
     def capabilities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Names of optional behaviour that this agent has."""
+        """Names of optional behaviour that this agent has: `logs`, `inquiry`."""
 
     @property
     def resources(self) -> global___Resources:
@@ -424,6 +430,20 @@ class Goodbye(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["goes_on", b"goes_on"]) -> None: ...
 
 global___Goodbye = Goodbye
+
+@typing.final
+class Inquiry(google.protobuf.message.Message):
+    """Is the agent still there? It answers with what is true now, in a Hello: one that has waited may have
+    come late, on a connection that its agent has left.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___Inquiry = Inquiry
 
 @typing.final
 class GoodbyeAck(google.protobuf.message.Message):

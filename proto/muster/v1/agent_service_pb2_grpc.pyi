@@ -26,9 +26,9 @@ class AgentServiceStub:
         muster.v1.agent_service_pb2.CoordinatorMessage,
     ]
     """One stream that carries everything that changes state, in order, for the life of a connection.
-    The first message is Hello, the answer Welcome. The answer takes two heartbeat periods when the
-    Hello contradicts the session before (another boot, another agent on the same machine, an older
-    incarnation): meanwhile that session may be heard. Ended with ABORTED when a newer session of the
+    The first message is Hello, the answer Welcome. When the Hello contradicts the session
+    before (another boot, another agent on the same machine, an older incarnation), that session has
+    two heartbeat periods to be heard; then an Inquiry comes, and Welcome answers the Hello after it. Ended with ABORTED when a newer session of the
     same agent took over (do not come back: that is you), ALREADY_EXISTS when another machine speaks
     for this host id (an operator must decide; come back slowly), INVALID_ARGUMENT when a message
     is not of this contract, UNAVAILABLE when the coordinator stops (come back with back-off).
@@ -50,9 +50,9 @@ class AgentServiceAsyncStub:
         muster.v1.agent_service_pb2.CoordinatorMessage,
     ]
     """One stream that carries everything that changes state, in order, for the life of a connection.
-    The first message is Hello, the answer Welcome. The answer takes two heartbeat periods when the
-    Hello contradicts the session before (another boot, another agent on the same machine, an older
-    incarnation): meanwhile that session may be heard. Ended with ABORTED when a newer session of the
+    The first message is Hello, the answer Welcome. When the Hello contradicts the session
+    before (another boot, another agent on the same machine, an older incarnation), that session has
+    two heartbeat periods to be heard; then an Inquiry comes, and Welcome answers the Hello after it. Ended with ABORTED when a newer session of the
     same agent took over (do not come back: that is you), ALREADY_EXISTS when another machine speaks
     for this host id (an operator must decide; come back slowly), INVALID_ARGUMENT when a message
     is not of this contract, UNAVAILABLE when the coordinator stops (come back with back-off).
@@ -76,9 +76,9 @@ class AgentServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[muster.v1.agent_service_pb2.CoordinatorMessage], collections.abc.AsyncIterator[muster.v1.agent_service_pb2.CoordinatorMessage]]:
         """One stream that carries everything that changes state, in order, for the life of a connection.
-        The first message is Hello, the answer Welcome. The answer takes two heartbeat periods when the
-        Hello contradicts the session before (another boot, another agent on the same machine, an older
-        incarnation): meanwhile that session may be heard. Ended with ABORTED when a newer session of the
+        The first message is Hello, the answer Welcome. When the Hello contradicts the session
+        before (another boot, another agent on the same machine, an older incarnation), that session has
+        two heartbeat periods to be heard; then an Inquiry comes, and Welcome answers the Hello after it. Ended with ABORTED when a newer session of the
         same agent took over (do not come back: that is you), ALREADY_EXISTS when another machine speaks
         for this host id (an operator must decide; come back slowly), INVALID_ARGUMENT when a message
         is not of this contract, UNAVAILABLE when the coordinator stops (come back with back-off).
