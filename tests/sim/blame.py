@@ -14,6 +14,7 @@ from agent.core.assignment import NodeKey
 from coordinator.core import events as e
 from coordinator.core.ending import TIMED_OUT
 from tests.sim.knobs import FULL_DISK, SETTINGS, SKEW_MAX
+from tests.sim.sim_leases import LEASE_IS_OVER
 
 if TYPE_CHECKING:
     from coordinator.core.definition import JobSpec
@@ -54,6 +55,8 @@ class Blame:
         self._tries: dict[Gang, _Try] = {}
         self._failed_starts: dict[tuple[str, int, str], int] = {}
         self._decided_ms: dict[tuple[str, int, str], int] = {}
+        self._came_late: dict[str, None] = {}
+        """Hosts that were asked for a start when the lease for it was over."""
 
     # facts
 
@@ -125,7 +128,9 @@ class Blame:
     def _main_not_started(self, event: e.MainNotStarted) -> None:
         """In one attempt once a back-off for each host, so that none is asked again and again."""
         host = self._host(event.host_id)
-        if not (host.black_hole or self.world.knobs.start_fails):
+        if event.reason == LEASE_IS_OVER:
+            self._came_late[host.host_id] = None
+        elif not (host.black_hole or self.world.knobs.start_fails):
             self.world.fail(f"{event}: nothing is wrong with the host")
         where = _where(event)
         before_ms = self._failed_starts.get(where)
@@ -145,7 +150,9 @@ class Blame:
 
     def _host_drained(self, event: e.HostDrained) -> None:
         if event.reason != "maintenance" and not (
-            self._host(event.host_id).black_hole or self.world.knobs.start_fails
+            self._host(event.host_id).black_hole
+            or self.world.knobs.start_fails
+            or event.host_id in self._came_late
         ):
             self.world.fail(f"{event}: containers start there")
 

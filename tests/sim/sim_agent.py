@@ -327,7 +327,8 @@ class SimAgent:
             case i.AssignmentsReceived():
                 shown = "; ".join(f"{a.key.name} {a.desired}" for a in given.assignments)
                 self.world.note(f"{self.host.host_id} assignments {given.generation}: {shown}")
-            case i.HeartbeatAcked():
+            case i.HeartbeatAcked() if not self._stopping:
+                # One that comes after a goodbye is not kept.
                 self.host.contact_ms = self._beats.pop(given.seq, self.host.contact_ms)
         if given is not None:
             self.take(given)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from agent.core import effects as f
 from agent.core import inputs as i
 from agent.core.assignment import ContainerSpec, Gang, NodeKey
+from tests.sim.sim_leases import LEASE_IS_OVER
 from tests.sim.sim_spool import SimSpool
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class SimEngine:
             else:
                 container = self.containers.get(key)
                 if container is None and self.host.leases.is_over(key):
-                    answer(self._start_failed(key, "its lease is over"))
+                    answer(self._start_failed(key, LEASE_IS_OVER))
                     return
                 if container is None:
                     return  # the agent died meanwhile, and so did its start

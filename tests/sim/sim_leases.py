@@ -11,6 +11,9 @@ from agent.core.assignment import NodeKey
 if TYPE_CHECKING:
     from tests.sim.sim_host import SimHost
 
+LEASE_IS_OVER = "its lease is over"
+"""Why a start is refused that its agent, having hung, comes too late with."""
+
 
 class SimLeases:
     def __init__(self, host: SimHost) -> None:
