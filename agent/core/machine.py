@@ -414,6 +414,10 @@ class Machine:
         else:
             slot.reason, slot.permanent = given.reason, given.permanent
             slot.not_started = given.not_started and not slot.start_is_doubtful
+            if slot.lease_over:
+                # Nothing is wrong with the host or the job: contact was.
+                lease.end(slot)
+                slot.not_started = False
             self._advance(slot, Progress.EXITED, stopped_at_ms=given.wall_ms)
         self._go_on(slot)
 

@@ -151,6 +151,21 @@ def test_a_lease_that_is_over_stays_over_in_a_restart(bench: Bench) -> None:
     assert again.slot().lease_ended
 
 
+def test_a_start_that_fails_when_the_lease_is_over_is_no_fault_of_the_host(bench: Bench) -> None:
+    """The engine starts nothing by then."""
+    bench.assign((KEY, Desired.RUN))
+    bench.do(i.Prepared(key=KEY))
+    assert bench.asked() == ["Start"]
+    bench.wait(1000 * LEASE_SECONDS)
+    failed = i.StartFailed(
+        key=KEY, reason="the lease is over", uncertain=False, wall_ms=9, not_started=True
+    )
+    bench.do(failed)
+    slot = bench.slot()
+    assert (slot.lease_ended, slot.not_started) == (True, False)
+    assert slot.reason.startswith("MusterLeaseError: no contact")
+
+
 # what the holder of a lease is told
 
 

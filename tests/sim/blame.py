@@ -145,7 +145,8 @@ class Blame:
     def _attempt_refused(self, event: e.AttemptRefused) -> None:
         knobs = self.world.knobs
         bad = any(group.container.image == "bad" for group in self._try(event).spec.groups)
-        if not (bad or knobs.refuse or knobs.start_fails or knobs.black_holes):
+        late = event.reason == LEASE_IS_OVER
+        if not (bad or knobs.refuse or knobs.start_fails or knobs.black_holes or late):
             self.world.fail(f"{event}: no host has a reason to refuse it")
 
     def _host_drained(self, event: e.HostDrained) -> None:
