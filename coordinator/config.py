@@ -69,7 +69,7 @@ class CoordinatorConfig:
         default=600,
         metadata=option(
             whole(0, 2_592_000),
-            "Time without contact after which an agent stops its container by itself; "
+            "Time without contact after which a host stops its container by itself; "
             "0: never. Otherwise at least `lost_after_seconds`.",
         ),
     )
