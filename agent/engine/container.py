@@ -148,10 +148,8 @@ class ContainerEngine(abc.ABC):
     async def start(self, key: NodeKey, spec: ContainerSpec) -> Started:
         """The engine's `run`, which fails when an earlier call has made the container: then that
         one is started, unless it was."""
-        await self._outwait(key)
-        if await self._identify(key) and await self._inspect(key) is None:
-            raise EngineError(ErrorClass.TRANSIENT, f"{_NO_RECORD}: {key.name}", may_have_run=True)
-        with contextlib.closing(await self._keepers.begin(key, spec)) as keeping:
+        keeping = await self._keepers.begin(key, spec, self._look_back(key))
+        with contextlib.closing(keeping):
             try:
                 container = await self._run_or_find(key, spec)
             except EngineError:
@@ -169,6 +167,12 @@ class ContainerEngine(abc.ABC):
             self._just_started[key] = container
         # One that has ended already has no address any more.
         return replace(started, private_ipv4=started.private_ipv4 or spec.address or None)
+
+    async def _look_back(self, key: NodeKey) -> None:
+        """See that nothing of an earlier start is in the way."""
+        await self._outwait(key)
+        if await self._identify(key) and await self._inspect(key) is None:
+            raise EngineError(ErrorClass.TRANSIENT, f"{_NO_RECORD}: {key.name}", may_have_run=True)
 
     async def _run_or_find(self, key: NodeKey, spec: ContainerSpec) -> parse.Container:
         output = await self._run(key, spec)
@@ -213,10 +217,8 @@ class ContainerEngine(abc.ABC):
     async def wait(self, key: NodeKey) -> Exit:
         """The engine's own record of the end, once all output is in the spool."""
         container = self._just_started.pop(key, None)
-        if container is None:
-            container = await self._inspect(key)
-            if container is not None and container.is_running:
-                await self._keepers.go_on(key, container.pid, container.container_id)
+        if container is None and (container := await self._inspect(key)) and container.is_running:
+            await self._keepers.go_on(key, container.pid, container.container_id)
         copy = None
         if container is not None and container.started is not None:
             copy = self._copy(key, container)
@@ -239,13 +241,12 @@ class ContainerEngine(abc.ABC):
             raise _transient(f"CannotInspectContainerError: {error}") from error
         if container is None or not container.has_ended:
             what = "no container" if container is None else "never started:"
-            reason = f"CannotInspectContainerError: {what} {key.name}"
-            if orphan or lost:
-                reason = parse.ORPHAN if orphan else parse.LOST
+            reason = parse.ORPHAN if orphan else parse.LOST
+            if not (orphan or lost):
+                reason = f"CannotInspectContainerError: {what} {key.name}"
             now_ms = time.time_ns() // 1_000_000
-            return Exit(
-                exit_code=None, stopped_at_ms=now_ms, reason=reason, lease_ended=lease_ended
-            )
+            end = Exit(exit_code=None, stopped_at_ms=now_ms, reason=reason)
+            return replace(end, lease_ended=lease_ended)
         end = replace(container.end, lease_ended=lease_ended)
         if (self._spool_dir / key.name / _OUT_OF_MEMORY_MARK).exists():
             end = replace(end, reason=parse.OUT_OF_MEMORY)

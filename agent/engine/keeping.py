@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 
 from agent.core.assignment import ContainerSpec, NodeKey
@@ -56,12 +56,25 @@ class Keepers:
         self._leases = leases
         self._engine = engine
 
-    async def begin(self, key: NodeKey, spec: ContainerSpec) -> Keeping:
-        """Return when somebody holds the lease, if the specification names one.
-        EngineError(TRANSIENT) when nobody does."""
+    async def begin(
+        self, key: NodeKey, spec: ContainerSpec, meanwhile: Coroutine[None, None, None]
+    ) -> Keeping:
+        """Return when somebody holds the lease, if the specification names one, and `meanwhile` is
+        done: a keeper takes its time to come up. EngineError(TRANSIENT) when nobody holds it."""
         if not spec.lease_file:
+            await meanwhile
             return Keeping()
-        return await self._keep(key, spec.lease_file, spec.stop_grace_seconds)
+        keep = self._keep(key, spec.lease_file, spec.stop_grace_seconds)
+        keeping = asyncio.create_task(keep, name=f"keep {key.name}")
+        try:
+            await meanwhile
+            return await keeping
+        except BaseException:
+            keeping.cancel()
+            (begun,) = await asyncio.gather(keeping, return_exceptions=True)
+            if isinstance(begun, Keeping):
+                begun.close()
+            raise
 
     async def go_on(self, key: NodeKey, pid: int, container_id: str) -> None:
         """See that a container has a keeper which an earlier agent has started: the keeper of that

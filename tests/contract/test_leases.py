@@ -43,6 +43,10 @@ async def ended_without_an_agent(bench: Bench, key: NodeKey) -> None:
     bench.engines.append(bench.make())
 
 
+async def nothing() -> None:
+    """What an engine does while its keeper comes up."""
+
+
 async def kill_keeper(key: NodeKey) -> None:
     """Return when it has let go of the lease, which is later than when its name is gone."""
     (keeper,) = keepers(key)
@@ -180,7 +184,7 @@ async def test_a_keeper_that_never_learnt_its_container_finds_it(bench: Bench) -
     key = bench.key()
     bench.lease(key, None)
     spec = bench.leased(key, bench.programs.run)
-    keeping = await bench.engine._keepers.begin(key, spec)  # type: ignore[attr-defined]
+    keeping = await bench.engine._keepers.begin(key, spec, nothing())  # type: ignore[attr-defined]
     keeping.close()
     run = ("run", "--detach", "--network=host", *bench.real.run_args, "--name", key.name)
     await bench.cli(*run, spec.image, *spec.command)
@@ -196,7 +200,7 @@ async def test_a_keeper_whose_engine_hangs_ends_the_container_past_it(bench: Ben
     await kill_keeper(key)
     hangs = Keepers(bench.leases, ("sh", "-c", "exec sleep 1000"))
     with contextlib.closing(
-        await hangs.begin(key, bench.leased(key, (), grace_seconds=1))
+        await hangs.begin(key, bench.leased(key, (), grace_seconds=1), nothing())
     ) as keeping:
         keeping.tell(await bench.pid(key), json.loads(await bench.inspected(key))[0]["Id"])
     bench.lease(key, 100, grace_seconds=1)

@@ -14,6 +14,8 @@ LIMITS = (
     *("--lost-after-seconds", "2", "--heartbeat-seconds", "1", "--stop-grace-seconds", "1"),
     *("--fence-margin-seconds", "1", "--lease-seconds", "4", "--last-attempt-lease-seconds", "4"),
 )
+CONTACT = 20
+"""Digits of a time, in both files. Behind the contact stands what is known of the journal."""
 
 
 async def _time_passes(c: Cluster, seconds: float) -> None:
@@ -51,10 +53,14 @@ async def test_what_runs_goes_on_without_its_agent_and_nothing_starts_beside_it(
         # hears of it: from its Hello on the coordinator counts too, and yet another start must not
         # begin anew.
         contact = tmp_path / host_id / "contact"
-        assert not contact.read_text().strip()
+        assert not contact.read_text()[:CONTACT].strip()
+        # Nor does any lease end, until then.
+        (lease,) = (tmp_path / host_id / "leases").iterdir()
+        assert not lease.read_text()[:CONTACT].strip("0")
         assert await c.coordinator.end() == 0
         await c.agents[host_id].start()
-        await eventually(lambda: contact.read_text().isdecimal(), 20, contact.read_text)
+        await eventually(lambda: contact.read_text()[:CONTACT].isdecimal(), 20, contact.read_text)
+        assert lease.read_text()[:CONTACT].strip("0")
         await c.coordinator.start()
         await c.until_hosts({host_id: "BUSY"})
         (tmp_path / "go").touch()
