@@ -2,8 +2,7 @@
 while daemons, machines, settings, disks and cables are disturbed.
 
 After each disturbance the machines' own lists say what runs where, and the nodes themselves say
-when they lived. What is marked as an expected failure is promised to nobody yet; the reason says
-what was seen.
+when they lived.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ from tests.boot.cluster import (
     outcome,
 )
 from tests.boot.machine import Machine
-from tests.boot.witness import TwoAttempts
 from tests.wait import eventually
 
 pytestmark = [pytest.mark.real("boot"), pytest.mark.limit(480)]
@@ -44,13 +42,6 @@ WATCHDOG_SECONDS = 3
 
 TWICE = {"attempts": 2}
 ENGINES = ["process", pytest.param("podman", marks=pytest.mark.real("busybox"))]
-
-# Seen on these machines. What mends one of them has to remove its mark, since these are strict.
-OVERLAP = pytest.mark.xfail(
-    raises=TwoAttempts,
-    reason="an attempt goes on after its lease when no agent is there to end it and none has said "
-    "goodbye, and the next one starts beside it",
-)
 
 
 @pytest.fixture(scope="module")
@@ -315,8 +306,8 @@ def hang(machine: Machine, unit: str = "muster-agent") -> None:
         (stop, "process"),
         pytest.param(stop, "podman", marks=pytest.mark.real("busybox")),
         (cannot_start, "process"),
-        pytest.param(dies_and_cannot_start, "process", marks=OVERLAP),
-        pytest.param(hang, "process", marks=OVERLAP),
+        (dies_and_cannot_start, "process"),
+        (hang, "process"),
     ],
 )
 async def test_an_agent_that_is_away_for_longer_than_the_lease(
