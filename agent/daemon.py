@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from agent import shell, whereabouts
+from agent import notify, shell, whereabouts
 from agent.admission import Admission
 from agent.convert import ProtocolError, goodbye, journal_seen, machine, node_report, told
 from agent.core import effects as f
@@ -110,8 +110,10 @@ class Daemon:
         self._offered: frozenset[str] = frozenset()
         """Optional messages that the coordinator of the open session understands."""
         self._goodbye: asyncio.Future[None] | None = None
+        self._watchdog = notify.Watchdog()
         self.ready = asyncio.Event()
-        """Set once what ran before is re-attached: readiness for systemd."""
+        """Set once what ran before is re-attached, or the engine has not answered: readiness for
+        systemd, which must not end an agent for want of an engine."""
 
     async def run(self) -> None:
         contents = await asyncio.to_thread(
@@ -210,6 +212,7 @@ class Daemon:
                 return await ask()
             except EngineError as error:
                 self._unusable(error.reason)
+                self.ready.set()
                 await asyncio.sleep(pause * (0.5 + random.random() / 2))
                 pause = min(2 * pause, ENGINE_PAUSE_MAX_SECONDS)
 
@@ -257,13 +260,14 @@ class Daemon:
                 await asyncio.to_thread(self._logs.prune, in_use)
             for effect in effects:
                 self._act(effect)
+            self._watchdog.turned()
 
     async def _next_effects(self) -> list[f.Effect]:
-        """Wait for inputs or the next deadline; step all that is there."""
+        """Wait for inputs, the next deadline or the watchdog; step all that is there."""
         deadline = self._machine.next_deadline()
         timeout = None if deadline is None else max(0.0, (deadline - boot_ms()) / 1000)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(self._watchdog.wait_seconds(timeout)):
                 inputs = [await self._inbox.get()]
         except TimeoutError:
             inputs = []

@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar, cast
 
 import grpc
 
+from agent import notify
 from agent.convert import ProtocolError
 from agent.options import Endpoint, TlsFiles
 from muster.v1 import agent_service_pb2 as pb
@@ -149,12 +150,14 @@ class Link:
             self._owner.disconnected(reason)
             if refused:
                 logger.error("session refused: coordinator=%s reason=%s", self._target, reason)
+                notify.status(f"refused by the coordinator {self._target}: {reason}")
                 pause = PAUSE_REFUSED_SECONDS
             else:
                 pause = PAUSE_FIRST_SECONDS if welcomed else min(2 * pause, self._pause_max)
                 # Our own restart, as after the engine's first answer, is nothing to worry about.
                 level = logging.INFO if reason == _NEW_HELLO else logging.WARNING
                 logger.log(level, "session ended: coordinator=%s reason=%s", self._target, reason)
+                notify.status(f"no contact with the coordinator {self._target}: {reason}")
             # Full jitter: after a restart of the coordinator a thousand agents do not call at once.
             await asyncio.sleep(pause * (0.1 + 0.9 * self._chance()))
 
@@ -184,6 +187,7 @@ class Link:
                         message.welcome.heartbeat_period_ms / 1000, PAUSE_FIRST_SECONDS
                     )
                     self._owner.welcome(message.welcome)
+                    notify.status(f"in contact with the coordinator {self._target}")
                 else:
                     self._owner.message(message)
             return welcomed, False, "the coordinator closed the session"

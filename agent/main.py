@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import sys
+import time
 from collections.abc import Sequence
 
 from agent import config, notify
@@ -25,6 +26,7 @@ from agent.host.machine import machine_id
 from agent.host.machine_lock import MachineLock, Taken, runtime_directory
 from agent.host.private_address import NoPrivateAddress, private_address
 from agent.host.shutdown import is_going_down
+from agent.host.unit import automatic_restarts
 from agent.kit import Kit
 from agent.lease_file import Leases
 from agent.ledger.port import LedgerError
@@ -40,6 +42,8 @@ logger = logging.getLogger(__name__)
 MIB = 1024 * 1024
 GOODBYE_SECONDS = 5.0
 """How long a stop waits for the coordinator to write the goodbye down."""
+RESTART_SECONDS_MAX = 60.0
+"""How far apart the starts are of an agent that fails at each."""
 
 
 def _engine(settings: AgentConfig, private_ipv4: str, leases: Leases) -> Engine:
@@ -172,7 +176,14 @@ def _hear_what_was_ignored() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGTERM, then exit 0; containers go on. 1: cannot run now; 2: wrong settings."""
-    settings = config.load(sys.argv[1:] if argv is None else argv)
+    began = time.monotonic()
+    try:
+        settings = config.load(sys.argv[1:] if argv is None else argv)
+    except SystemExit as refused:
+        # Behind wrong flags, unlike what stands in the file, there is an error of argparse.
+        if refused.code:
+            _fail(began, f"wrong settings: {refused.__context__ or 'see the log'}")
+        raise
     notify.status("starting")
     logging.basicConfig(
         level=settings.log_level.upper(),
@@ -182,10 +193,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         asyncio.run(_run(settings))
     except* (NoPrivateAddress, LedgerError, Taken, OSError) as group:
-        reasons = [str(error) for error in _leaves(group)]
+        reasons += [str(error) for error in _leaves(group)]
+    except* Exception as group:
+        logger.exception("a defect ends the agent")
+        reasons += [f"a defect: {error!r}" for error in _leaves(group)]
     if reasons:
-        sys.exit(f"muster-agent: {'; '.join(reasons)}")
-    return 0
+        sys.stderr.write(f"muster-agent: {'; '.join(reasons)}\n")
+        _fail(began, "; ".join(reasons))
+    return 1 if reasons else 0
+
+
+def _fail(began: float, reason: str) -> None:
+    """Say so where a person looks, and let time pass before systemd tries again: the more, the
+    more often it has. Its own pauses grow only in releases that few machines have."""
+    notify.status(reason)
+    restarts = automatic_restarts()
+    # The first failure is told at once to who waits for `systemctl restart`.
+    pause = min(2.0 ** min(restarts, 10), RESTART_SECONDS_MAX) if restarts else 0.0
+    time.sleep(max(0.0, began + pause - time.monotonic()))
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

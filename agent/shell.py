@@ -57,7 +57,8 @@ def _last_contact_ms(ledger: Ledger, contents: LedgerContents, now_ms: int) -> i
     """What leases count from until there is another contact. Where the ledger knows of none they
     begin with this start, which is written down: a later start must not begin anew."""
     if contents.last_contact_ms is not None:
-        return contents.last_contact_ms
+        # It may be another boot's where the ledger lost its memory of boots.
+        return min(contents.last_contact_ms, now_ms)
     ledger.keep_contact(now_ms)
     return now_ms
 

@@ -104,6 +104,7 @@ class Daemon:
         self._watches = Watches()
         self._next_room_ms = 0
         self._hold = shell.Hold()
+        self._watchdog = notify.Watchdog()
         self._first: list[_Waiting] = []
         """What the next step takes before all that is in the inbox."""
         self.tell_full: Callable[[bool], Awaitable[None]] | None = None
@@ -180,6 +181,7 @@ class Daemon:
             self._watches.publish(step, self._machine.state)
             await self._read(batch)
             await self._forget_old(now)
+            self._watchdog.turned()
 
     def part(self) -> None:
         """Tell everybody that it ends: streams close, and what is queued is not answered."""
@@ -196,14 +198,14 @@ class Daemon:
         await self._journal.close()
 
     async def _something_to_do(self) -> None:
-        """Wait for an input or the next deadline."""
+        """Wait for an input, the next deadline or the watchdog."""
         if self._inbox or self._first:
             return
         self._wake.clear()
         deadline = self._machine.next_deadline()
         seconds = None if deadline is None else max((deadline - now_ms()) / 1000, 0.0)
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(self._watchdog.wait_seconds(seconds)):
                 await self._wake.wait()
         except TimeoutError:
             pass
@@ -237,6 +239,8 @@ class Daemon:
             try:
                 await self._journal.append(batch)
             except JournalFull:
+                # It has answered: a coordinator that waits for room does not hang.
+                self._watchdog.turned()
                 continue
             self._first = [_Waiting(beat, None, None) for beat in self._hold.end()]
         if self.tell_full is not None:

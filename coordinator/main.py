@@ -127,7 +127,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words and words[0] in (*check.COMMANDS, *backup.COMMANDS):
         return 0 if asks_for_help else _offline(words[0], words[1:])
     accepts_older = ACCEPT in words
-    settings = config.load([word for word in words if word != ACCEPT])
+    try:
+        settings = config.load([word for word in words if word != ACCEPT])
+    except SystemExit as refused:
+        if refused.code:
+            notify.status(f"wrong settings: {refused.__context__ or 'see the log'}")
+        raise
     notify.status("starting")
     Collections().install()
     logging.basicConfig(
@@ -145,8 +150,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             settings.data_dir,
             settings.data_dir,
         )
+        notify.status(f"{error}; the log says what to do")
         return EXIT_UNREADABLE
     except (JournalError, OSError) as error:
+        notify.status(str(error))
         sys.exit(f"muster-coordinator: {error}")
     return 0
 

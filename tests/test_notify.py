@@ -13,15 +13,16 @@ import pytest
 
 import agent.notify
 import coordinator.notify
+from tests.service_manager import service_manager
 
 
 @pytest.fixture(params=[agent.notify, coordinator.notify], ids=["agent", "coordinator"])
 def notify(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
     """A daemon's module as it is at start, having seen no environment yet."""
     module: ModuleType = request.param
-    module._socket_path.cache_clear()
+    module._asked.cache_clear()
     yield module
-    module._socket_path.cache_clear()
+    module._asked.cache_clear()
 
 
 @pytest.mark.parametrize("abstract", [False, True], ids=["path", "abstract"])
@@ -66,3 +67,80 @@ def test_a_socket_that_is_gone_is_reported_and_does_not_end_the_daemon(
     monkeypatch.setenv("NOTIFY_SOCKET", f"{tmp_path}/gone")
     notify.ready()
     assert f"cannot notify systemd: socket={tmp_path}/gone error=" in caplog.text
+
+
+def test_systemd_hears_of_turns_as_often_as_is_due(
+    notify: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(notify.time, "monotonic", lambda: now)
+    with service_manager(tmp_path) as systemd:
+        for name, value in systemd.environment(watchdog_seconds=60).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
+        watchdog = notify.Watchdog()
+        left = {"WATCHDOG_USEC", "WATCHDOG_PID", "NOTIFY_SOCKET"} & set(os.environ)
+        told = []
+        for now in (100.0, 101.0, 129.9, 130.0, 130.1, 175.0, 175.1):
+            # An idle daemon waits until the next word is due, and others as long as they would.
+            waits = (watchdog.wait_seconds(None), watchdog.wait_seconds(7.0))
+            watchdog.turned()
+            notify.status(str(now))
+            told.append((now, *(round(seconds, 3) for seconds in waits)))
+        said = systemd.close()
+    assert left == set()
+    assert told == [
+        (100.0, 0.0, 0.0),
+        (101.0, 29.0, 7.0),
+        (129.9, 0.1, 0.1),
+        (130.0, 0.0, 0.0),
+        (130.1, 29.9, 7.0),
+        (175.0, 0.0, 0.0),
+        (175.1, 29.9, 7.0),
+    ]
+    words = [number for number, word in enumerate(said) if word == "WATCHDOG=1"]
+    assert [said[number + 1] for number in words] == [
+        "STATUS=100.0",
+        "STATUS=130.0",
+        "STATUS=175.0",
+    ]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"NOTIFY_SOCKET": "/nowhere"},
+        {"WATCHDOG_USEC": "1000"},
+        {"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"},
+    ],
+)
+def test_nothing_wakes_a_daemon_where_no_word_is_asked_for(
+    notify: ModuleType,
+    given: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    watchdog = notify.Watchdog()
+    watchdog.turned()
+    assert (watchdog.wait_seconds(None), watchdog.wait_seconds(3600.0)) == (None, 3600.0)
+    assert not caplog.records
+
+
+def test_a_systemd_that_does_not_read_does_not_stop_the_daemon(
+    notify: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(notify, "SEND_SECONDS", 0.001)
+    monkeypatch.setenv("NOTIFY_SOCKET", f"{tmp_path}/notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(f"{tmp_path}/notify")
+        while not caplog.records:
+            notify.status("another")
+    assert "cannot notify systemd" in caplog.text

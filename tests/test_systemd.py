@@ -79,12 +79,29 @@ def test_jobs_outlive_a_restart_of_the_agent() -> None:
     assert [key for key in directives if re.match(inherited, key)] == []
 
 
-@pytest.mark.parametrize("unit", UNITS)
-def test_a_wrong_setting_is_not_tried_again_and_anything_else_is(unit: str) -> None:
+@pytest.mark.parametrize(
+    ("unit", "hopeless"),
+    [("muster-agent.service", None), ("muster-coordinator.service", f"2 {EXIT_UNREADABLE}")],
+)
+def test_what_is_tried_again(unit: str, hopeless: str | None) -> None:
+    """An agent always: nobody may come by the host whose settings are repaired. A coordinator
+    unless a person has to decide something."""
     directives = service(unit)
     assert (directives["Type"], directives["Restart"]) == ("notify", "always")
-    hopeless = {"muster-agent.service": "2", "muster-coordinator.service": f"2 {EXIT_UNREADABLE}"}
-    assert directives["RestartPreventExitStatus"] == hopeless[unit]
+    assert directives.get("RestartPreventExitStatus") == hopeless
+    assert section(unit, "Unit")["StartLimitIntervalSec"] == "0"
+
+
+def test_a_daemon_that_hangs_is_ended_before_a_job_fails_for_it() -> None:
+    """With the defaults: an agent before the verdict on its host, a coordinator before leases end,
+    and with time to start again."""
+    settings = coordinator.config.CoordinatorConfig(data_dir=Path("/d"))
+    agent_seconds = int(service("muster-agent.service")["WatchdogSec"])
+    coordinator_seconds = int(service("muster-coordinator.service")["WatchdogSec"])
+    assert settings.verdict_after_seconds is None
+    verdict_seconds = min(300, settings.lease_seconds // 2)
+    assert agent_seconds <= verdict_seconds / 2
+    assert coordinator_seconds <= settings.lease_seconds / 2
 
 
 def test_the_coordinator_starts_when_the_clock_is_right() -> None:

@@ -40,7 +40,8 @@ class Ledger(Protocol):
     def open(self, boot_id: str, owner: str) -> LedgerContents:
         """Read everything, count this start and remember the boot. First call. Slots that another
         owner has written are forgotten: the ledger is a copy, or the host has a new name, and what
-        they name is left to its lease."""
+        they name is left to its lease. Content that is damaged is set aside with a word in the log,
+        and a new ledger is begun: then the host itself has to say what runs here."""
         ...
 
     def keep_cluster(self, cluster_id: str) -> None:

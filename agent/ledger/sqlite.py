@@ -12,6 +12,7 @@ from pathlib import Path
 from agent.core.assignment import NodeKey
 from agent.core.state import Slot
 from agent.ledger.codec import decode, encode
+from agent.ledger.damage import Damaged, Life, code_of, explained, is_of_content, set_aside
 from agent.ledger.port import TOKEN_BYTES_MAX, LedgerContents, LedgerError
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,6 @@ _SCHEMA = """
 create table slot (name text primary key, body text not null) strict;
 create table life (one integer primary key check (one = 1), incarnation integer not null,
                    boot_id text not null) strict;
-insert into life values (1, 0, '');
 """
 _OWNER = """
 create table if not exists owner (one integer primary key check (one = 1), name text not null,
@@ -49,11 +49,26 @@ def _save(db: sqlite3.Connection, keep: Sequence[Slot], forget: Sequence[NodeKey
         raise
 
 
-def _is_full(error: BaseException | None) -> bool:
-    return (
-        isinstance(error, sqlite3.Error)
-        and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
-    )
+def _read_life(db: sqlite3.Connection) -> Life:
+    asked = "select incarnation, boot_id, name, cluster_id from life, owner"
+    found = db.execute(asked).fetchone()
+    if found is None:
+        raise Damaged("the table life is empty", Life())
+    return Life(*found)
+
+
+def _read_slots(db: sqlite3.Connection, life: Life) -> tuple[Slot, ...]:
+    slots = []
+    # As bytes: sqlite's own error would show a text that it cannot decode, with all its secrets.
+    found = db.execute("select cast(name as blob), cast(body as blob) from slot order by rowid")
+    for name, body in found.fetchall():
+        try:
+            slots.append(decode(body.decode()))
+        except (KeyError, TypeError, ValueError) as error:
+            why = f"{type(error).__name__}: {error}"
+            row = name.decode(errors="replace")
+            raise Damaged(f"the row of {row} cannot be read: {why}", life) from error
+    return tuple(slots)
 
 
 class SqliteLedger:
@@ -74,48 +89,70 @@ class SqliteLedger:
 
     def open(self, boot_id: str, owner: str) -> LedgerContents:
         try:
-            return self._open(boot_id, owner)
+            return self._open_whole(boot_id, owner)
         except LedgerError as error:
-            if not _is_full(error.__cause__) or not self._drop_ballast():
+            if code_of(error.__cause__) != sqlite3.SQLITE_FULL or not self._drop_ballast():
                 raise
-            return self._open(boot_id, owner)
+            return self._open_whole(boot_id, owner)
 
-    def _open(self, boot_id: str, owner: str) -> LedgerContents:
+    def _open_whole(self, boot_id: str, owner: str) -> LedgerContents:
+        """The ledger that is there, or a new one in place of one that is damaged."""
+        try:
+            return self._open(boot_id, owner, None)
+        except Damaged as damage:
+            set_aside(self._path, damage)
+            return self._open(boot_id, owner, damage.life)
+
+    def _open(self, boot_id: str, owner: str, before: Life | None) -> LedgerContents:
+        """`before` is what a ledger begins with that is made in place of another."""
         try:
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
-            # The shell's thread pool calls one at a time, though not always the same thread.
-            db = sqlite3.connect(
-                self._path, timeout=1.0, isolation_level=None, check_same_thread=False
-            )
-            self._db = db
-            db.execute("pragma locking_mode = exclusive")
-            db.execute("pragma journal_mode = wal")
-            db.execute("pragma synchronous = full")
-            self._prepare_schema(db)
-            db.execute("begin immediate")
-            incarnation, last_boot = db.execute("select incarnation, boot_id from life").fetchone()
-            db.execute("update life set incarnation = ?, boot_id = ?", (incarnation + 1, boot_id))
-            before, cluster_id = db.execute("select name, cluster_id from owner").fetchone()
-            if before not in ("", owner):
-                self._leave_slots(db, f"{before}, and this is {owner}")
-            db.execute("update owner set name = ?", (owner,))
-            db.execute("commit")
-            rows = db.execute("select body from slot order by rowid").fetchall()
-            slots = tuple(decode(body) for (body,) in rows)
+            life, slots = self._read(boot_id, owner, before)
             self._contact = os.open(self._contact_path, os.O_CREAT | os.O_RDWR, 0o600)
-        except (sqlite3.Error, OSError, ValueError, KeyError, TypeError) as error:
+        except (sqlite3.Error, OSError) as error:
             self.close()
-            raise LedgerError(f"{self._path}: {error}; is another agent running there?") from error
+            if isinstance(error, sqlite3.Error) and is_of_content(error):
+                raise Damaged(str(error), Life()) from error
+            raise explained(self._path, error) from error
+        except (Damaged, LedgerError):
+            self.close()
+            raise
         self._take_ballast()
-        same_boot = last_boot == boot_id
+        # Where nobody knows of which boot it is, it is of this one or nothing runs that it is for.
+        has_contact = life.boot_id in ("", boot_id)
         return LedgerContents(
             slots=slots,
-            incarnation=incarnation + 1,
-            boot_id=last_boot,
-            last_contact_ms=self._read_contact() if same_boot else None,
+            incarnation=life.incarnation + 1,
+            boot_id=life.boot_id,
+            last_contact_ms=self._read_contact() if has_contact else None,
             journal_token=self._read_token(),
-            cluster_id=cluster_id,
+            cluster_id=life.cluster_id,
         )
+
+    def _read(self, boot_id: str, owner: str, before: Life | None) -> tuple[Life, tuple[Slot, ...]]:
+        # The shell's thread pool calls one at a time, though not always the same thread.
+        db = sqlite3.connect(self._path, timeout=1.0, isolation_level=None, check_same_thread=False)
+        self._db = db
+        db.execute("pragma locking_mode = exclusive")
+        db.execute("pragma journal_mode = wal")
+        db.execute("pragma synchronous = full")
+        self._prepare_schema(db, before)
+        # Else a page that is damaged is found when it is needed, in the midst of a job.
+        checked = db.execute("pragma quick_check(1)").fetchone()[0]
+        if checked != "ok":
+            raise Damaged(checked.splitlines()[-1], Life())
+        db.executescript(_OWNER)
+        db.execute("begin immediate")
+        life = _read_life(db)
+        # First of all: a ledger that is to be set aside stays as it is.
+        slots = _read_slots(db, life)
+        db.execute("update life set incarnation = ?, boot_id = ?", (life.incarnation + 1, boot_id))
+        if life.owner not in ("", owner):
+            self._leave_slots(db, f"{life.owner}, and this is {owner}")
+            slots = ()
+        db.execute("update owner set name = ?", (owner,))
+        db.execute("commit")
+        return life, slots
 
     def _leave_slots(self, db: sqlite3.Connection, whose: str) -> None:
         """Of somebody else: what they name is not this agent's to end."""
@@ -140,18 +177,32 @@ class SqliteLedger:
             except sqlite3.Error as error:
                 if self._db.in_transaction:
                     self._db.execute("rollback")
-                raise LedgerError(f"{self._path}: {error}") from error
+                raise explained(self._path, error) from error
 
-    def _prepare_schema(self, db: sqlite3.Connection) -> None:
+    def _prepare_schema(self, db: sqlite3.Connection, before: Life | None) -> None:
         version = db.execute("pragma user_version").fetchone()[0]
         if version == 0:
-            db.executescript(f"begin;{_SCHEMA}pragma user_version = {_VERSION};commit;")
-        elif version != _VERSION:
+            if before is None and self._contact_path.exists():
+                logger.error(
+                    "%s is not there, or is empty, though an agent has run here before: this agent "
+                    "goes on without it, and finds what runs here from the host itself",
+                    self._path,
+                )
+            life = before or Life()
+            db.execute("begin immediate")
+            for statement in (*_SCHEMA.split(";")[:-1], *_OWNER.split(";")[:-1]):
+                db.execute(statement)
+            db.execute("insert into life values (1, ?, ?)", (life.incarnation, life.boot_id))
+            db.execute("update owner set name = ?, cluster_id = ?", (life.owner, life.cluster_id))
+            db.execute(f"pragma user_version = {_VERSION}")
+            db.execute("commit")
+        elif version > _VERSION:
             raise LedgerError(
                 f"{self._path} was written by a newer agent (format {version}, this one reads "
                 f"{_VERSION}); upgrade this agent"
             )
-        db.executescript(_OWNER)
+        elif version != _VERSION:
+            raise Damaged(f"it has the format {version}, which no agent writes", Life())
 
     def save(self, keep: Sequence[Slot], forget: Sequence[NodeKey]) -> None:
         with self._saving:
@@ -161,11 +212,11 @@ class SqliteLedger:
                 try:
                     _save(self._db, keep, forget)
                 except sqlite3.Error as error:
-                    if not _is_full(error) or not self._drop_ballast():
+                    if code_of(error) != sqlite3.SQLITE_FULL or not self._drop_ballast():
                         raise
                     _save(self._db, keep, forget)
             except sqlite3.Error as error:
-                raise LedgerError(f"{self._path}: {error}") from error
+                raise explained(self._path, error) from error
             self._take_ballast()
 
     def keep_contact(self, last_contact_ms: int | None) -> None:

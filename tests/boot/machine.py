@@ -14,7 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
+import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -47,6 +47,39 @@ done
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+class _Boots:
+    """Hears a machine's systemd say that it is ready. What it says is read all the time: there is
+    room for ten messages, and then its process 1 would wait for us."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self.told, self._tell = os.pipe()
+        """Readable once it has said so."""
+        os.set_blocking(self.told, False)
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while message := self._socket.recv(4096):
+            if b"READY=1" in message.split(b"\n"):
+                os.write(self._tell, b"!")
+
+    def forget(self) -> None:
+        """What was said until now; it says it after each reload of its units too."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.told, 65536)
+
+    def close(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
+            last.sendto(b"", str(self._path))
+        self._reader.join()
+        self._socket.close()
+        os.close(self.told)
+        os.close(self._tell)
+
+
 class Machine:
     """A machine, off until `power_on`. Its methods block; all of them fail with the end of its
     console when it does not do in time what is asked of it."""
@@ -73,8 +106,7 @@ class Machine:
             (directory / part).mkdir(parents=True)
             (directory / part).chmod(0o755)
         self._write_identity()
-        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._notify.bind(str(directory / "notify"))
+        self._boots = _Boots(directory / "notify")
         self._supervisor = self._supervise(lower, plugged_into, groups, binds)
 
     def _write_identity(self) -> None:
@@ -139,22 +171,18 @@ class Machine:
     def power_on(self) -> None:
         """Press the button; `until_booted` waits."""
         assert self._supervisor.stdin is not None
-        self._forget_what_was_told()
+        self._boots.forget()
         self._supervisor.stdin.write(b"on\n")
         self._supervisor.stdin.flush()
 
     def until_booted(self) -> None:
         """Until all that starts at boot has started or failed."""
         assert self._supervisor.stdout is not None
-        end = time.monotonic() + BOOT_SECONDS
-        while True:
-            left = max(0.0, end - time.monotonic())
-            out = self._supervisor.stdout.fileno()
-            readable, _, _ = select.select([self._notify.fileno(), out], [], [], left)
-            if readable != [self._notify.fileno()]:
-                raise AssertionError(f"{self.name} does not boot\n{self.console()}")
-            if b"READY=1" in self._notify.recv(4096).split(b"\n"):
-                break
+        told = self._boots.told
+        ended = self._supervisor.stdout.fileno()
+        readable, _, _ = select.select([told, ended], [], [], BOOT_SECONDS)
+        if readable != [told]:
+            raise AssertionError(f"{self.name} does not boot\n{self.console()}")
         self._first_pid = eventually_blocking(self._find_first_pid, 5, self.console)
 
     def power_off(self) -> None:
@@ -169,15 +197,10 @@ class Machine:
 
     def reboot(self) -> None:
         """In order, by `systemctl reboot`, and until it has booted again."""
-        self._forget_what_was_told()
+        self._boots.forget()
         self.try_run("systemctl", "reboot")
         self._first_pid = None
         self.until_booted()
-
-    def _forget_what_was_told(self) -> None:
-        """systemd says that it is ready after each reload of its units too."""
-        while select.select([self._notify.fileno()], [], [], 0)[0]:
-            self._notify.recv(4096)
 
     def _until_off(self) -> None:
         assert self._supervisor.stdout is not None
@@ -258,7 +281,7 @@ class Machine:
         for process in supervisor.children() or [supervisor]:
             process.kill()
         self._supervisor.communicate(timeout=_END_SECONDS)
-        self._notify.close()
+        self._boots.close()
         shutil.rmtree(self._directory)
 
 

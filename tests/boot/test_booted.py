@@ -2,12 +2,12 @@
 while daemons, machines, settings, disks and cables are disturbed.
 
 After each disturbance the machines' own lists say what runs where, and the nodes themselves say
-when they lived. What is marked as an expected failure is promised to nobody yet; the reason says
-what was seen.
+when they lived.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +19,7 @@ from tests.boot import installation
 from tests.boot.cluster import (
     FENCED_SECONDS,
     HOSTS,
+    LEASE_SECONDS,
     VERDICT_SECONDS,
     BootedCluster,
     Machines,
@@ -28,7 +29,6 @@ from tests.boot.cluster import (
     outcome,
 )
 from tests.boot.machine import Machine
-from tests.boot.witness import TwoAttempts
 from tests.wait import eventually
 
 pytestmark = [pytest.mark.real("boot"), pytest.mark.limit(480)]
@@ -36,30 +36,12 @@ pytestmark = [pytest.mark.real("boot"), pytest.mark.limit(480)]
 # On top of what a promise allows: four machines share the processors of one.
 SLACK_SECONDS = 20.0
 SOON_SECONDS = 15.0
-
-
-class StaysAway(AssertionError):
-    """A daemon that should be back by itself is not."""
+SETTLED_SECONDS = 7.0
+WATCHDOG_SECONDS = 3
 
 
 TWICE = {"attempts": 2}
 ENGINES = ["process", pytest.param("podman", marks=pytest.mark.real("busybox"))]
-
-# Seen on these machines. What mends one of them has to remove its mark, since these are strict.
-OVERLAP = pytest.mark.xfail(
-    raises=TwoAttempts,
-    reason="an attempt goes on after its lease when no agent is there to end it, and the next "
-    "one starts beside it",
-)
-FORGOTTEN = pytest.mark.xfail(
-    raises=TwoAttempts,
-    reason="an agent without its ledger neither takes over what it finds nor ends it in time, and "
-    "the next attempt starts beside it",
-)
-GIVEN_UP = pytest.mark.xfail(
-    raises=StaysAway,
-    reason="the unit gives an agent up whose settings are wrong, and somebody has to start it",
-)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +67,7 @@ async def until_runs(c: BootedCluster, job_id: str, *nodes: str) -> dict[str, st
 async def until_settled(c: BootedCluster, job_id: str) -> None:
     """Until a second attempt runs, or until one that may start has had the time for it. Both show
     for another second that they live, if they do."""
-    end = time.monotonic() + FENCED_SECONDS + SLACK_SECONDS
+    end = time.monotonic() + FENCED_SECONDS + SETTLED_SECONDS
     await eventually(
         lambda: 2 in c.witness.lives(job_id) or time.monotonic() > end,
         FENCED_SECONDS + 2 * SLACK_SECONDS,
@@ -191,25 +173,106 @@ async def test_a_job_outlives_its_coordinator(
         await ends_as_main(c, job_id, 3, 7)
 
 
-@GIVEN_UP
+async def test_a_job_outlives_a_coordinator_that_is_stopped_for_longer_than_the_verdict(
+    made: Machines, tmp_path: Path
+) -> None:
+    async with booted(tmp_path, made) as c:
+        job_id = await c.until_running("stopped", 3)
+        runs = await until_runs(c, job_id, "0.1", "1.1", "2.1")
+        made.head.sh("systemctl stop muster-coordinator")
+        await time_passes(c, VERDICT_SECONDS + 1)
+        made.head.sh("systemctl start muster-coordinator")
+        await c.until_hosts(dict.fromkeys(HOSTS, "BUSY"))
+        assert made.runs(job_id) == runs
+        await ends_as_main(c, job_id, 3, 7)
+
+
+@contextlib.contextmanager
+def hanging_is_noticed_soon(machine: Machine, unit: str) -> Iterator[None]:
+    """As the unit's own limit, in seconds instead of minutes."""
+    directory = f"/run/systemd/system/{unit}.service.d"
+    machine.sh(
+        f"mkdir -p {directory}; printf '[Service]\\nWatchdogSec={WATCHDOG_SECONDS}\\n' "
+        f">{directory}/soon.conf; systemctl daemon-reload; systemctl restart {unit}"
+    )
+    try:
+        yield
+    finally:
+        machine.sh(f"rm -r {directory}; systemctl daemon-reload")
+
+
+async def until_replaced(c: BootedCluster, machine: Machine, unit: str, pid: int) -> None:
+    """Until systemd has ended a daemon that hangs and started another, by itself; its log says
+    where the old one was."""
+
+    def replaced() -> bool:
+        shown = machine.run("systemctl", "show", "--property=MainPID,SubState", unit).split()
+        return f"MainPID={pid}" not in shown and "SubState=running" in shown
+
+    await eventually(replaced, WATCHDOG_SECONDS + SLACK_SECONDS, c.story)
+    assert "watchdog timeout" in machine.run("journalctl", "--output=cat", "--unit", unit).lower()
+    assert "Fatal Python error: Aborted" in machine.run(
+        "journalctl", "--output=cat", "--unit", unit
+    )
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_job_outlives_an_agent_that_hangs(
+    made: Machines, tmp_path: Path, engine: str
+) -> None:
+    """One that is started again before the verdict."""
+    async with booted(tmp_path, made, engine) as c:
+        host = made.hosts["h2"]
+        with hanging_is_noticed_soon(host, "muster-agent"):
+            await c.until_hosts(dict.fromkeys(HOSTS, "FREE"))
+            job_id = await c.until_running("hangs", 3, verdictAfterSeconds=120)
+            runs = await until_runs(c, job_id, "0.1", "1.1", "2.1")
+            pid = main_pid(host, "muster-agent")
+            hang(host, "muster-agent")
+            await until_replaced(c, host, "muster-agent", pid)
+            await c.until_hosts({"h2": "BUSY"})
+            assert made.runs(job_id) == runs
+            await ends_as_main(c, job_id, 3, 7)
+
+
+async def test_a_job_outlives_a_coordinator_that_hangs(made: Machines, tmp_path: Path) -> None:
+    async with booted(tmp_path, made) as c:
+        with hanging_is_noticed_soon(made.head, "muster-coordinator"):
+            await c.until_answers()
+            job_id = await c.until_running("hangs", 3)
+            runs = await until_runs(c, job_id, "0.1", "1.1", "2.1")
+            pid = main_pid(made.head, "muster-coordinator")
+            hang(made.head, "muster-coordinator")
+            await until_replaced(c, made.head, "muster-coordinator", pid)
+            await c.until_hosts(dict.fromkeys(HOSTS, "BUSY"))
+            assert made.runs(job_id) == runs
+            await ends_as_main(c, job_id, 3, 7)
+
+
 async def test_an_agent_is_back_by_itself_once_its_settings_are_right(
     made: Machines, tmp_path: Path
 ) -> None:
     async with booted(tmp_path, made) as c:
         job_id = await c.until_running("settings", 3)
+        runs = await until_runs(c, job_id, "0.1", "1.1", "2.1")
         main = await c.host_of(f"{job_id}#0")
-        break_settings(made.hosts[main])
-        made.hosts[main].try_run("systemctl", "restart", "muster-agent")
-        await c.until_hosts({main: "LOST"})
-        installation.write_settings(made.hosts[main], "agent", agent_settings(made.head, "process"))
-        end = time.monotonic() + SOON_SECONDS
-
-        async def back_or_late() -> bool:
-            return (await c.host_states())[main] == "BUSY" or time.monotonic() > end
-
-        await eventually(back_or_late, SOON_SECONDS + SLACK_SECONDS, c.story)
-        if (await c.host_states())[main] != "BUSY":
-            raise StaysAway(main)
+        host = made.hosts[main]
+        break_settings(host)
+        host.try_run("systemctl", "restart", "muster-agent")
+        # What ran goes on, as under any agent that was stopped.
+        await c.until_hosts({main: "STOPPED"})
+        why = "unknown key coordinater; did you mean coordinator?"
+        shown = ("systemctl", "show", "--property=StatusText,NRestarts", "muster-agent")
+        # systemd forgets the text whenever it starts the agent anew.
+        await eventually(
+            lambda: why in (text := host.run(*shown)) and "NRestarts=2" in text,
+            SOON_SECONDS,
+            lambda: f"{host.run(*shown)}\n{c.story()}",
+        )
+        assert why in host.try_run("systemctl", "status", "muster-agent").stdout
+        installation.write_settings(host, "agent", agent_settings(made.head, "process"))
+        await c.until_hosts({main: "BUSY"}, SOON_SECONDS + SLACK_SECONDS)
+        assert made.runs(job_id) == runs
         await ends_as_main(c, job_id, 3, 7)
 
 
@@ -228,25 +291,22 @@ def cannot_start(host: Machine) -> None:
     host.try_run("systemctl", "restart", "muster-agent")
 
 
-def damage_ledger(host: Machine) -> None:
+def dies_and_cannot_start(host: Machine) -> None:
+    break_settings(host)
     host.sh("systemctl kill --signal=SIGKILL --kill-who=main muster-agent")
-    host.sh(
-        "for file in /var/lib/muster-agent/agent.db*; do head -c 8192 /dev/urandom >$file; done"
-    )
 
 
-def hang(host: Machine) -> None:
-    host.sh("systemctl kill --signal=SIGSTOP --kill-who=main muster-agent")
+def hang(machine: Machine, unit: str = "muster-agent") -> None:
+    machine.sh(f"systemctl kill --signal=SIGSTOP --kill-who=main {unit}")
 
 
-@OVERLAP
 @pytest.mark.parametrize(
     ("put_away", "engine"),
     [
         (stop, "process"),
         pytest.param(stop, "podman", marks=pytest.mark.real("busybox")),
         (cannot_start, "process"),
-        (damage_ledger, "process"),
+        (dies_and_cannot_start, "process"),
         (hang, "process"),
     ],
 )
@@ -261,7 +321,31 @@ async def test_an_agent_that_is_away_for_longer_than_the_lease(
         c.witness.no_two_attempts(job_id)
 
 
-@FORGOTTEN
+async def test_an_agent_whose_ledger_is_damaged(made: Machines, tmp_path: Path) -> None:
+    """It says so, keeps what is left for a person to look at, and finds what it had started."""
+    async with booted(tmp_path, made) as c:
+        job_id = await c.until_running("damaged", 2, retryStrategy=TWICE)
+        runs = await until_runs(c, job_id, "0.1", "1.1")
+        host = made.hosts[await c.host_of(f"{job_id}#0")]
+        host.sh(
+            "systemctl kill --signal=SIGKILL --kill-who=main muster-agent;"
+            "for file in /var/lib/muster-agent/agent.db*; do"
+            " head -c 8192 /dev/urandom >$file; done"
+        )
+        log = ["journalctl", "--output=cat", "--unit=muster-agent"]
+        said = "agent.db is damaged: file is not a database. It is kept as agent.db.damaged-"
+        await eventually(lambda: said in host.run(*log), SOON_SECONDS, c.story)
+        assert "agent.db.damaged-" in host.run("ls", "/var/lib/muster-agent")
+        await time_passes(c, LEASE_SECONDS + 1)
+        assert made.runs(job_id) == runs
+        c.witness.let_end()
+        # Its main fails both times.
+        assert outcome(await c.until(job_id, "FAILED")) == ("FAILED", [7, 7])
+        c.witness.no_two_attempts(job_id)
+        assert c.witness.said(f"{job_id}#0", 1) == ["started", "ended"]
+        await c.until_gone(job_id)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_an_agent_whose_data_directory_is_gone(
     made: Machines, tmp_path: Path, engine: str
@@ -271,8 +355,9 @@ async def test_an_agent_whose_data_directory_is_gone(
     async with booted(tmp_path, made, engine) as c:
         job_id = await c.until_running("wiped", 2, retryStrategy=TWICE)
         host = made.hosts[await c.host_of(f"{job_id}#0")]
-        host.sh("systemctl stop muster-agent; rm -rf /var/lib/muster-agent")
-        host.sh("systemctl start muster-agent")
+        # Without a goodbye.
+        host.sh("systemctl kill --signal=SIGKILL --kill-who=main muster-agent")
+        host.sh("rm -rf /var/lib/muster-agent; systemctl restart muster-agent")
         await until_settled(c, job_id)
         c.witness.no_two_attempts(job_id)
 

@@ -4,7 +4,6 @@ the test, and one that does not boot says why."""
 from __future__ import annotations
 
 import contextlib
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,12 +32,6 @@ def alone(directory: Path, lower: Path) -> Iterator[Machine]:
         yield made
 
 
-def links_and_mounts() -> tuple[str, str]:
-    """What this machine has of them."""
-    links = subprocess.run(["ip", "-brief", "link"], check=True, capture_output=True, text=True)
-    return links.stdout, Path("/proc/self/mounts").read_text()
-
-
 def fails(directory: Path) -> None:
     """A test that fails while a machine is in the midst of a boot."""
     with alone(directory, tree()) as made:
@@ -50,13 +43,12 @@ def fails(directory: Path) -> None:
 
 
 def test_nothing_of_a_machine_is_left_when_a_test_fails(tmp_path: Path) -> None:
-    """Its processes and files are looked after as those of any test, its control groups by those
-    who made them."""
-    before = links_and_mounts()
+    """Its processes and files are looked after as those of any test, its control groups and links
+    by those who made them. What else comes and goes here is not ours."""
     with pytest.raises(Unlucky):
         fails(tmp_path)
     assert list(tmp_path.iterdir()) == []
-    assert links_and_mounts() == before
+    assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
 
 
 def test_a_machine_is_one_process_to_who_looks_for_leaks(tmp_path: Path) -> None:

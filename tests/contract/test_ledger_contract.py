@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
+import sqlite3
 import stat
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from agent.core.assignment import Assignment, ContainerSpec, Desired, NodeKey, Progress
 from agent.core.state import Slot
+from agent.ledger.damage import explained
 from agent.ledger.memory import MemoryLedger
 from agent.ledger.port import TOKEN_BYTES_MAX, Ledger, LedgerError
 from agent.ledger.sqlite import SqliteLedger
@@ -159,7 +164,7 @@ def test_sqlite_is_for_one_agent_and_its_owner_alone(tmp_path: Path) -> None:
     ledger = SqliteLedger(tmp_path)
     ledger.open("boot", "h1")
     assert stat.S_IMODE((tmp_path / "agent.db").stat().st_mode) == 0o600
-    with pytest.raises(LedgerError, match="is another agent running there"):
+    with pytest.raises(LedgerError, match="another agent uses this data directory; stop it first"):
         SqliteLedger(tmp_path).open("boot", "h1")
     ledger.close()
     with pytest.raises(LedgerError, match="is closed"):
@@ -188,7 +193,148 @@ def test_closing_waits_for_a_save_in_another_thread(tmp_path: Path) -> None:
     assert not thread.is_alive()
 
 
-def test_a_damaged_ledger_is_named(tmp_path: Path) -> None:
-    (tmp_path / "agent.db").write_bytes(b"not a database" * 100)
-    with pytest.raises(LedgerError, match=r"agent\.db"):
+def kept_aside(directory: Path) -> list[str]:
+    """The damaged ledgers in a directory, without their dates."""
+    return sorted(
+        re.sub(r"\d{8}T\d{6}Z", "DATE", file.name) for file in directory.glob("*damaged*")
+    )
+
+
+def noise(directory: Path) -> None:
+    for file in directory.glob("agent.db*"):
+        file.write_bytes(b"not a database" * 600)
+
+
+def truncate(directory: Path) -> None:
+    os.truncate(directory / "agent.db", 5000)
+
+
+def zero_a_page(directory: Path) -> None:
+    with (directory / "agent.db").open("r+b") as file:
+        file.seek(4096)
+        file.write(bytes(4096))
+
+
+def statement(text: str) -> Callable[[Path], None]:
+    def damage(directory: Path) -> None:
+        with closing(sqlite3.connect(directory / "agent.db")) as db:
+            db.execute(text)
+            db.commit()
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "says", "incarnation"),
+    [
+        (noise, "file is not a database", 1),
+        (truncate, "malformed|not a database", 1),
+        (zero_a_page, "malformed|Page 2", 1),
+        (statement("drop table slot"), "no such table: slot", 1),
+        (statement("delete from life"), "the table life is empty", 1),
+        (statement("pragma user_version = -7"), "the format -7", 1),
+        # The rest is whole: what it says of the agent itself counts.
+        (statement("update slot set body = '{}'"), f"the row of {KEY.name} .* KeyError: 'key'", 3),
+        (
+            statement("update slot set body = replace(body, 'RUN', 'FLY')"),
+            f"the row of {KEY.name} .* 'FLY' is not a valid Desired",
+            3,
+        ),
+        (
+            statement("update slot set body = cast(x'7b226b' || x'ff' as text)"),
+            f"the row of {KEY.name} .* 'utf-8' codec",
+            3,
+        ),
+    ],
+)
+def test_a_damaged_ledger_is_set_aside_whole(
+    damage: Callable[[Path], None],
+    says: str,
+    incarnation: int,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its agent goes on without it, and a person finds out."""
+    for _ in range(2):
+        ledger = SqliteLedger(tmp_path)
+        ledger.open("boot", "h1")
+        ledger.save([slot(progress=Progress.RUNNING)], [])
+        ledger.keep_cluster("c")
+        ledger.keep_contact(5)
+        ledger.close()
+    damage(tmp_path)
+    before = (tmp_path / "agent.db").read_bytes()
+    ledger = SqliteLedger(tmp_path)
+    contents = ledger.open("boot", "h1")
+    assert contents.slots == ()
+    assert (contents.incarnation, contents.cluster_id) == (incarnation, "c" * (incarnation > 1))
+    # The contact is in a file of its own: no lease gets longer.
+    assert contents.last_contact_ms == 5
+    assert kept_aside(tmp_path)[0] == "agent.db.damaged-DATE"
+    assert next(iter(sorted(tmp_path.glob("*damaged*")))).read_bytes() == before
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert re.search(rf"agent\.db is damaged: .*({says}).*is kept as agent", record.getMessage())
+    ledger.save([slot()], [])
+    ledger.close()
+    again = SqliteLedger(tmp_path)
+    assert again.open("boot", "h1").slots == (slot(),)
+    again.close()
+    assert len(caplog.records) == 1
+
+
+def test_a_damaged_row_shows_nothing_of_a_job(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = SqliteLedger(tmp_path)
+    ledger.open("boot", "h1")
+    ledger.save([slot()], [])
+    ledger.close()
+    statement("update slot set body = cast(body || x'ff' as text)")(tmp_path)
+    ledger = SqliteLedger(tmp_path)
+    ledger.open("boot", "h1")
+    ledger.close()
+    assert "is damaged" in caplog.text
+    assert SPEC.environment[0][1] not in caplog.text
+    assert "environment" not in caplog.text
+
+
+def test_what_is_wrong_around_a_ledger_is_not_damage(tmp_path: Path) -> None:
+    """It is left as it is, with a word on what would be right."""
+    directory = tmp_path / "agent.db"
+    directory.mkdir()
+    with pytest.raises(LedgerError, match=r"agent\.db: Is a directory"):
         SqliteLedger(tmp_path).open("boot", "h1")
+    directory.rmdir()
+    ledger = SqliteLedger(tmp_path)
+    ledger.open("boot", "h1")
+    ledger.close()
+    statement("pragma user_version = 2")(tmp_path)
+    with pytest.raises(LedgerError, match=r"written by a newer agent .*; upgrade this agent"):
+        SqliteLedger(tmp_path).open("boot", "h1")
+    assert kept_aside(tmp_path) == []
+
+
+def test_a_file_that_may_not_be_written_says_who_has_to_be_able_to(tmp_path: Path) -> None:
+    refused = PermissionError(13, "Permission denied")
+    assert str(explained(tmp_path / "agent.db", refused)) == (
+        f"{tmp_path}/agent.db: Permission denied; this agent's user must be able to write to it "
+        "and to its directory"
+    )
+
+
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_a_ledger_that_is_gone_is_missed(
+    is_empty: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = SqliteLedger(tmp_path)
+    ledger.open("boot", "h1")
+    ledger.close()
+    assert not caplog.records
+    (tmp_path / "agent.db").unlink()
+    if is_empty:
+        (tmp_path / "agent.db").touch()
+    ledger = SqliteLedger(tmp_path)
+    assert ledger.open("boot", "h1").slots == ()
+    ledger.close()
+    assert "agent.db is not there, or is empty, though an agent has run here" in caplog.text
