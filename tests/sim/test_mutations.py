@@ -110,17 +110,6 @@ def the_holder_is_not_told_of_a_goodbye(patch: Patch) -> None:
     patch.setattr(shell, "suspend_leases", suspend)
 
 
-def a_node_that_ended_by_itself_is_lost_with_its_lease(patch: Patch) -> None:
-    real = agent_machine.Machine._ended
-
-    def ended(self: agent_machine.Machine, given: i.Ended) -> None:
-        slot = self.state.slots.get(given.key)
-        late = slot is not None and slot.lease_over
-        real(self, replace(given, lease_ended=given.lease_ended or late))
-
-    patch.setattr(agent_machine.Machine, "_ended", ended)
-
-
 def the_fence_does_not_wait_for_the_grace(patch: Patch) -> None:
     def soon(settings: Settings, job: Job, attempt: Attempt) -> int:
         return 1000 * (attempt.lease_seconds or 0) - 20_000
@@ -304,7 +293,6 @@ MUTATIONS: dict[Mutation, Focus] = {
     only_the_agent_ends_a_lease: HANGS,
     the_holder_is_told_of_no_contact: {},
     the_holder_is_not_told_of_a_goodbye: STOPS,
-    a_node_that_ended_by_itself_is_lost_with_its_lease: HANGS,
     the_fence_does_not_wait_for_the_grace: CUT_OFF,
     the_agents_lease_is_longer_than_the_coordinators: CUT_OFF,
     a_release_is_forgotten_before_it_is_acknowledged: BROKEN_LINES,
