@@ -24,7 +24,7 @@ from agent.engine.argv import Dialect, Site
 from agent.engine.cli import CALL_SECONDS, Cli, EngineHangs, Output, calls_under_way
 from agent.engine.images import Images
 from agent.engine.keeping import Keepers
-from agent.engine.output import OutputCopy
+from agent.engine.output import OutputCopies, OutputCopy
 from agent.engine.port import EngineError, ErrorClass, Exit, Managed, Started
 from agent.engine.volumes import Volumes
 from agent.host import ids, nodes, processes
@@ -69,10 +69,10 @@ class ContainerEngine(abc.ABC):
         self._spool_dir = spool_dir
         self._spool_limit_bytes = spool_limit_bytes
         self._network_address = network_address
-        self._copies: dict[NodeKey, OutputCopy] = {}
+        self._copies = OutputCopies(spool_dir, spool_limit_bytes, self._dialect.decode_log)
         self._just_started: dict[NodeKey, parse.Container] = {}
         """As `start` saw them, for the `wait` that follows: to inspect takes 0.1 s."""
-        self._survivors = Survivors(self._look)
+        self._survivors = Survivors(self._look, site.host_id)
 
     @property
     @abc.abstractmethod
@@ -178,6 +178,8 @@ class ContainerEngine(abc.ABC):
         output = await self._run(key, spec)
         container = await self._inspect(key)
         if container is None and parse.says_taken(output.stderr):
+            if await self._is_anothers(key):
+                raise output.error("CannotCreateContainerError")
             # A podman that was killed while it created leaves a name that only `rm` still sees,
             # and that no `run` can have.
             await self._cli.call_through(argv.remove(key, self._dialect.remove))
@@ -210,9 +212,10 @@ class ContainerEngine(abc.ABC):
         """Remember the container that runs, if its supervisor shows it, whatever the engine knows.
         Whether it does."""
         found = await asyncio.to_thread(self._supervised, key)
-        if found is not None:
-            self._survivors.remember(key, found)
-        return found is not None
+        if found is None or await self._is_anothers(key):
+            return False
+        self._survivors.remember(key, found)
+        return True
 
     async def wait(self, key: NodeKey) -> Exit:
         """The engine's own record of the end, once all output is in the spool."""
@@ -257,6 +260,8 @@ class ContainerEngine(abc.ABC):
         is passed over: the job's processes end all the same, and the failure is reported."""
         kill_at = time.monotonic() + grace_seconds
         try:
+            if await self._is_anothers(key):
+                return
             await self._survivors.note_ports(key)
             await self._cli.call(
                 argv.stop(key, grace_seconds),
@@ -362,11 +367,11 @@ class ContainerEngine(abc.ABC):
         except (OSError, StillThere) as error:
             raise _transient(f"CannotRemoveContainerError: {error}") from None
         await self._volumes.remove(key)
-        copy = self._copies.pop(key, None)
-        if copy is not None:
-            await copy.close()
+        await self._copies.end(key.name)
 
     async def _remove_container(self, key: NodeKey) -> None:
+        if await self._is_anothers(key):
+            return
         output = await self._cli.call_through(argv.remove(key, self._dialect.remove))
         left = await self._inspect(key)
         if left is not None:
@@ -381,16 +386,7 @@ class ContainerEngine(abc.ABC):
             raise listed.error("CannotListContainersError")
         names = listed.stdout.split()
         found = await self._inspect_all(names) if names else []
-        managed = [
-            Managed(
-                key=entry.key,
-                started=entry.started,
-                running=entry.is_running or entry.is_lost,
-                marks=entry.marks,
-            )
-            for entry in found
-            if entry.key is not None
-        ]
+        managed = [entry.managed for entry in found if entry.managed is not None]
         # Of another host's, which may be on this machine too, nothing is opened.
         own = {entry.key.name for entry in managed}
         keepers = await asyncio.to_thread(nodes.keepers)
@@ -399,9 +395,7 @@ class ContainerEngine(abc.ABC):
 
     async def close(self) -> None:
         """End the copying of output; the next engine goes on with it."""
-        for copy in self._copies.values():
-            await copy.close()
-        self._copies.clear()
+        await self._copies.close()
 
     async def _run(self, key: NodeKey, spec: ContainerSpec) -> Output:
         secrets = dict.fromkeys(secret.name for secret in spec.secrets)
@@ -446,11 +440,9 @@ class ContainerEngine(abc.ABC):
         """The id is the last line, as a configuration can make the engine say more. Without one
         nothing is known by its id until the engine is asked by name."""
         try:
-            container = ids.container_id(printed.rstrip().rpartition("\n")[2])
+            self._survivors.remember(key, ids.container_id(printed.rstrip().rpartition("\n")[2]))
         except ids.Malformed as error:
             logger.warning("%s run: node=%s %s", self.name, key.name, error)
-        else:
-            self._survivors.remember(key, container)
 
     def _spool(self, key: NodeKey) -> Path:
         """The node's spool, which is made if need be."""
@@ -462,8 +454,17 @@ class ContainerEngine(abc.ABC):
         return directory
 
     async def _inspect(self, key: NodeKey) -> parse.Container | None:
+        """None also where another host's agent has given that name to a container."""
         found = await self._inspect_all([key.name])
-        return found[0] if found else None
+        return found[0] if found and found[0].may_be_of(self._site.host_id) else None
+
+    async def _is_anothers(self, key: NodeKey) -> bool:
+        """Whether the node's name is that of a container of another host, whose agent shares this
+        engine: a node that did not start here may run there, in the same attempt."""
+        if self._survivors.knows(key):
+            return False
+        found = await self._inspect_all([key.name])
+        return bool(found) and not found[0].may_be_of(self._site.host_id)
 
     async def _inspect_all(self, names: list[str]) -> list[parse.Container]:
         """Those of `names` that are there."""
@@ -475,25 +476,16 @@ class ContainerEngine(abc.ABC):
         except ValueError as error:
             raise _transient(f"CannotInspectContainerError: {error}") from error
         for container in found:
-            if container.key is not None:
+            if container.key is not None and container.may_be_of(self._site.host_id):
                 self._survivors.remember(container.key, container.container_id)
         return found
 
     def _copy(self, key: NodeKey, container: parse.Container) -> OutputCopy:
         """The task that copies the container's output, started if there is none."""
-        copy = self._copies.get(key)
-        if copy is None or copy.has_failed:
-            try:
-                copy = OutputCopy(
-                    Path(container.log_path),
-                    self._dialect.decode_log,
-                    self._spool_dir / key.name,
-                    self._spool_limit_bytes,
-                )
-            except OSError as error:
-                raise _transient(f"CannotStartContainerError: {error}") from error
-            self._copies[key] = copy
-        return copy
+        try:
+            return self._copies.begin(key.name, Path(container.log_path))
+        except OSError as error:
+            raise _transient(f"CannotStartContainerError: {error}") from error
 
 
 def _transient(reason: str) -> EngineError:

@@ -252,3 +252,32 @@ def _rotated(log: Path) -> list[Path]:
     """Docker's older files of a log, oldest first: `.1` is the newest of them."""
     numbered = [path for path in log.parent.glob(f"{log.name}.*") if path.suffix[1:].isdigit()]
     return sorted(numbered, key=lambda path: -int(path.suffix[1:]))
+
+
+class OutputCopies:
+    """One copy for each container that runs, or ran and has not been removed."""
+
+    def __init__(self, spool_dir: Path, limit_bytes: int, decode: Decode) -> None:
+        self._spool_dir = spool_dir
+        self._limit_bytes = limit_bytes
+        self._decode = decode
+        self._copies: dict[str, OutputCopy] = {}
+
+    def begin(self, name: str, log: Path) -> OutputCopy:
+        """The copy of a node's output, started if there is none. OSError as for `OutputCopy`."""
+        copy = self._copies.get(name)
+        if copy is None or copy.has_failed:
+            copy = OutputCopy(log, self._decode, self._spool_dir / name, self._limit_bytes)
+            self._copies[name] = copy
+        return copy
+
+    async def end(self, name: str) -> None:
+        """Copy no more of a node; what is copied stays."""
+        copy = self._copies.pop(name, None)
+        if copy is not None:
+            await copy.close()
+
+    async def close(self) -> None:
+        """Copy no more; the next ones go on where these ended."""
+        for name in list(self._copies):
+            await self.end(name)

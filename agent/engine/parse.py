@@ -14,8 +14,8 @@ from datetime import datetime
 from typing import Any
 
 from agent.core.assignment import NodeKey
-from agent.core.marks import Marks
-from agent.engine.port import ErrorClass, Exit, Started
+from agent.core.marks import HOST, Marks
+from agent.engine.port import ErrorClass, Exit, Managed, Started
 from agent.host import ids
 from agent.host.ids import ContainerId
 
@@ -81,6 +81,20 @@ class Container:
     private_ipv4: str
     """Its own address; empty on the host's network."""
     marks: Marks | None = None
+    host_id: str = ""
+    """The host whose agent made it; empty for one that no agent has made."""
+
+    def may_be_of(self, host_id: str) -> bool:
+        """Whether no other host's agent has made it."""
+        return self.host_id in ("", host_id)
+
+    @property
+    def managed(self) -> Managed | None:
+        """What is told of it; None for a container that has no node's name."""
+        if self.key is None:
+            return None
+        running = self.is_running or self.is_lost
+        return Managed(key=self.key, started=self.started, running=running, marks=self.marks)
 
     @property
     def started(self) -> Started | None:
@@ -275,6 +289,7 @@ def _container(entry: dict[str, Any]) -> Container:
     name = entry["Name"].removeprefix("/")
     log = (entry.get("HostConfig") or {}).get("LogConfig") or {}
     networks = (entry.get("NetworkSettings") or {}).get("Networks") or {}
+    labels = (entry.get("Config") or {}).get("Labels") or {}
     return Container(
         container_id=ids.container_id(entry["Id"]),
         key=NodeKey.parse(name),
@@ -288,7 +303,8 @@ def _container(entry: dict[str, Any]) -> Container:
         finished_at_ms=_milliseconds(state["FinishedAt"]),
         log_path=entry.get("LogPath") or log.get("Path") or "",
         private_ipv4=next(filter(None, (each["IPAddress"] for each in networks.values())), ""),
-        marks=Marks.read((entry.get("Config") or {}).get("Labels") or {}),
+        marks=Marks.read(labels),
+        host_id=labels.get(HOST, ""),
     )
 
 

@@ -72,7 +72,7 @@ class ProcessEngine:
         self._data_dir = data_dir.absolute()
         self._spool_dir = spool_dir.absolute()
         self._spool_limit_bytes = spool_limit_bytes
-        self._survivors = Survivors()
+        self._survivors = Survivors(host_id=host_id)
 
     @property
     def name(self) -> str:

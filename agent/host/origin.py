@@ -28,9 +28,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.core.assignment import NodeKey
+from agent.core.marks import HOST_ID
 from agent.host import containers, processes
 from agent.host.ids import ContainerId
 from agent.host.processes import Process
+
+_HOST = f"{HOST_ID}=".encode()
 
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -73,6 +76,9 @@ class Origin:
     """
 
     key: NodeKey
+    host_id: str = ""
+    """Whose the node is. What says that it is of another host, whose agent is on this machine too,
+    is not of this node. Empty when that does not matter."""
     container: ContainerId | None = None
     shim: Shim | None = None
     heirs: tuple[Process, ...] = ()
@@ -133,7 +139,7 @@ class Origin:
         if variables is None:
             blind.append(candidate)
             return False
-        return _has_marks(variables, self.key)
+        return _has_marks(variables, self.key, self.host_id)
 
     def _doubts(
         self, candidates: list[Process], blind: list[Process], table: dict[int, Process]
@@ -198,8 +204,11 @@ def _by_pid(found: Iterable[Process]) -> tuple[Process, ...]:
     return tuple(sorted(found, key=lambda each: each.pid))
 
 
-def _has_marks(environment: bytes, key: NodeKey) -> bool:
+def _has_marks(environment: bytes, key: NodeKey, host_id: str) -> bool:
     variables = environment.split(b"\0")
+    hosts = [each for each in variables if each.startswith(_HOST)]
+    if host_id and hosts and _HOST + os.fsencode(host_id) not in hosts:
+        return False
     job_ids = (f"{key.job_id}#{key.node_index}", key.job_id)
     return f"AWS_BATCH_JOB_ATTEMPT={key.attempt}".encode() in variables and any(
         f"AWS_BATCH_JOB_ID={job_id}".encode() in variables for job_id in job_ids

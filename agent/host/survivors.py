@@ -61,12 +61,14 @@ class StillThere(Exception):
 class Survivors:
     """Looks for what is left of an engine's nodes.
 
-    Remembers of each where its processes come from and its ports: once it is gone nobody else
-    knows. Both are lost with this process. All methods may be cancelled and repeated.
+    `host_id` is the host whose nodes they are: a machine may have agents of several. Remembers of
+    each node where its processes come from and its ports: once it is gone nobody else knows. Both
+    are lost with this process. All methods may be cancelled and repeated.
     """
 
-    def __init__(self, look: Look | None = None) -> None:
+    def __init__(self, look: Look | None = None, host_id: str = "") -> None:
         self._look = look
+        self._host_id = host_id
         self._origins: dict[NodeKey, Origin] = {}
         self._ports: dict[NodeKey, frozenset[Port]] = {}
 
@@ -171,7 +173,7 @@ class Survivors:
                 raise StillThere(f"{_WHY_DOUBTFUL}: {described(pids)}")
 
     def _origin(self, key: NodeKey) -> Origin:
-        return self._origins.get(key) or Origin(key=key)
+        return self._origins.get(key) or Origin(key=key, host_id=self._host_id)
 
 
 async def _doubts(origin: Origin, deadline: float) -> list[Process]:

@@ -20,6 +20,7 @@ from _pytest.mark import ParameterSet
 
 from agent import spool
 from agent.core.assignment import ContainerSpec, NodeKey
+from agent.core.marks import HOST_ID
 from agent.engine.argv import Site
 from agent.engine.docker import DockerEngine
 from agent.engine.fake import FakeEngine, FakeHost
@@ -99,6 +100,7 @@ class Bench:
     keys: list[NodeKey] = field(default_factory=list)
     engines: list[Engine] = field(default_factory=list)
     real: RealEngine | None = None
+    host_id: str = "host"
     images: list[str] = field(default_factory=list)
 
     @property
@@ -131,6 +133,7 @@ class Bench:
         marks = (
             ("AWS_BATCH_JOB_ID", f"{key.job_id}#{key.node_index}"),
             ("AWS_BATCH_JOB_ATTEMPT", str(key.attempt)),
+            (HOST_ID, self.host_id),
         )
         return ContainerSpec(
             image=image,
@@ -290,12 +293,19 @@ def bench_of(engine_name: str, real: RealEngine | None, tmp_path: Path) -> Bench
     """With its first engine, which whoever asked has to close."""
     programs = FakePrograms() if engine_name == "fake" else Programs()
     leases = Leases(tmp_path / "leases")
-    make = engine_maker(engine_name, real, tmp_path, leases)
-    return Bench(tmp_path / "spool", make, programs, leases, engines=[make()], real=real)
+    host_id = f"host-{os.getpid()}-{next(_job_numbers)}"
+    make = engine_maker(engine_name, real, tmp_path, leases, host_id)
+    return Bench(
+        tmp_path / "spool", make, programs, leases, engines=[make()], real=real, host_id=host_id
+    )
 
 
 def engine_maker(
-    engine_name: str, real: RealEngine | None, tmp_path: Path, leases: Leases | None = None
+    engine_name: str,
+    real: RealEngine | None,
+    tmp_path: Path,
+    leases: Leases | None = None,
+    host_id: str = "host",
 ) -> Callable[[], Engine]:
     """A maker of engines over the same host, as after a restart of the agent."""
     spool_dir = tmp_path / "spool"
@@ -303,8 +313,7 @@ def engine_maker(
         fake_host = FakeHost(spool_dir)
         return lambda: FakeEngine(fake_host)
     if real is None:
-        return lambda: ProcessEngine(tmp_path / "data", spool_dir, LIMIT_BYTES, leases)
-    host_id = f"host-{os.getpid()}-{next(_job_numbers)}"
+        return lambda: ProcessEngine(tmp_path / "data", spool_dir, LIMIT_BYTES, leases, host_id)
     engine_class = {"docker": DockerEngine, "podman": PodmanEngine}[engine_name]
     site = Site(host_id=host_id, private_ipv4="127.0.0.1", extra=real.run_args)
     return lambda: engine_class(
