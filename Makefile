@@ -10,7 +10,7 @@ DEV := $(VENV)/.dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt proto docs sim bench example-mpi example-pytorch-ddp
+.PHONY: help setup demo test check fmt proto docs sim chaos bench example-mpi example-pytorch-ddp
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ docs: $(DEV)  ## The pages of docs/ that are made from the code
 
 sim: $(DEV)  ## The simulator (ARGS as for its module)
 	$(BIN)/python -m tests.sim $(ARGS)
+
+chaos: $(DEV)  ## Real daemons, disturbed for ten minutes; root (ARGS="--seconds 60 --seed 7")
+	PYTHONPATH=.:proto $(BIN)/python -m tests.chaos $(ARGS)
 
 bench: $(DEV)  ## Speed, as ratios to floors measured in the same run
 	$(BIN)/python -m bench $(ARGS)

@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from muster.v1 import host_service_pb2, job_pb2
-from tests.boot import installation, witness
+from tests.boot import installation
 from tests.boot.containers import give_image, remove_all
 from tests.boot.machine import Machine, machine
 from tests.boot.network import Network, network
 from tests.boot.process_list import left_on, nodes_on
 from tests.boot.tree import tree
-from tests.boot.witness import Witness
 from tests.e2e.cluster import Cluster, definition
 from tests.engines import IMAGE, PODMAN
 from tests.wait import eventually, eventually_blocking
+from tests.witness import Witness, node
 
 HOSTS = ("h1", "h2", "h3")
 PORT = 7400
+WITNESS = "/srv/witness"
+"""Where the witness's directory is in the machines, and in containers that mount it."""
 LOST_SECONDS, VERDICT_SECONDS, LEASE_SECONDS = 3, 7, 10
 GRACE_SECONDS, MARGIN_SECONDS, HEARTBEAT_SECONDS = 1, 1, 1
 FENCED_SECONDS = LEASE_SECONDS + GRACE_SECONDS + MARGIN_SECONDS + HEARTBEAT_SECONDS
@@ -83,7 +85,7 @@ def agent_settings(head: Machine, engine: str) -> dict[str, str]:
     if engine == "podman":
         settings["engine_args"] = json.dumps(list(PODMAN.engine_args))
         settings["run_args"] = json.dumps(list(PODMAN.run_args))
-        settings["allow_host_paths"] = json.dumps([f"{witness.INSIDE}:rw"])
+        settings["allow_host_paths"] = json.dumps([f"{WITNESS}:rw"])
     return settings
 
 
@@ -103,7 +105,7 @@ def machines(directory: Path) -> Iterator[Machines]:
             # An engine's own layers cannot lie on ours.
             containers = directory / f"{name}-containers"
             containers.mkdir()
-            binds = {seen: witness.INSIDE, containers: "/var/lib/containers"}
+            binds = {seen: WITNESS, containers: "/var/lib/containers"}
             made.append(
                 stack.enter_context(
                     machine(name, number, directory / name, lower, plugged_into, binds,
@@ -175,17 +177,15 @@ class BootedCluster(Cluster):
 def job_of(name: str, nodes: int, engine: str, **members: Any) -> dict[str, Any]:
     """A definition whose nodes tell the witness of their lives: main until it may end, then with
     exit code 7; its children until they are stopped."""
-    groups = {"0": witness.node("go", 7)}
+    groups = {"0": node(WITNESS, "go", "7")}
     if nodes > 1:
-        groups[f"1:{nodes - 1}"] = witness.node("never", 0)
+        groups[f"1:{nodes - 1}"] = node(WITNESS, "never", "0")
     made = definition(name, groups, num_nodes=nodes, image=IMAGE, **members)
     if engine == "podman":
         for group in made["nodeProperties"]["nodeRangeProperties"]:
-            group["container"]["volumes"] = [
-                {"name": "witness", "host": {"sourcePath": witness.INSIDE}}
-            ]
+            group["container"]["volumes"] = [{"name": "witness", "host": {"sourcePath": WITNESS}}]
             group["container"]["mountPoints"] = [
-                {"sourceVolume": "witness", "containerPath": witness.INSIDE}
+                {"sourceVolume": "witness", "containerPath": WITNESS}
             ]
     return made
 

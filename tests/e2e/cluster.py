@@ -6,6 +6,7 @@ What a test asks of it waits on the daemons' own streams; nothing here looks int
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -38,6 +39,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def with_clock_of(ahead: Path, argv: Sequence[str]) -> list[str]:
+    """A daemon's command line, with a wall clock that is ahead by the seconds in the file."""
+    module = argv.index("-m")
+    script = str(Path(__file__).with_name("wrong_clock.py"))
+    return [*argv[:module], script, str(ahead), *argv[module + 1 :]]
+
+
 class Process:
     """One daemon: started, killed, started again with the same arguments and data directory."""
 
@@ -50,6 +58,16 @@ class Process:
     def pid(self) -> int:
         assert self._process is not None, "not started"
         return self._process.pid
+
+    @property
+    def fell(self) -> int | None:
+        """The exit status of a daemon that ended although nobody called `end`; else None."""
+        return None if self._process is None else self._process.returncode
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it was started and not ended since."""
+        return self._process is not None
 
     async def start(self) -> None:
         assert self._process is None, "already started"
@@ -73,8 +91,10 @@ class Process:
         if process is None:
             return 0
         if process.returncode is None:
-            process.send_signal(signum)
-            process.send_signal(signal.SIGCONT)
+            # Not by its own method: that reaps one that has just ended, and its status is lost.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signum)
+                os.kill(process.pid, signal.SIGCONT)
         async with asyncio.timeout(DEADLINE_SECONDS):
             return await process.wait()
 

@@ -6,19 +6,18 @@ import signal
 import time
 from pathlib import Path
 
-from tests.e2e.cluster import Cluster, Process, cluster, definition
+from tests.e2e.cluster import Cluster, Process, cluster, definition, with_clock_of
 from tests.e2e.nodes import node
 from tests.wait import eventually
 
 DAY_SECONDS = 86_400
 
 
-def _with_wrong_clock(c: Cluster, ahead_seconds: int, right: Path) -> Process:
-    """The same coordinator, whose clock is put right when the file is there."""
-    python, _, module, *args = c.coordinator.argv
-    wrong = Process(module, (), c.coordinator.log, ())
-    script = Path(__file__).with_name("wrong_clock.py")
-    wrong.argv = [python, str(script), str(ahead_seconds), str(right), module, *args]
+def _with_wrong_clock(c: Cluster, ahead_seconds: int, ahead: Path) -> Process:
+    """The same coordinator, whose clock is right again when the file is gone."""
+    ahead.write_text(str(ahead_seconds))
+    wrong = Process("coordinator", (), c.coordinator.log, ())
+    wrong.argv = with_clock_of(ahead, c.coordinator.argv)
     return wrong
 
 
@@ -33,14 +32,14 @@ async def test_a_clock_that_is_a_day_ahead_ends_no_job_and_is_forgotten_when_it_
         job_id = await c.submit(name)
         await c.until(job_id, "RUNNING")
         await c.coordinator.end(signal.SIGKILL)
-        usual, right = c.coordinator, tmp_path / "right"
-        c.coordinator = _with_wrong_clock(c, DAY_SECONDS, right)
+        usual, ahead = c.coordinator, tmp_path / "ahead"
+        c.coordinator = _with_wrong_clock(c, DAY_SECONDS, ahead)
         await c.coordinator.start()
         await c.until_hosts({"h1": "BUSY", "h2": "FREE"})
         early = await c.describe(await c.submit(name))
         assert early is not None
         assert early.created_at / 1000 > time.time() + DAY_SECONDS / 2
-        right.touch()
+        ahead.unlink()
         late = await c.describe(await c.submit(name))
         assert late is not None
         assert abs(late.created_at / 1000 - time.time()) < 60
@@ -62,7 +61,7 @@ async def test_a_clock_that_is_nine_days_ahead_deletes_no_old_job(tmp_path: Path
         await c.until_gone(job_id)
         await c.coordinator.end(signal.SIGKILL)
         usual = c.coordinator
-        c.coordinator = _with_wrong_clock(c, 9 * DAY_SECONDS, tmp_path / "never")
+        c.coordinator = _with_wrong_clock(c, 9 * DAY_SECONDS, tmp_path / "ahead")
         await c.coordinator.start()
         await c.until_hosts({"h1": "FREE"})
         told = "no old job is deleted: the clock of this machine and its agents' clocks differ"

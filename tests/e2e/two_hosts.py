@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from tests.boot import witness
-from tests.boot.witness import Witness
+from tests import witness
 from tests.e2e.cluster import Cluster, cluster, definition
 from tests.engines import IMAGE, RealEngine
 from tests.wait import eventually
+from tests.witness import Witness
 
 LIMITS = (
     *("--lost-after-seconds", "2", "--verdict-after-seconds", "2", "--lease-seconds", "4"),
@@ -52,7 +52,7 @@ class Bench:
         said = self.said.directory
         job = definition(
             "lives",
-            {"0": witness.node("go", code, str(said))},
+            {"0": witness.node(str(said), "go", str(code))},
             num_nodes=1,
             image=IMAGE,
             retryStrategy={"attempts": 3},

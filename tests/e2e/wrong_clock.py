@@ -1,19 +1,26 @@
-"""Runs a daemon with a wall clock that is wrong until a file says otherwise. Run, not imported.
+"""Runs a daemon whose wall clock is as wrong as a file says. Run, not imported.
 
-wrong_clock.py SECONDS RIGHT MODULE [ARG...]    the wall clock is SECONDS ahead until RIGHT exists
+wrong_clock.py AHEAD MODULE [ARG...]    the wall clock is ahead by the seconds that are in the file
+                                        AHEAD, and right while there is no such file
 """
 
-import os
 import runpy
 import sys
 import time
 
 
 def main() -> None:
-    ahead_seconds, right, module, *args = sys.argv[1:]
-    ahead_ns = int(ahead_seconds) * 1_000_000_000
+    file, module, *args = sys.argv[1:]
     real = time.time_ns
-    time.time_ns = lambda: real() + (0 if os.path.exists(right) else ahead_ns)
+
+    def wrong() -> int:
+        try:
+            with open(file) as ahead:
+                return real() + int(ahead.read()) * 1_000_000_000
+        except FileNotFoundError:
+            return real()
+
+    time.time_ns = wrong
     sys.argv = [module, *args]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

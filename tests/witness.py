@@ -1,33 +1,35 @@
 """What jobs say of their own lives: each node writes when it started, lived and ended.
 
 The stamps are of the kernel's clock since boot, which all machines here share, so two of them can
-be compared. They go to a directory of the test's that every machine has, whatever becomes of it.
+be compared. They go to a directory of the test's that every host has, whatever becomes of it.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
-
-INSIDE = "/srv/witness"
-"""Where the directory is in the machines, and in containers that mount it."""
 
 # A shell's, as the test's image has no more. The trap runs when the sleep is over, or was killed.
 _PROGRAM = """
-said=$3/$AWS_BATCH_JOB_ID.$AWS_BATCH_JOB_ATTEMPT
+said=$1/$AWS_BATCH_JOB_ID.$AWS_BATCH_JOB_ATTEMPT
 say() { read -r up _ </proc/uptime; echo "$1 $up" >>"$said"; }
 trap 'say stopped; exit 143' TERM
 say started
-while [ ! -e "$3/$1" ]; do sleep 0.1; say alive; done
+left=$4
+while [ ! -e "$1/$2" ] && [ "$left" -ne 0 ]; do sleep 0.1; left=$((left - 1)); say alive; done
 say ended
-exit "$2"
+exit "$3"
 """
+FOR_EVER = "-1"
 
 
-def node(go: str, code: int, inside: str = INSIDE) -> list[str]:
-    """The command of a node that ends with `code` once there is a file `go`."""
-    return ["sh", "-c", _PROGRAM, "node", go, str(code), inside]
+def node(inside: str, go: str, code: str, signs: str = FOR_EVER) -> list[str]:
+    """The command of a node that ends with `code` once there is a file `go`, or after so many
+    `signs` of life, of which it gives ten a second. `inside` is where it finds the witness's
+    directory. Each of them may be a job's parameter."""
+    return ["sh", "-c", _PROGRAM, "node", inside, go, code, signs]
 
 
 class TwoAttempts(AssertionError):
@@ -53,13 +55,25 @@ class Witness:
         """The words of one node's attempt, in order, without those of mere life."""
         return [word for word, _ in self._lines(node_id, attempt) if word != "alive"]
 
-    def lives(self, job_id: str) -> dict[int, tuple[float, float]]:
-        """Attempt -> first and last sign of life of any of its nodes, in seconds since boot."""
+    def words(self, job_id: str) -> dict[tuple[int, int], tuple[str, ...]]:
+        """(node index, attempt) -> what `said` has of it, for all that ever said anything."""
+        return {
+            (int(node_id.rpartition("#")[2]), attempt): tuple(self.said(node_id, attempt))
+            for node_id, attempt in self._nodes(job_id, "*")
+        }
+
+    def lives(self, job_id: str, index: str = "*") -> dict[int, tuple[float, float]]:
+        """Attempt -> first and last sign of life of any of its nodes, or of the one with this
+        index, in seconds since boot."""
         stamps: dict[int, list[float]] = defaultdict(list)
-        for file in self.directory.glob(f"{job_id}#*.*"):
-            node_id, _, attempt = file.name.rpartition(".")
-            stamps[int(attempt)] += [at for _, at in self._lines(node_id, int(attempt))]
+        for node_id, attempt in self._nodes(job_id, index):
+            stamps[attempt] += [at for _, at in self._lines(node_id, attempt)]
         return {attempt: (min(at), max(at)) for attempt, at in sorted(stamps.items()) if at}
+
+    def _nodes(self, job_id: str, index: str) -> Iterator[tuple[str, int]]:
+        for file in sorted(self.directory.glob(f"{job_id}#{index}.*")):
+            node_id, _, attempt = file.name.rpartition(".")
+            yield node_id, int(attempt)
 
     def no_two_attempts(self, job_id: str) -> None:
         """TwoAttempts with who lived when, unless each attempt began after the last was over."""
