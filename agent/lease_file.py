@@ -71,14 +71,14 @@ class Leases:
         os.pwrite(fd, b" %-9d" % grace_seconds, _GRACE_AT)
         os.pwrite(fd, _NEVER if ends_at_ms is None else b"%020d" % max(ends_at_ms, 1), 0)
 
-    def find(self, name: str, holder_pid: int) -> None:
+    def find(self, name: str, holder_pid: int) -> bool:
         """Write from now on to the file that this holder has open: this directory may have been
-        wiped, or be a copy, since it opened it. Nothing when it has none of the node."""
+        wiped, or be a copy, since it opened it. Whether it has one of the node."""
         descriptors = f"/proc/{holder_pid}/fd"
         try:
             numbers = os.listdir(descriptors)
         except FileNotFoundError:
-            return  # the holder has ended
+            return False  # the holder has ended
         for number in numbers:
             link = os.path.join(descriptors, number)
             try:
@@ -92,6 +92,8 @@ class Leases:
             if name in self._open:
                 os.close(self._open[name])
             self._open[name] = fd
+            return True
+        return False
 
     def ends_ms(self, name: str) -> int | None:
         """When the lease ends, as its holder has it; None is never. Without a file nobody holds it,

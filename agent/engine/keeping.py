@@ -55,6 +55,8 @@ class Keepers:
     def __init__(self, leases: Leases | None, engine: Sequence[str]) -> None:
         self._leases = leases
         self._engine = engine
+        self._found: set[str] = set()
+        """Nodes whose keeper holds a lease, whatever file is in the directory now."""
 
     async def begin(
         self, key: NodeKey, spec: ContainerSpec, meanwhile: Coroutine[None, None, None]
@@ -79,7 +81,7 @@ class Keepers:
     async def go_on(self, key: NodeKey, pid: int, container_id: str) -> None:
         """See that a container has a keeper which an earlier agent has started: the keeper of that
         time may have been killed."""
-        if self._leases is None:
+        if self._leases is None or key.name in self._found:
             return
         try:
             grace_seconds = self._leases.grace_seconds(key.name)
@@ -95,8 +97,8 @@ class Keepers:
         directory. EngineError(TRANSIENT) when they cannot be read."""
         try:
             for name, pid in pids.items():
-                if self._leases is not None:
-                    self._leases.find(name, pid)
+                if self._leases is not None and self._leases.find(name, pid):
+                    self._found.add(name)
         except OSError as error:
             raise _transient(f"CannotListContainersError: {error}") from error
 
@@ -120,6 +122,7 @@ class Keepers:
 
     def dismiss(self, key: NodeKey) -> None:
         """The container is gone, and so is its lease. Raises OSError."""
+        self._found.discard(key.name)
         if self._leases is not None:
             self._leases.remove(key.name)
 
