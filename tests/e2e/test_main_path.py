@@ -59,6 +59,7 @@ async def test_main_alone_first_then_children_with_its_address(tmp_path: Path) -
             seen = {k: v for k, v in fact["env"].items() if k.startswith("AWS_")}
             assert seen == own
             kit = {"MUSTER_NODE_ADDRESSES", "MUSTER_PEERS_FILE", "MUSTER_HOSTFILE"}
+            kit |= {"MUSTER_HOST_ID", "MUSTER_CLUSTER_ID"}
             assert set(fact["env"]) - set(seen) == {"MINE", "PATH", "HOME", *kit}
             assert fact["env"]["MINE"] == "a b\n$HOME"
         assert interface.private_ipv4_address.startswith("127.0.0.1")
