@@ -51,15 +51,11 @@ def report(turn: Turn, report: i.HostReport) -> None:
 
 def goodbye(turn: Turn, said: i.HostGoodbye) -> None:
     """Its agent stops in order, so that its silence from now on says nothing of what goes on. An
-    older session's is ignored: a newer one is there. Before this is certainly the journal that
-    counts, no goodbye is believed: the one that counts would know nothing of it, and take the host
-    for a silent one whose lease runs."""
+    older session's is ignored: a newer one is there."""
     host_id = turn.host_of(said.session_id)
     if host_id is None:
         return
     contact(turn, host_id, turn.presence(host_id))
-    if not turn.state.may_start:
-        return
     goes_on = tuple(key for key in said.goes_on if key in turn.state.hosts[host_id].holds)
     leave_votes(turn, host_id)
     if goes_on:

@@ -6,7 +6,6 @@ import pytest
 
 from coordinator.core import events as e
 from coordinator.core import inputs as i
-from coordinator.core.effects import SendGoodbyeAck
 from coordinator.core.errors import Conflict
 from coordinator.core.explain import status_reason
 from coordinator.core.ids import HostId, JobId, NodeKey
@@ -56,20 +55,6 @@ def test_it_holds_over_a_restart_of_the_coordinator(cluster: Cluster) -> None:
     cluster.wait(1, silent=(main,))
     cluster.wait(DAY_SECONDS, silent=(main,))
     assert cluster.is_(job) is not JobState.RUNNING, "once it is back, silence counts again"
-
-
-def test_a_journal_that_may_be_an_older_one_takes_no_goodbye(cluster: Cluster) -> None:
-    """The one that counts would know nothing of it, and nobody would end what goes on."""
-    cluster.hosts(3)
-    job = cluster.submit(2, attempts=3)
-    main, *_ = cluster.run(job)
-    key = cluster.key(main)
-    cluster.restart()
-    cluster.hello(main, up(key))
-    assert not cluster.state.may_start
-    cluster.do(i.HostGoodbye(session_id=cluster.session(main), goes_on=(key,)))
-    assert not [each for each in cluster.last.effects if isinstance(each, SendGoodbyeAck)]
-    assert not cluster.state.hosts[main].stopped_at_ms
 
 
 def test_a_goodbye_of_an_older_session_is_ignored(cluster: Cluster) -> None:

@@ -15,13 +15,12 @@ from agent.core.assignment import NodeKey
 from agent.core.state import Slot
 from agent.engine.port import Managed
 from agent.whereabouts import Found, Whereabouts
-from coordinator.core import gang, hello, hosts, identity
+from coordinator.core import gang, hello, identity
 from coordinator.core import inputs as c
 from coordinator.core.identity import MachineId
 from coordinator.core.states import Progress
 from coordinator.core.turn import Turn
 from muster.v1 import agent_service_pb2 as pb
-from tests.sim.knobs import NO_FAULTS
 from tests.sim.mutation import Focus, Mutation, Patch, first_to_notice
 from tests.sim.sim_agent import SimAgent
 from tests.sim.sim_leases import Holder, SimLeases
@@ -163,21 +162,6 @@ def a_ledger_is_believed_on_every_machine(patch: Patch) -> None:
     another_machine_with_the_same_uuid_is_the_host(patch)
 
 
-def an_older_journal_takes_goodbyes(patch: Patch) -> None:
-    real = hosts.goodbye
-
-    def goodbye(turn: Turn, said: c.HostGoodbye) -> None:
-        state = turn.state
-        before = state.outrun, state.hosts_awaited
-        state.outrun, state.hosts_awaited = None, 0
-        try:
-            real(turn, said)
-        finally:
-            state.outrun, state.hosts_awaited = before
-
-    patch.setattr(hosts, "goodbye", goodbye)
-
-
 FILES: Focus = {
     "directory_every_ms": 15_000,
     "hosts": 3,
@@ -224,15 +208,6 @@ MUTATIONS: dict[Mutation, Focus] = {
     an_agent_does_not_wait_for_its_cluster: LONG,
     an_agent_does_not_look_at_all: LONG,
     a_ledger_is_believed_on_every_machine: CLONES,
-    an_older_journal_takes_goodbyes: {
-        **NO_FAULTS,
-        "older_journal_every_ms": 15_000,
-        "agent_stop_every_ms": 4_000,
-        "hosts": 6,
-        "jobs": 8,
-        "life_ms": 300_000,
-        "horizon_ms": 400_000,
-    },
 }
 
 
