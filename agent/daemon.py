@@ -20,7 +20,7 @@ from agent.admission import Admission
 from agent.convert import ProtocolError, goodbye, journal_seen, machine, node_report, told
 from agent.core import effects as f
 from agent.core import inputs as i
-from agent.core.assignment import Desired, FoundLease, NodeKey
+from agent.core.assignment import Desired, NodeKey
 from agent.core.machine import Machine
 from agent.core.marks import Marks
 from agent.core.state import Slot
@@ -29,7 +29,7 @@ from agent.host.machine import MachineId
 from agent.kit import Kit
 from agent.lease_file import Leases
 from agent.lease_file import now_ms as boot_ms
-from agent.ledger.port import Ledger, LedgerContents, LedgerError
+from agent.ledger.port import Ledger, LedgerContents
 from agent.link import Link
 from agent.logs import LogDesk
 from agent.options import Endpoint, TlsFiles
@@ -44,11 +44,6 @@ T = TypeVar("T")
 ENGINE_PAUSE_FIRST_SECONDS = 0.5
 ENGINE_PAUSE_MAX_SECONDS = 30.0
 
-
-UNDECIDED = (
-    "MusterHostError: nodes run here that this agent's files do not know; nobody knows whose they "
-    "are until the coordinator has said which cluster this is"
-)
 _FAILURES = (i.PrepareFailed, i.StartFailed, i.LiftFailed, i.StopFailed, i.RemoveFailed)
 
 
@@ -68,7 +63,7 @@ class Identity:
     @property
     def owner(self) -> str:
         """Whose a ledger is."""
-        return f"host {self.host_id} on machine {self.machine.digest}"
+        return shell.owner(self.host_id, self.machine.digest)
 
 
 class Daemon:
@@ -176,8 +171,8 @@ class Daemon:
         known, who = [slot.key for slot in contents.slots], self._identity
         while True:
             found = await whereabouts.find(self._engine, who.host_id)
-            if not self._cluster_id and not found.is_all_in(known):
-                self._unusable(UNDECIDED)
+            if found.is_undecided(known, self._cluster_id):
+                self._unusable(whereabouts.UNDECIDED)
                 self.ready.set()
                 await self._is_in_cluster.wait()
             here = whereabouts.sort(
@@ -190,19 +185,7 @@ class Daemon:
             await whereabouts.outwait(here.strange)
 
     def _found(self, managed: Managed) -> i.Found:
-        marks, started = managed.marks, managed.started
-        return i.Found(
-            key=managed.key,
-            started_at_ms=started.started_at_ms if started is not None else 0,
-            private_ipv4=(started.private_ipv4 or "") if started is not None else "",
-            lease=None
-            if marks is None
-            else FoundLease(
-                seconds=marks.lease_seconds,
-                grace_seconds=marks.grace_seconds,
-                ends_at_ms=self._leases.ends_ms(managed.key.name),
-            ),
-        )
+        return whereabouts.taken_over(managed, self._leases.ends_ms(managed.key.name))
 
     async def _answered(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask the engine until it answers; the coordinator is told why the host cannot be used."""
@@ -389,12 +372,7 @@ class Daemon:
         """From now on what is started is of this cluster. An agent that was of another one has to
         begin anew: what it holds is nothing to this coordinator."""
         before, self._cluster_id = self._cluster_id, cluster_id
-        self._ledger.keep_cluster(cluster_id)
-        if before:
-            raise LedgerError(
-                f"the ledger was of cluster {before}, and the coordinator is of {cluster_id}; what "
-                "runs is left to its lease, and the next start begins anew"
-            )
+        shell.join(self._ledger, before, cluster_id)
         self._is_in_cluster.set()
 
     def _mark(self, start: f.Start) -> Marks:

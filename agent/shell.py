@@ -15,7 +15,7 @@ from agent.core.assignment import NodeKey, Progress
 from agent.core.effects import Effect, ForgetSlot, KeepSlot
 from agent.core.machine import Machine
 from agent.core.state import Slot
-from agent.ledger.port import Ledger, LedgerContents
+from agent.ledger.port import Ledger, LedgerContents, LedgerError
 
 
 def step(machine: Machine, inputs: Sequence[i.Input], now_ms: int) -> list[Effect]:
@@ -43,6 +43,22 @@ def begin(ledger: Ledger, contents: LedgerContents, leases: LeaseStore, now_ms: 
     for lease in machine.leases():
         leases.set(lease.key.name, lease.ends_at_ms, lease.grace_seconds)
     return machine
+
+
+def owner(host_id: str, machine: str) -> str:
+    """Whose a ledger is: a copy of it on another machine is nobody's there."""
+    return f"host {host_id} on machine {machine}"
+
+
+def join(ledger: Ledger, before: str, cluster_id: str) -> None:
+    """From now on this agent is of that cluster. LedgerError for one that was of another: it has to
+    begin anew, since what it holds is nothing to this coordinator."""
+    ledger.keep_cluster(cluster_id)
+    if before:
+        raise LedgerError(
+            f"the ledger was of cluster {before}, and the coordinator is of {cluster_id}; what "
+            "runs is left to its lease, and the next start begins anew"
+        )
 
 
 def suspend_leases(machine: Machine, ledger: Ledger, leases: LeaseStore) -> None:

@@ -12,13 +12,19 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from agent.core.assignment import NodeKey
+from agent.core import inputs as i
+from agent.core.assignment import FoundLease, NodeKey
 from agent.engine.port import Engine, Managed
 from agent.host import nodes
 from agent.host.nodes import FoundNode
 from agent.host.survivors import Survivors
 
 logger = logging.getLogger(__name__)
+
+UNDECIDED = (
+    "MusterHostError: nodes run here that this agent's files do not know; nobody knows whose they "
+    "are until the coordinator has said which cluster this is"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,11 @@ class Found:
         """Whether the ledger knows all of it, so that it matters not which cluster this is."""
         marked = [each.key for each in self.managed if each.marks]
         return all(key in known for key in (*marked, *(node.key for node in self.running)))
+
+    def is_undecided(self, known: Collection[NodeKey], cluster_id: str) -> bool:
+        """Whether nobody can say whose it is before the coordinator has said which cluster this
+        is."""
+        return not cluster_id and not self.is_all_in(known)
 
 
 async def find(engine: Engine, host_id: str) -> Found:
@@ -93,3 +104,22 @@ def sort(found: Found, known: Collection[NodeKey], *, cluster_id: str, machine: 
     ]
     keys = dict.fromkeys([*known, *names, *(node.key for node in found.running)])
     return Whereabouts(ours=tuple(ours), strange=tuple(strange), keys=tuple(keys))
+
+
+def taken_over(managed: Managed, lease_ends_at_ms: int | None) -> i.Found:
+    """What the agent's machine is told of one that is here and ours. Its holder has the lease end
+    then; None is never."""
+    marks, started = managed.marks, managed.started
+    lease = None
+    if marks is not None:
+        lease = FoundLease(
+            seconds=marks.lease_seconds,
+            grace_seconds=marks.grace_seconds,
+            ends_at_ms=lease_ends_at_ms,
+        )
+    return i.Found(
+        key=managed.key,
+        started_at_ms=started.started_at_ms if started is not None else 0,
+        private_ipv4=(started.private_ipv4 or "") if started is not None else "",
+        lease=lease,
+    )

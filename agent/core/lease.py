@@ -6,8 +6,11 @@ holder. Must not import anything outside `agent.core`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from agent.core.assignment import Progress
 from agent.core.effects import EndLease, SetLease
+from agent.core.inputs import Found
 from agent.core.state import Slot
 
 UNKNOWN_GRACE_MS = 60_000
@@ -67,3 +70,15 @@ def _lease_ms(slot: Slot) -> int:
         # Found, and nobody has said for how long it may run without contact.
         return UNKNOWN_GRACE_MS
     return 1000 * slot.assignment.lease_seconds
+
+
+def contact_ms(managed: Sequence[Found], now_ms: int) -> int:
+    """The newest contact that the holders of what was found show. A ledger may be an older copy, or
+    gone; a holder has the deadline that the newest contact gave it. Of one that a goodbye has taken
+    away the lease begins anew now."""
+    leases = [found.lease for found in managed if found.lease is not None and found.lease.seconds]
+    told = [
+        now_ms if each.ends_at_ms is None else each.ends_at_ms - 1000 * each.seconds
+        for each in leases
+    ]
+    return min(max(told, default=0), now_ms)

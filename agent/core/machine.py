@@ -37,6 +37,7 @@ from agent.core.state import AgentState, Slot, Work
 RETRY_FIRST_MS = 1_000
 RETRY_MAX_MS = 60_000
 UNKNOWN = "MusterUnknownContainerError: the coordinator does not know this container"
+FORGOTTEN = "CannotStartContainerError: its gang was told another address by older files"
 _RANK = {Desired.PREPARE: 0, Desired.RUN: 1, Desired.STOP: 2}
 
 
@@ -118,6 +119,8 @@ class Machine:
     def _started(self, given: i.Started) -> None:
         """Hold the ledger against what the engine still has; then go on where it stopped."""
         self.state.attached = True
+        told_ms = lease.contact_ms(given.managed, self._now)
+        self.state.last_contact_ms = max(self.state.last_contact_ms, told_ms)
         running = {managed.key: managed for managed in given.managed}
         for slot in list(self.state.slots.values()):
             found = running.pop(slot.key, None)
@@ -127,6 +130,9 @@ class Machine:
             elif slot.progress is Progress.RUNNING and found is None:
                 slot.reason = "MusterLostContainerError: the engine no longer has the container"
                 self._advance(slot, Progress.EXITED, stopped_at_ms=given.wall_ms)
+            elif slot.progress < Progress.STARTING and found is not None and found.started_at_ms:
+                # The ledger is an older copy, and what it says is of before this was started.
+                running[slot.key] = found
             elif slot.progress is Progress.STARTING and found is not None and found.started_at_ms:
                 up_boot_ms = self._came_up(found, given.wall_ms, slot.up_boot_ms or 0)
                 self._up(slot, found.started_at_ms, found.private_ipv4, up_boot_ms)
@@ -136,6 +142,8 @@ class Machine:
             elif slot.progress is Progress.RUNNING and found is not None and not slot.up_boot_ms:
                 # The ledger is of an older release.
                 slot.up_boot_ms = self._came_up(found, given.wall_ms)
+        for slot in self.state.slots.values():
+            self._renew(slot)
         for key, found in running.items():
             self._adopt(key, found, given.wall_ms)
         for slot in list(self.state.slots.values()):
@@ -201,6 +209,9 @@ class Machine:
         """When the slot's container stops by itself for want of contact; None when never. Nothing
         runs by a vote, and nothing will without new contact, so a vote has no lease."""
         if slot.desired is not Desired.RUN or slot.progress >= Progress.EXITED:
+            return None
+        if not self.state.attached:
+            # The ledger's last contact may be that of an older copy. Its holder has the newest.
             return None
         return lease.ends_at_ms(slot, self.state.last_contact_ms)
 
@@ -325,10 +336,13 @@ class Machine:
     def _launch(self, slot: Slot, assignment: Assignment, spec: ContainerSpec) -> None:
         if slot.progress is Progress.ASSIGNED:
             self._begin(slot, Work.PREPARE, Prepare(key=slot.key, spec=spec))
-        elif slot.desired is Desired.RUN and slot.progress in (
-            Progress.PREPARED,
-            Progress.STARTING,
-        ):
+        elif slot.desired is not Desired.RUN:
+            return
+        elif slot.progress is Progress.PREPARED and not slot.keeps_promise(assignment):
+            slot.reason, slot.not_started = FORGOTTEN, True
+            self._advance(slot, Progress.EXITED)
+            self._go_on(slot)
+        elif slot.progress in (Progress.PREPARED, Progress.STARTING):
             # Written down before it is done: after a crash the container is looked for, and a
             # slot that never got this far is known not to run. One that may have been started to
             # wait is never started otherwise.

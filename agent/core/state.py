@@ -75,6 +75,13 @@ class Slot:
         """Something of it may be on the host: it may never be forgotten without proof."""
         return Progress.STARTING <= self.progress < Progress.RELEASED
 
+    def keeps_promise(self, assignment: Assignment) -> bool:
+        """Whether the node's own address, if it has one, is the one that its gang was told."""
+        gang = assignment.gang
+        if gang is None or not self.private_ipv4:
+            return True
+        return gang.addresses[self.key.node_index] == self.private_ipv4
+
 
 @dataclass(slots=True, kw_only=True)
 class AgentState:

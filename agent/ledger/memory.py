@@ -21,6 +21,12 @@ class MemoryLedger:
         self._token = b""
         self._owner = self._cluster_id = ""
 
+    def copied(self) -> MemoryLedger:
+        """Another one that says the same, as a copied data directory has it."""
+        copy = MemoryLedger()
+        vars(copy).update(vars(self), _slots=dict(self._slots))
+        return copy
+
     def open(self, boot_id: str, owner: str) -> LedgerContents:
         self._incarnation += 1
         if self._owner not in ("", owner):

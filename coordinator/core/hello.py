@@ -24,13 +24,15 @@ from coordinator.core.lineage import cluster_id
 from coordinator.core.placing import has_called, look_at
 from coordinator.core.silence import contact, release_all
 from coordinator.core.state import Host, Presence, Waiting
-from coordinator.core.states import NodeState
+from coordinator.core.states import NodeState, Progress
 from coordinator.core.turn import Turn
 from coordinator.core.unreadable import miss
 
 REBOOTED = "the host has rebooted"
 NOT_THERE = "its agent has looked for it on the host, and it is not there"
 BEATS_TO_WAIT = 2
+_NOT_BEGUN = (None, Progress.ASSIGNED, Progress.PREPARED)
+_NOT_UP = (Progress.ASSIGNED, Progress.PREPARED, Progress.LAUNCHING)
 
 
 def hello(turn: Turn, hello: i.HostHello) -> None:
@@ -44,8 +46,7 @@ def hello(turn: Turn, hello: i.HostHello) -> None:
         _open(turn, hello)
         return
     same = is_same(host.facts.machine, hello.machine)
-    is_other = host.facts.agent_uuid not in ("", hello.agent_uuid)
-    if same is False or (same is None and is_other):
+    if same is False or (same is None and _is_other(host, hello)):
         _admit_another(turn, host, hello)
         _open(turn, hello)
     elif _contradicts(turn, host, hello):
@@ -54,14 +55,18 @@ def hello(turn: Turn, hello: i.HostHello) -> None:
         _open(turn, hello)
 
 
+def _is_other(host: Host, hello: i.HostHello) -> bool:
+    """Whether it is another agent or another boot. Where nobody knows the machine, that is a copy
+    of the disk as well as the host itself, and what it does not find proves nothing."""
+    facts = host.facts
+    is_another_boot = facts.boot_id not in ("", hello.boot_id)
+    return is_another_boot or facts.agent_uuid not in ("", hello.agent_uuid)
+
+
 def _contradicts(turn: Turn, host: Host, hello: i.HostHello) -> bool:
     """Whether the session before and this Hello cannot both be the agent that is known."""
-    facts = host.facts
-    return (
-        facts.agent_uuid not in ("", hello.agent_uuid)
-        or facts.boot_id not in ("", hello.boot_id)
-        or hello.incarnation < turn.presence(hello.host_id).incarnation
-    )
+    is_older = hello.incarnation < turn.presence(hello.host_id).incarnation
+    return _is_other(host, hello) or is_older
 
 
 def _let_wait(turn: Turn, hello: i.HostHello) -> None:
@@ -143,12 +148,10 @@ def _is_alive(host: Host, hello: i.HostHello) -> str:
 
 
 def _admit_another(turn: Turn, host: Host, hello: i.HostHello) -> None:
-    """Another machine, or another agent and nobody knows on which machine. Only when the host that
-    is known is lost, and nothing may run there, does the new one take its place."""
-    facts, lost_seconds = host.facts, turn.settings.lost_after_ms // 1000
-    other = difference(facts.machine, hello.machine)
-    whose = f"another machine ({other})" if other else f"another agent (uuid {facts.agent_uuid})"
-    belongs = f"host id {hello.host_id} belongs to {whose}"
+    """Another machine, or another agent or boot and nobody knows on which machine. Only when the
+    host that is known is lost, and nothing may run there, does the new one take its place."""
+    lost_seconds = turn.settings.lost_after_ms // 1000
+    belongs = f"host id {hello.host_id} belongs to {_whose(host.facts, hello)}"
     presence = turn.state.presence.get(hello.host_id)
     if presence is not None and not presence.lost:
         raise DuplicateAgent(
@@ -161,6 +164,14 @@ def _admit_another(turn: Turn, host: Host, hello: i.HostHello) -> None:
             f"{belongs}, which is lost and may still run {held}; when that machine is certainly "
             f"off, run: muster hosts fence {hello.host_id}"
         )
+
+
+def _whose(facts: e.HostRegistered, hello: i.HostHello) -> str:
+    if is_same(facts.machine, hello.machine) is False:
+        return f"another machine ({difference(facts.machine, hello.machine)})"
+    if facts.agent_uuid != hello.agent_uuid:
+        return f"another agent (uuid {facts.agent_uuid})"
+    return f"another boot ({facts.boot_id}), and nothing says whether of this machine"
 
 
 def _open(turn: Turn, hello: i.HostHello) -> None:
@@ -239,9 +250,11 @@ def _proves_reboot(before: e.HostRegistered, hello: i.HostHello) -> bool:
 
 
 def _goes_on(before: e.HostRegistered | None, presence: Presence, hello: i.HostHello) -> bool:
-    """Whether the agent's ledger holds all that it ever wrote: neither wiped nor an older copy."""
+    """Whether the agent's ledger holds all that it ever wrote: neither wiped nor an older copy. A
+    boot that does not follow says nothing good of it."""
     return (
         before is not None
+        and before.boot_id in ("", hello.boot_id)
         and before.agent_uuid == hello.agent_uuid
         and hello.incarnation >= presence.incarnation
     )
@@ -249,25 +262,33 @@ def _goes_on(before: e.HostRegistered | None, presence: Presence, hello: i.HostH
 
 def _compare(turn: Turn, hello: i.HostHello, *, goes_on: bool) -> None:
     """Hold what the agent has against what it should have."""
-    observed = {seen.key for seen in hello.observed}
+    observed = {seen.key: seen.progress for seen in hello.observed}
     if hello.is_attached:
         for key in list(turn.state.hosts[hello.host_id].holds):
-            if key not in observed:
-                _not_there(turn, hello, key, goes_on=goes_on)
-        miss(turn, hello.host_id, observed)
+            progress = observed.get(key)
+            if progress is None or progress in _NOT_UP:
+                _not_there(turn, hello, key, progress, goes_on=goes_on)
+        miss(turn, hello.host_id, set(observed))
     for seen in hello.observed:
         observe(turn, hello.host_id, seen)
 
 
-def _not_there(turn: Turn, hello: i.HostHello, key: NodeKey, *, goes_on: bool) -> None:
+def _not_there(
+    turn: Turn, hello: i.HostHello, key: NodeKey, seen: Progress | None, *, goes_on: bool
+) -> None:
     """An agent writes a node down before it starts it. What it does not know was never started, and
-    is asked for again; or it ran, by the agent's own earlier word. Without all of its ledger it may
-    have run to its end unseen: starting it again could double it."""
+    is asked for again; or it ran, by the agent's own earlier word, and a ledger that names it as
+    not up is an older copy. Without all of its ledger it may have run to its end unseen: starting
+    it again could double it. A vote that it does not know is none: its next one may promise another
+    address."""
     held = held_node(turn, hello.host_id, key)
     if held is None:
         return
     job, attempt, node = held
-    ran = (NodeState.RUNNING, NodeState.SUCCEEDED, NodeState.FAILED)
-    if node.state in ran or (node.state is NodeState.STARTING and not goes_on):
+    ended = (NodeState.SUCCEEDED, NodeState.FAILED)
+    may_have_run = node.state in ended or (node.state is NodeState.STARTING and not goes_on)
+    if node.state is NodeState.RUNNING or (may_have_run and seen in _NOT_BEGUN):
         lose(turn, job, attempt, node)
         release(turn, job, attempt, node, NOT_THERE)
+    elif node.state is NodeState.PREPARED and seen is not Progress.PREPARED and not attempt.started:
+        lose(turn, job, attempt, node)

@@ -50,5 +50,7 @@ def difference(known: MachineId, said: MachineId) -> str:
         ("network addresses", ", ".join(known.mac_addresses), ", ".join(said.mac_addresses)),
     )
     return "; ".join(
-        f"{what} {mine}, here {other}" for what, mine, other in pairs if mine and other != mine
+        f"{what} {mine}, here {other}"
+        for what, mine, other in pairs
+        if mine and other not in ("", mine)
     )

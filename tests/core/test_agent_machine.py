@@ -6,10 +6,10 @@ import pytest
 
 from agent.core import effects as f
 from agent.core import inputs as i
-from agent.core.assignment import Assignment, ContainerSpec, Desired, NodeKey, Progress
+from agent.core.assignment import Assignment, ContainerSpec, Desired, Gang, NodeKey, Progress
 from agent.core.machine import RETRY_FIRST_MS, RETRY_MAX_MS
 from agent.ledger.codec import decode
-from tests.core.agent_bench import KEY, OTHER, Bench
+from tests.core.agent_bench import KEY, OTHER, SPEC, Bench
 
 # a node's life
 
@@ -390,3 +390,34 @@ def test_a_clock_that_was_set_makes_no_container_older_than_its_start() -> None:
     later.do(i.Started(managed=(found,), rebooted=False, wall_ms=86_400_050))
     assert later.slot().progress is Progress.RUNNING
     assert later.slot().up_boot_ms == bench.now
+
+
+def test_what_an_older_ledger_names_as_not_begun_is_taken_over_when_it_runs(bench: Bench) -> None:
+    bench.assign((KEY, Desired.PREPARE))
+    bench.do(i.Prepared(key=KEY))
+    again = bench.restarted()
+    again.begin(i.Found(key=KEY, started_at_ms=5))
+    assert again.asked() == ["Wait"]
+    assert again.slot().progress is Progress.RUNNING
+    again.connect()
+    again.assign((KEY, Desired.RUN))
+    assert again.asked() == []
+
+
+def test_a_node_that_lost_its_promised_address_is_not_started(bench: Bench) -> None:
+    """An older copy of the ledger has the vote before the last: the gang was told another one."""
+    bench.assign((KEY, Desired.PREPARE))
+    bench.do(i.Prepared(key=KEY, private_ipv4="10.1.0.2"))
+    gang = Gang(main_node=0, addresses=("10.1.0.1",), host_ids=("h1",), slots=(1,))
+    wanted = Assignment(
+        key=KEY,
+        desired=Desired.RUN,
+        spec=SPEC,
+        stop_grace_seconds=30,
+        lease_seconds=600,
+        gang=gang,
+    )
+    bench.do(i.AssignmentsReceived(generation=2, assignments=(wanted,)))
+    assert bench.asked() == ["Remove"]
+    assert bench.slot().not_started
+    assert "another address" in bench.slot().reason

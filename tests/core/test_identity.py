@@ -173,9 +173,8 @@ def test_a_host_that_is_forgotten_meanwhile_is_new(cluster: Cluster) -> None:
     [
         {"previous_boot_id": ""},
         {"previous_boot_id": "boot-0"},
-        {"machine": UNKNOWN_MACHINE},
     ],
-    ids=["no ledger", "an older ledger", "an agent that does not say which machine"],
+    ids=["no ledger", "an older ledger"],
 )
 def test_a_boot_that_does_not_follow_is_no_proof(cluster: Cluster, facts: dict[str, Any]) -> None:
     cluster.hosts(1)
@@ -186,6 +185,22 @@ def test_a_boot_that_does_not_follow_is_no_proof(cluster: Cluster, facts: dict[s
     cluster.hello("h1", boot_id="boot-2", previous_boot_id="boot-2", is_attached=True)
     assert cluster.is_(job) is JobState.FAILED
     assert cluster.job(job).status_reason == LOST
+
+
+def test_another_boot_of_nobody_knows_which_machine_proves_nothing(cluster: Cluster) -> None:
+    """It may be the host, and it may be a copy of its disk that does not find what runs there."""
+    cluster.hosts(1, machine=UNKNOWN_MACHINE)
+    job = cluster.submit(1, attempts=2)
+    cluster.run(job)
+    with pytest.raises(DuplicateAgent, match="another boot"):
+        cluster.hello("h1", boot_id="boot-2")
+    cluster.wait(40, silent=("h1",))
+    with pytest.raises(DuplicateAgent, match="muster hosts fence h1"):
+        cluster.hello("h1", boot_id="boot-2")
+    assert cluster.is_(job) is JobState.RUNNING
+    cluster.do(i.FenceHost(host_id=HostId("h1")))
+    cluster.hello("h1", boot_id="boot-2")
+    assert cluster.state.hosts[HostId("h1")].facts.boot_id == "boot-2"
 
 
 # copied disks
@@ -271,6 +286,30 @@ def test_a_main_whose_start_only_the_lost_files_knew_is_not_started_again(
     wiped(cluster)
     assert len(cluster.job(job).attempts) == 2
     assert cluster.wants("h1") is Desired.PREPARE
+
+
+def test_a_vote_that_only_the_lost_files_knew_is_none(cluster: Cluster) -> None:
+    """The next one may promise another address."""
+    cluster.hosts(2)
+    job = cluster.submit(2)
+    cluster.prepared("h1")
+    wiped(cluster)
+    cluster.prepared("h2")
+    assert cluster.is_(job) is JobState.RUNNABLE
+
+
+@pytest.mark.parametrize("progress", [Progress.PREPARED, Progress.LAUNCHING])
+def test_what_an_older_ledger_names_as_not_up_is_not_started_again(
+    cluster: Cluster, progress: Progress
+) -> None:
+    cluster.hosts(1)
+    job = cluster.submit(1, attempts=2)
+    cluster.run(job)
+    before = i.Observation(key=cluster.key("h1"), progress=progress)
+    cluster.hello("h1", before)
+    node = cluster.job(job).attempts[0].nodes[0]
+    assert (node.state, node.released) == (NodeState.FAILED, True)
+    assert cluster.wants("h1") is not Desired.RUN
 
 
 def test_a_restored_data_directory_speaks_for_the_host_again(cluster: Cluster) -> None:

@@ -427,8 +427,9 @@ def test_a_vote_survives_a_restart(cluster: Cluster) -> None:
     cluster.hosts(2)
     job = cluster.submit(2)
     cluster.prepared("h1")
+    vote = i.Observation(key=cluster.key("h1"), progress=Progress.PREPARED)
     cluster.restart()
-    cluster.hello("h1")
+    cluster.hello("h1", vote)
     cluster.hello("h2")
     cluster.prepared("h2")
     assert cluster.is_(job) is JobState.STARTING

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import logging
 import sys
 import time
 
@@ -19,6 +20,7 @@ def main() -> int:
         "--all", action="store_true", help="go on after a broken promise; all are told at the end"
     )
     args = parser.parse_args()
+    logging.disable(logging.WARNING)  # what agents say to their operators
     try:
         if args.seed is not None:
             World(args.seed, tell=print).run()

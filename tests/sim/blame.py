@@ -14,10 +14,10 @@ from agent.core.assignment import NodeKey
 from coordinator.core import events as e
 from coordinator.core.ending import TIMED_OUT
 from tests.sim.knobs import FULL_DISK, SETTINGS, SKEW_MAX
-from tests.sim.sim_leases import LEASE_IS_OVER
 
 if TYPE_CHECKING:
     from coordinator.core.definition import JobSpec
+    from coordinator.core.ids import HostId
     from coordinator.core.settings import Settings
     from tests.sim.sim_engine import Container
     from tests.sim.sim_host import SimHost
@@ -36,7 +36,7 @@ class _Try:
     spec: JobSpec
     lease_ms: int
     """As its hosts were told; 0 is for ever."""
-    hosts: dict[int, str]
+    hosts: dict[int, SimHost]
     asked_at_ms: int
     """When its first hosts were asked for their votes: a vote may be older than a reboot."""
     must_end: bool = False
@@ -54,9 +54,8 @@ class Blame:
         self.world = world
         self._tries: dict[Gang, _Try] = {}
         self._failed_starts: dict[tuple[str, int, str], int] = {}
+        self._refused_by_lease: dict[tuple[str, int, str], None] = {}
         self._decided_ms: dict[tuple[str, int, str], int] = {}
-        self._came_late: dict[str, None] = {}
-        """Hosts that were asked for a start when the lease for it was over."""
 
     # facts
 
@@ -79,11 +78,11 @@ class Blame:
                 self._tries[event.job_id, event.attempt] = _Try(
                     spec=spec,
                     lease_ms=_lease_ms(self.world.coordinator.settings, spec, event.attempt),
-                    hosts={p.node_index: str(p.host_id) for p in event.placements},
+                    hosts={p.node_index: self._host(p.host_id) for p in event.placements},
                     asked_at_ms=self.world.now,
                 )
             case e.NodeReplaced():
-                self._try(event).hosts[event.node_index] = event.host_id
+                self._try(event).hosts[event.node_index] = self._host(event.host_id)
             case e.MainNotStarted():
                 self._main_not_started(event)
             case e.AttemptStopRequested():
@@ -105,8 +104,14 @@ class Blame:
     def _try(self, event: e.JobEvent) -> _Try:
         return self._tries[event.job_id, event.attempt]  # type: ignore[union-attr]
 
-    def _host(self, host_id: str) -> SimHost:
-        return next(host for host in self.world.hosts if host.host_id == host_id)
+    def _host(self, host_id: HostId) -> SimHost:
+        """The machine that speaks for it; nobody may have been there to hear the welcome."""
+        named = next(host for host in self.world.hosts if host.host_id == host_id)
+        return self.world.coordinator.hearing.speakers.get(host_id, named)
+
+    def start_refused(self, host: SimHost, key: NodeKey) -> None:
+        """Its agent's newest contact is an old one: a Hello may wait for long before it is read."""
+        self._refused_by_lease[key.job_id, key.attempt, str(host.host_id)] = None
 
     def _stop_requested(self, event: e.AttemptStopRequested) -> None:
         found = self._try(event)
@@ -120,7 +125,11 @@ class Blame:
             # An agent that died over a start, on a host whose clock was set, knows only when the
             # start began.
             start_ms = 2 * self.world.knobs.engine_ms if self.world.knobs.sets_clocks else 0
-            if self.world.now - born_ms + start_ms < SLOWEST * wanted_ms:
+            # Who has found it after its files were lost knows the wall clock alone.
+            main_host = found.hosts[found.spec.main_node]
+            is_guessed = self.world.knobs.sets_clocks and main_host.changed_directory_ms >= 0
+            ran_ms = self.world.now - born_ms + start_ms
+            if ran_ms < SLOWEST * wanted_ms and not is_guessed:
                 self.world.fail(f"{event}: it has run for {self.world.now - born_ms} ms")
         elif self.world.knobs.is_calm:
             self.world.fail(f"{event}: nothing went wrong")
@@ -128,11 +137,11 @@ class Blame:
     def _main_not_started(self, event: e.MainNotStarted) -> None:
         """In one attempt once a back-off for each host, so that none is asked again and again."""
         host = self._host(event.host_id)
-        if event.reason == LEASE_IS_OVER:
-            self._came_late[host.host_id] = None
-        elif not (host.black_hole or self.world.knobs.start_fails):
-            self.world.fail(f"{event}: nothing is wrong with the host")
         where = _where(event)
+        is_wrong = host.black_hole or self.world.knobs.start_fails
+        is_changed = host.changed_directory_ms >= self._try(event).asked_at_ms
+        if not (is_wrong or is_changed or where in self._refused_by_lease):
+            self.world.fail(f"{event}: nothing is wrong with the host")
         before_ms = self._failed_starts.get(where)
         # The back-off counts from the decision; a pause or a full disk makes it durable much later.
         decided_ms = self._failed_starts[where] = self._decided_ms[where]
@@ -144,16 +153,20 @@ class Blame:
 
     def _attempt_refused(self, event: e.AttemptRefused) -> None:
         knobs = self.world.knobs
+        lasting = knobs.refuse or knobs.start_fails or knobs.black_holes or knobs.directory_every_ms
+        by_lease = any(
+            where[:2] == (event.job_id, event.attempt) for where in self._refused_by_lease
+        )
         bad = any(group.container.image == "bad" for group in self._try(event).spec.groups)
-        late = event.reason == LEASE_IS_OVER
-        if not (bad or knobs.refuse or knobs.start_fails or knobs.black_holes or late):
+        if not (bad or lasting or by_lease):
             self.world.fail(f"{event}: no host has a reason to refuse it")
 
     def _host_drained(self, event: e.HostDrained) -> None:
         if event.reason != "maintenance" and not (
             self._host(event.host_id).black_hole
             or self.world.knobs.start_fails
-            or event.host_id in self._came_late
+            or self._host(event.host_id).changed_directory_ms >= 0
+            or any(where[2] == event.host_id for where in self._refused_by_lease)
         ):
             self.world.fail(f"{event}: containers start there")
 
@@ -161,11 +174,13 @@ class Blame:
 
     def _node_lost(self, event: e.NodeLost) -> None:
         found = self._try(event)
-        host = self._host(found.hosts[event.node_index])
+        host = found.hosts[event.node_index]
         if host.changed_power_ms >= found.asked_at_ms:
             return
         must_end = found.must_end and event.node_index == found.spec.main_node
         key = NodeKey(job_id=event.job_id, attempt=event.attempt, node_index=event.node_index)
+        if host.changed_directory_ms >= found.asked_at_ms and not host.runs(key):
+            return  # it is not there, and whether it was is not known
         if key in host.goes_on and not must_end:
             self.world.fail(f"{event}: it goes on without its agent, which has said goodbye")
         known = self.world.coordinator.machine.state.hosts[host.host_id]
@@ -183,7 +198,9 @@ class Blame:
         if not found.lease_ms:
             return False
         coordinator = self.world.coordinator
-        heard_at_ms = max(coordinator.heard_at_ms.get(host.host_id, 0), coordinator.began_at_ms)
+        heard_at_ms = max(
+            coordinator.hearing.heard_at_ms.get(host.host_id, 0), coordinator.began_at_ms
+        )
         grace_and_margin_ms = 1000 * (SETTINGS.stop_grace_seconds + SETTINGS.fence_margin_seconds)
         over_at_ms = heard_at_ms + int(SLOWEST * (found.lease_ms + grace_and_margin_ms))
         awake_ms = self.world.now - max(over_at_ms, coordinator.awake_since_ms())
@@ -256,9 +273,10 @@ class Blame:
             if event.exit_code != own:
                 self.world.fail(f"{event}: the main's own exit is {own}")
             return
-        host = self._host(found.hosts[main])
+        host = found.hosts[main]
         knobs = self.world.knobs
-        if host.changed_power_ms < found.asked_at_ms and not (
+        changed_ms = max(host.changed_power_ms, host.changed_directory_ms)
+        if changed_ms < found.asked_at_ms and not (
             host.black_hole or knobs.start_fails or knobs.engine_gone or knobs.unclean
         ):
             self.world.fail(f"{event}: nothing happened to {host.host_id}, its own exit is {own}")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from tests.sim.copies import Copies
 from tests.sim.network import KEEPALIVE_MS
 from tests.sim.older_journal import OlderJournal
 
@@ -40,6 +41,7 @@ class Faults:
         self.world = world
         self.active = True
         self._older_journal = OlderJournal(world)
+        self._copies = Copies(world)
 
     def begin(self) -> None:
         knobs = self.world.knobs
@@ -58,6 +60,9 @@ class Faults:
             (knobs.power_every_ms, self._power_cycle),
             (knobs.log_break_every_ms, self._break_log),
             (knobs.older_journal_every_ms, self._older_journal.strike),
+            (knobs.directory_every_ms, self._copies.change_directory),
+            (knobs.clone_every_ms, self._copies.start_clone),
+            (knobs.second_agent_every_ms, self._copies.start_second),
         ):
             if every_ms is not None:
                 self._again(every_ms, fault)
@@ -66,6 +71,7 @@ class Faults:
         """No new faults; what is down comes back within a moment."""
         self.active = False
         self._older_journal.heal()
+        self._copies.heal()
         coordinator = self.world.coordinator
         coordinator.wall_ahead_ms = coordinator.slow_until_ms = 0
         coordinator.journal.make_room()
@@ -94,14 +100,14 @@ class Faults:
     def _duration(self, choices: tuple[int, ...]) -> int:
         return int(self.world.rng.choice(choices) * self.world.rng.uniform(0.5, 1.0))
 
-    def _any_host(self) -> SimHost:
+    def any_host(self) -> SimHost:
         """Mostly one that has work: nothing much goes wrong with the others."""
         busy = [host for host in self.world.hosts if host.engine.containers]
         return self.world.rng.choice(busy if busy and self.world.chance(0.7) else self.world.hosts)
 
     def _drop(self) -> None:
         """A connection breaks; what is in flight is lost."""
-        host = self._any_host()
+        host = self.any_host()
         if host.agent is not None and host.agent.session is not None:
             self.world.note(f"{host.host_id} connection breaks")
             host.disturb()
@@ -109,7 +115,7 @@ class Faults:
 
     def _stall(self) -> None:
         """Nothing gets through for a while, and nothing is lost."""
-        host = self._any_host()
+        host = self.any_host()
         until_ms = self.world.now + self._duration(STALL_MS)
         host.stalled_until_ms = max(host.stalled_until_ms, until_ms)
         self.world.note(f"{host.host_id} stalls until {host.stalled_until_ms / 1000:.3f}")
@@ -119,7 +125,7 @@ class Faults:
         """Some hosts are cut off for a while, perhaps for longer than a lease."""
         until_ms = self.world.now + self._duration(CUT_MS)
         rng, hosts = self.world.rng, self.world.hosts
-        chosen = [self._any_host()] if rng.random() < 0.6 else rng.sample(hosts, len(hosts) // 2)
+        chosen = [self.any_host()] if rng.random() < 0.6 else rng.sample(hosts, len(hosts) // 2)
         for host in chosen:
             self.world.note(f"{host.host_id} is cut off until {until_ms / 1000:.3f}")
             host.cut_until_ms = until_ms
@@ -129,7 +135,7 @@ class Faults:
 
     def _crash_agent(self) -> None:
         """The process alone, perhaps for longer than a lease."""
-        host = self._any_host()
+        host = self.any_host()
         if host.agent is not None and host.agent.alive:
             self.world.note(f"{host.host_id} agent dies")
             host.disturb()
@@ -138,7 +144,7 @@ class Faults:
 
     def _hang_agent(self) -> None:
         """As by SIGSTOP, perhaps for longer than a lease."""
-        host = self._any_host()
+        host = self.any_host()
         agent = host.agent
         if agent is None or not agent.alive or agent.hangs:
             return
@@ -155,7 +161,7 @@ class Faults:
 
     def _stop_agent(self) -> None:
         """In order, as an operator does."""
-        host = self._any_host()
+        host = self.any_host()
         if host.agent is not None and host.agent.alive:
             self.world.note(f"{host.host_id} agent is stopped")
             host.disturb()
@@ -265,12 +271,12 @@ class Faults:
             self.world.note(f"coordinator's clock is {ahead_ms / 1000:.0f} s ahead")
             self.world.coordinator.wall_ahead_ms = ahead_ms
         else:
-            host, ahead_ms = self._any_host(), rng.choice((0, *HOST_CLOCK_STEPS_MS))
+            host, ahead_ms = self.any_host(), rng.choice((0, *HOST_CLOCK_STEPS_MS))
             self.world.note(f"{host.host_id} clock is {ahead_ms / 1000:.0f} s ahead")
             host.wall_ahead_ms = ahead_ms
 
     def _power_cycle(self) -> None:
-        host = self._any_host()
+        host = self.any_host()
         if host.powered:
             host.power_off()
             boot = host.boot

@@ -67,6 +67,10 @@ class Knobs:
     full_disk_every_ms: int | None = None
     power_every_ms: int | None = None
     older_journal_every_ms: int | None = None
+    directory_every_ms: int | None = None
+    """A data directory is wiped, copied or brought back."""
+    clone_every_ms: int | None = None
+    second_agent_every_ms: int | None = None
     operator_every_ms: int | None = None
     user_every_ms: int | None = None
     log_break_every_ms: int | None = None
@@ -90,6 +94,11 @@ class Knobs:
 
         def chance(*choices: float) -> float:
             return rng.choice((0.0, 0.0, *choices))
+
+        def rare(name: str) -> int | None:
+            """Of a generator of its own, so that all that the seed means besides stays as it is."""
+            own = Random(f"{name} {rng.getstate()}")
+            return own.choice((None, None, 150_000, 60_000))
 
         knobs = cls(
             hosts=rng.randint(1, 6),
@@ -115,13 +124,13 @@ class Knobs:
             clock_step_every_ms=every(100_000, 20_000),
             full_disk_every_ms=every(100_000, 30_000),
             power_every_ms=every(150_000, 50_000),
-            # Of a generator of its own, so that all that the seed means besides stays as it was.
             older_journal_every_ms=Random(str(rng.getstate())).choice(
                 (None, None, 150_000, 60_000)
             ),
-            agent_hang_every_ms=Random(f"hang {rng.getstate()}").choice(
-                (None, None, 150_000, 60_000)
-            ),
+            agent_hang_every_ms=rare("hang"),
+            directory_every_ms=rare("directory"),
+            clone_every_ms=rare("clone"),
+            second_agent_every_ms=rare("second agent"),
             operator_every_ms=every(100_000, 20_000),
             user_every_ms=every(100_000, 25_000),
             commit_fails=chance(0.005, 0.02),

@@ -47,6 +47,8 @@ class Session:
         self.session_id = session_id
         self.coordinator_life = world.coordinator.life
         self.opened_at_ms = world.now
+        self.incarnation = 0
+        """Of its Hello, once that has come."""
         self.open_at_agent = True
         self.open_at_coordinator = True
         self.cut = False

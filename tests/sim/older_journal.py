@@ -57,7 +57,7 @@ class OlderJournal:
         state = shell.replayed(SETTINGS, copy.replay_now()).state
         state.position = copy.position
         known = [host for host in self.world.hosts if host.host_id in state.hosts]
-        tokens = [host.ledger._token for host in known]
+        tokens = [host.directory.ledger._token for host in known]
         said = [lineage.read(state.cluster_key, token) for token in tokens]
         knowing = sum(seen is not None and lineage.is_beyond(state, seen) for seen in said)
         return len(known) - knowing < (len(known) + 1) // 2

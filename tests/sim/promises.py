@@ -9,15 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agent.core.assignment import NodeKey
+from agent.core.lease import UNKNOWN_GRACE_MS
 from coordinator.core import events as e
 from coordinator.core.effects import Step
 from coordinator.core.gang import VERIFIED
-from coordinator.core.ids import HostId, JobId
+from coordinator.core.ids import JobId
 from coordinator.core.state import Job
-from tests.sim.blame import Blame
+from tests.sim.blame import SLOWEST, Blame
 from tests.sim.knobs import SETTINGS
 
 if TYPE_CHECKING:
+    from tests.sim.sim_agent import SimAgent
     from tests.sim.sim_engine import Container
     from tests.sim.sim_host import SimHost
     from tests.sim.sim_spool import SimSpool
@@ -46,9 +48,12 @@ class Promises:
         self._up: dict[Gang, dict[int, None]] = {}
         """Nodes whose containers have run."""
         self._newest: dict[str, int] = {}
-        self._ran: dict[str, None] = {}
+        self._ran: dict[str, int] = {}
+        """When each node's container started."""
+        self._known_up: dict[str, None] = {}
+        """Of which the coordinator has written down that they have started."""
         self._tokens: dict[str, JobId] = {}
-        self._lost: dict[HostId, None] = {}
+        self._lost: dict[str, None] = {}
 
     # facts
 
@@ -74,13 +79,13 @@ class Promises:
     def _look_for_lost(self) -> None:
         """A connected, beating host is never lost, whatever the coordinator itself does."""
         state = self.world.coordinator.machine.state
-        for host in self.world.hosts:
+        for host in self.world.machines:
             presence = state.presence.get(host.host_id)
             stops = presence is not None and state.hosts[host.host_id].stopped_at_ms
             if presence is None or not presence.lost or stops:
-                self._lost.pop(host.host_id, None)
-            elif host.host_id not in self._lost:
-                self._lost[host.host_id] = None
+                self._lost.pop(host.name, None)
+            elif host.name not in self._lost:
+                self._lost[host.name] = None
                 self.world.readers.host_lost(host)
                 since_ms = host.beating_since_ms()
                 if since_ms is None or presence.session_id != host.session_id():
@@ -114,6 +119,8 @@ class Promises:
                     self._voted[event.job_id, event.attempt][event.node_index] = None
                 case e.AttemptStarted():
                     self._gang_starts(event)
+                case e.NodeRunning():
+                    self._known_up[_key(event).name] = None
                 case e.ChildrenLaunched():
                     self._launched[event.job_id, event.attempt] = None
                 case e.AttemptEnded():
@@ -159,9 +166,9 @@ class Promises:
     def _check_tail(self, event: e.NodeReleased) -> None:
         """The agent's word that nothing is left is its last of the node, so by then its output is
         kept; unless there was none, or it could not be read."""
-        key = NodeKey(job_id=event.job_id, attempt=event.attempt, node_index=event.node_index)
+        key = _key(event)
         host = self._reserved[event.job_id, event.attempt][event.node_index]
-        sent = next(h.tails_read.get(key) for h in self.world.hosts if h.host_id == host)
+        sent = any(h.tails_read.get(key) for h in self.world.machines if h.host_id == host)
         if event.proof != VERIFIED or not sent:
             return
         tails = self.world.coordinator.journal._facts.tails.get(key.job_id, {})
@@ -171,7 +178,7 @@ class Promises:
             self.world.fail(f"{key.name} is released, and of its output is kept {tail}")
 
     def _spool(self, key: NodeKey) -> SimSpool | None:
-        spools = (host.spools.get(key) for host in self.world.hosts)
+        spools = (host.spools.get(key) for host in self.world.machines)
         return next((spool for spool in spools if spool is not None), None)
 
     # the ground truth
@@ -184,9 +191,12 @@ class Promises:
         if key.attempt < newest:
             self.world.fail(f"{key.name} starts after attempt {newest} has started")
         self._newest[key.job_id] = key.attempt
-        if key.name in self._ran:
+        before_ms = self._ran.get(key.name)
+        # Nobody can know of a start that was told to nobody and is in no file any more.
+        is_forgotten = key.name not in self._known_up and host.rolled_back_ms >= (before_ms or 0)
+        if before_ms is not None and not is_forgotten:
             self.world.fail(f"{key.name} starts a second time")
-        self._ran[key.name] = None
+        self._ran[key.name] = self.world.now
         self._check_alone(host, container)
         self._up.setdefault((key.job_id, key.attempt), {})[key.node_index] = None
         told = container.gang
@@ -200,7 +210,7 @@ class Promises:
         key = container.key
         job = self.world.coordinator.machine.state.jobs.get(JobId(key.job_id))
         needed = [need.job_id for need in job.spec.depends_on] if job is not None else []
-        for other_host in self.world.hosts:
+        for other_host in self.world.machines:
             for other in other_host.engine.containers.values():
                 if other is container or not other.running:
                     continue
@@ -210,6 +220,17 @@ class Promises:
                     self.world.fail(f"two attempts alive: {key.name} and {other.key.name}")
                 if other.key.job_id in needed:
                     self.world.fail(f"{key.name} starts and depends on {other.key.name}")
+
+    def is_ended_by(self, agent: SimAgent, container: Container) -> None:
+        """Whoever ends what runs was asked to by the coordinator, or is not named it for longer
+        than the grace for that, or its lease is over, which is looked at elsewhere."""
+        host, key = agent.host, container.key
+        slot = agent.machine.state.slots.get(key)
+        if (slot is not None and slot.lease_over) or key in host.told_to_stop:
+            return
+        since_ms = agent.unnamed_since_ms.get(key, self.world.now)
+        if self.world.now - since_ms < SLOWEST * UNKNOWN_GRACE_MS:
+            self.world.fail(f"{agent.name} ends {key.name}, which is not for it to end")
 
     def command_started(self, container: Container) -> None:
         """Behind a barrier a child's command runs only once every node of the gang has come."""
@@ -247,9 +268,9 @@ class Promises:
         slack_ms = 30 * knobs.delay_ms + 10 * knobs.engine_ms + 2_000
 
         def look() -> None:
-            for host in self.world.hosts:
+            for host in self.world.machines:
                 agent = host.agent
-                if agent is None or not agent.alive or agent.session is None:
+                if agent is None or not agent.alive or not agent.is_welcome:
                     continue
                 if host.disturbed_at_ms >= ended_at_ms - slack_ms:
                     continue
@@ -265,6 +286,10 @@ class Promises:
             if job_id not in self._archived:
                 self.world.fail(f"{job_id} has not ended")
         self.world.coordinator.compare_with_replay()
+
+
+def _key(event: e.NodeRunning | e.NodeReleased) -> NodeKey:
+    return NodeKey(job_id=event.job_id, attempt=event.attempt, node_index=event.node_index)
 
 
 def _ending(job: Job) -> tuple[object, ...]:

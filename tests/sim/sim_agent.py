@@ -9,18 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from agent import shell
-from agent.convert import goodbye, journal_seen, node_report, told
+from agent import shell, whereabouts
+from agent.convert import goodbye, journal_seen, machine, node_report, told
 from agent.core import effects as f
 from agent.core import inputs as i
-from agent.core.assignment import NodeKey, Progress
+from agent.core.assignment import Desired, NodeKey, Progress
+from agent.core.marks import Marks
 from agent.core.state import Slot
+from agent.ledger.port import LedgerError
 from muster.v1 import agent_service_pb2 as pb
 from tests.sim.log_stream import LogStream
 from tests.sim.network import Session
 from tests.sim.sim_spool import SimSpool
 
 if TYPE_CHECKING:
+    from tests.sim.sim_directory import SimDirectory
     from tests.sim.sim_host import SimHost
     from tests.sim.world import World
 
@@ -30,21 +33,29 @@ GOODBYE_MS = 5_000
 
 
 class SimAgent:
-    def __init__(self, world: World, host: SimHost) -> None:
+    def __init__(self, world: World, host: SimHost, directory: SimDirectory) -> None:
         self.world = world
         self.host = host
+        self.directory = directory
         self.alive = True
         self.hangs = False
         self._waits: list[Callable[[], None]] = []
         """What it will do when it goes on."""
-        self.boot_id = f"{host.host_id}-boot-{host.boot}"
-        contents = host.ledger.open(self.boot_id, host.host_id)
+        self.boot_id = host.boot_id
+        owner = shell.owner(host.host_id, host.machine.digest)
+        contents = directory.ledger.open(host.boot_id, owner)
         self.contents = contents
-        self.machine = shell.begin(host.ledger, contents, host.leases, host.clock())
+        self.machine = shell.begin(directory.ledger, contents, directory.leases, host.clock())
+        self._cluster_id = contents.cluster_id
+        self._attached_at_ms: int | None = None
+        self._when_in_cluster: Callable[[], None] | None = None
+        """It waits until it is told which cluster this is."""
         self._incarnation = contents.incarnation << 32
         self.session: Session | None = None
         self._unusable_reason = "the agent is starting"
-        self._is_welcome = self._stopping = False
+        self.is_welcome = self._stopping = False
+        self.unnamed_since_ms: dict[NodeKey, int] = {}
+        """Since when the assignments of the session name a node no more, by the world."""
         self._goes_on: list[NodeKey] = []
         self._inbox: list[i.Input] = []
         self._busy = False
@@ -56,9 +67,24 @@ class SimAgent:
         self._lease_over = {slot.key: None for slot in contents.slots if slot.lease_over}
         self._progress: dict[NodeKey, tuple[Slot, Progress]] = {}
         """Of slots, not of nodes: a node may be forgotten and asked for anew."""
-        world.note(f"{host.host_id} agent starts, incarnation {contents.incarnation}")
+        world.note(f"{self.name} starts, incarnation {contents.incarnation}")
         self._later(world.delay(world.knobs.engine_ms), self._reattach)
         self._later(world.delay(200), self._dial)
+
+    @property
+    def name(self) -> str:
+        """For the story."""
+        is_second = self.directory is not self.host.directory
+        return f"{self.host.name}{' second' * is_second} agent"
+
+    def marks(self, start: f.Start) -> Marks:
+        return Marks(
+            cluster_id=self._cluster_id,
+            host_id=self.host.host_id,
+            machine=self.host.machine.digest,
+            lease_seconds=start.lease_seconds,
+            grace_seconds=start.spec.stop_grace_seconds,
+        )
 
     def _later(self, delay_ms: int, callback: Callable[[], None]) -> None:
         self.world.after(delay_ms, lambda: self.when_awake(callback))
@@ -88,7 +114,7 @@ class SimAgent:
         if self.session is not None:
             self.session.open_at_agent = False
             self.session.break_off(notice_ms=notice_ms)
-        self.host.engine.agent_died()
+        self.host.engine.agent_died(self)
 
     def stop(self) -> None:
         """In order: what runs goes on without it, once the coordinator has written that down. It
@@ -97,7 +123,7 @@ class SimAgent:
             return
         self._stopping = True
         self._goes_on = [slot.key for slot in self.machine.state.slots.values() if slot.may_run]
-        if self._goes_on and self._is_welcome and self.session is not None:
+        if self._goes_on and self.is_welcome and self.session is not None:
             self.session.send_up(pb.AgentMessage(goodbye=goodbye(self._goes_on)))
             self._later(GOODBYE_MS, lambda: self._leave(acknowledged=False))
         else:
@@ -107,7 +133,7 @@ class SimAgent:
         self.die(notice_ms=100)
         self.host.goes_on = self._goes_on if acknowledged else []
         if acknowledged:
-            shell.suspend_leases(self.machine, self.host.ledger, self.host.leases)
+            shell.suspend_leases(self.machine, self.directory.ledger, self.directory.leases)
         self.world.faults.agent_left(self.host, acknowledged=acknowledged)
 
     def _reattach(self) -> None:
@@ -116,14 +142,45 @@ class SimAgent:
             self._unusable_reason = "the engine does not answer"
             self._later(1_000, self._reattach)
             return
-        self._unusable_reason = ""
+        found = whereabouts.Found(self.host.engine.managed(self), running=())
+        if found.is_undecided([slot.key for slot in self.contents.slots], self._cluster_id):
+            self.world.note(f"{self.name} waits for its cluster")
+            self._unusable_reason = whereabouts.UNDECIDED
+            self._when_in_cluster = lambda: self._take_over(found)
+            self._dial_anew()
+        else:
+            self._take_over(found)
+
+    def _take_over(self, found: whereabouts.Found) -> None:
+        here = whereabouts.sort(
+            found,
+            [slot.key for slot in self.contents.slots],
+            cluster_id=self._cluster_id,
+            machine=self.host.machine.digest,
+        )
+        if here.strange:
+            # Until they have ended, with their lease at the latest.
+            self._unusable_reason = here.words
+            self._later(1_000, self._reattach)
+            return
+        for key, spool in self.host.spools.items():
+            if key not in here.keys:
+                spool.finish()  # it is deleted
+        leases = self.directory.leases
+        leases.keep_only([key.name for key in here.keys])
         self.take(
             i.Started(
-                managed=self.host.engine.managed(),
-                rebooted=self.contents.boot_id not in ("", self.boot_id),
+                managed=tuple(
+                    whereabouts.taken_over(each, leases.ends_ms(each.key.name))
+                    for each in here.ours
+                ),
+                rebooted=self.contents.boot_id not in ("", self.host.boot_id),
                 wall_ms=self.host.wall(),
             )
         )
+
+    def _dial_anew(self) -> None:
+        """The session that is open was told another reason why the host cannot be used."""
         if self.session is not None:
             self.session.hang_up()
 
@@ -171,7 +228,7 @@ class SimAgent:
             return
 
         def save() -> None:
-            self.host.ledger.save(list(change.keep.values()), list(change.forget))
+            self.directory.ledger.save(list(change.keep.values()), list(change.forget))
             self._act_on_all(effects)
 
         self._later(self.world.delay(2), save)
@@ -184,7 +241,8 @@ class SimAgent:
                 self.world.fail(f"{self.host.host_id} {key.name} went back to {slot.progress}")
             if slot.lease_over and key not in self._lease_over:
                 self._lease_over[key] = None
-                self.world.promises.blame.lease_over(self.host, key)
+                if self.host.runs(key):  # of what has ended the lease file may be gone
+                    self.world.promises.blame.lease_over(self.host, key)
             if slot.lease_ended and key not in self.host.engine.containers:
                 self.world.promises.blame.lost_by_lease(key)
         self._progress = {key: (slot, slot.progress) for key, slot in slots.items()}
@@ -202,13 +260,16 @@ class SimAgent:
                 self._report(effect)
             case f.KeepContact():
                 if not self._stopping:
-                    self.host.ledger.keep_contact(effect.last_contact_ms)
+                    self.directory.ledger.keep_contact(effect.last_contact_ms)
+            case f.Attached():
+                self._unusable_reason, self._attached_at_ms = "", self.world.now
+                self._dial_anew()
             case f.SetLease():
                 if not self._stopping:
                     name, ends_at_ms = effect.key.name, effect.ends_at_ms
-                    self.host.leases.set(name, ends_at_ms, effect.grace_seconds)
+                    self.directory.leases.set(name, ends_at_ms, effect.grace_seconds)
             case f.KeepToken():
-                self.host.ledger.keep_token(effect.token)
+                self.directory.ledger.keep_token(effect.token)
             case f.Prepare():
                 self._prepare(effect)
             case f.CancelPrepare():
@@ -217,17 +278,17 @@ class SimAgent:
                         i.PrepareFailed(key=effect.key, reason="no longer wanted", permanent=False)
                     )
             case f.Start():
-                engine.start(effect, self.take)
+                engine.start(effect, self)
             case f.Lift():
                 engine.lift(effect, self.take)
             case f.Wait():
                 engine.wait(effect, self.take)
             case f.Stop():
-                engine.stop(effect, self.take)
+                engine.stop(effect, self)
             case f.EndLease():
-                engine.end_lease(effect, self.take)
+                engine.end_lease(effect, self)
             case f.Remove():
-                engine.remove(effect, self.take)
+                engine.remove(effect, self)
             case f.KeepSlot() | f.ForgetSlot():
                 pass
 
@@ -255,15 +316,15 @@ class SimAgent:
         self.take(i.HeartbeatSent(seq=i.HELLO_SEQ, at_ms=self.host.clock()))
         session, hello = self.session, self._hello()
         if self.world.faults.active and self.world.chance(self.world.knobs.late):
-            self.world.note(f"{self.host.host_id} hello {session_id} gets stuck")
+            self.world.note(f"{self.name} hello {session_id} gets stuck")
             session.give_up(hello)
         else:
             session.send_up(pb.AgentMessage(hello=hello))
 
     def link_ended(self, session: Session) -> None:
         if self.alive and session is self.session:
-            self.world.note(f"{self.host.host_id} link of {session.session_id} is down")
-            self.session, self._is_welcome = None, False
+            self.world.note(f"{self.name} link of {session.session_id} is down")
+            self.session, self.is_welcome = None, False
             self.take(i.LinkDown())
             self._later(20 + self.world.delay(1_000), self._dial)
 
@@ -273,8 +334,8 @@ class SimAgent:
         self._tails_told.begin_session()
         return pb.Hello(
             host_id=self.host.host_id,
-            agent_uuid=f"agent of {self.host.host_id}",
-            boot_id=self.boot_id,
+            agent_uuid=self.directory.agent_uuid,
+            boot_id=self.host.boot_id,
             incarnation=self._incarnation,
             version="sim",
             capabilities=["inquiry"],
@@ -288,7 +349,7 @@ class SimAgent:
             observed=[self._node(slot) for slot in slots],
             unusable_reason=self._unusable_reason,
             journal_token=self.machine.state.journal_token,
-            machine=pb.Machine(os_id=f"machine of {self.host.host_id}"),
+            machine=machine(self.host.machine),
             previous_boot_id=self.contents.boot_id,
             is_attached=self.machine.state.attached,
         )
@@ -325,22 +386,61 @@ class SimAgent:
         given = told(message)
         match given:
             case i.AssignmentsReceived():
+                self._note_wishes(given)
                 shown = "; ".join(f"{a.key.name} {a.desired}" for a in given.assignments)
-                self.world.note(f"{self.host.host_id} assignments {given.generation}: {shown}")
-            case i.HeartbeatAcked() if not self._stopping:
-                # One that comes after a goodbye is not kept.
-                self.host.contact_ms = self._beats.pop(given.seq, self.host.contact_ms)
+                self.world.note(f"{self.name} assignments {given.generation}: {shown}")
+            case i.HeartbeatAcked():
+                self._contact(self._beats.pop(given.seq, 0))
         if given is not None:
             self.take(given)
 
+    def _note_wishes(self, given: i.AssignmentsReceived) -> None:
+        """What it may end from now on, by the word of the coordinator."""
+        named = {each.key: each.desired for each in given.assignments}
+        for key, desired in named.items():
+            self.unnamed_since_ms.pop(key, None)
+            if desired is Desired.STOP:
+                self.host.told_to_stop[key] = None
+        for key in self.machine.state.slots:
+            if key not in named:
+                self.unnamed_since_ms.setdefault(key, self.world.now)
+
+    def _contact(self, sent_at_ms: int) -> None:
+        """It has got an answer to what it sent then. From another cluster that is no contact, and
+        for what an agent with other files has not found yet neither; and once it says goodbye it
+        writes none down."""
+        if self._stopping:
+            return
+        is_too_soon = self.host.changed_directory_ms >= 0 and not (
+            self._attached_at_ms is not None and self._attached_at_ms <= sent_at_ms
+        )
+        if self._cluster_id == self.world.coordinator.cluster_id and not is_too_soon:
+            self.host.contact_ms = max(self.host.contact_ms, sent_at_ms)
+
     def _welcome(self, session: Session, welcome: pb.Welcome) -> None:
         self.host.disturb()
-        self._is_welcome = True
+        self.is_welcome = True
+        self.unnamed_since_ms.clear()
         self.host.goes_on = []
+        if welcome.cluster_id not in ("", self._cluster_id):
+            try:
+                self._join(welcome.cluster_id)
+            except LedgerError as error:
+                self.world.note(f"{self.name}: {error}")
+                self.die(notice_ms=2_000)
+                self.host.agent_failed(self)
+                return
         self.take(i.LinkUp())
         self._beats.clear()
-        self.host.contact_ms = max(self.host.contact_ms, session.opened_at_ms)
+        self._contact(session.opened_at_ms)
         self._beat(session, 1, welcome.heartbeat_period_ms)
+
+    def _join(self, cluster_id: str) -> None:
+        before, self._cluster_id = self._cluster_id, cluster_id
+        shell.join(self.directory.ledger, before, cluster_id)
+        if self._when_in_cluster is not None:
+            take_over, self._when_in_cluster = self._when_in_cluster, None
+            self._later(0, take_over)
 
     def _beat(self, session: Session, seq: int, period_ms: int) -> None:
         if session is self.session:

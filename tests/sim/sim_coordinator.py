@@ -7,13 +7,13 @@ waits in sockets.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from coordinator import shell
 from coordinator.core import inputs as i
+from coordinator.core import lineage
 from coordinator.core.effects import Step
 from coordinator.core.errors import NoRoom, Rejected
 from coordinator.core.explain import status_reason
@@ -24,6 +24,7 @@ from coordinator.journal.port import JournalError, JournalFull
 from coordinator.rpc import agent_convert
 from muster.v1 import agent_service_pb2 as pb
 from tests.sim.durable_state import durable
+from tests.sim.hearing import Hearing
 from tests.sim.knobs import SKEW_MAX
 from tests.sim.network import Session
 from tests.sim.sim_reads import SimReads
@@ -53,6 +54,9 @@ class SimCoordinator:
         self.life = 0
         """Counts starts and ends; what belongs to an earlier one is void."""
         self._starts = 0
+        self.cluster_id = ""
+        """That of the first start; another journal may be of another cluster."""
+        self.hearing = Hearing(self)
         self.is_mistaken = False
         """It runs with an older journal: what it decides is no truth (`older_journal.py`)."""
         self.alive = False
@@ -64,10 +68,6 @@ class SimCoordinator:
         """All that had come until then, by `awake_ms`, the machine has been told."""
         self._arrived_ms: deque[int] = deque()
         """When each input in the inbox came, by `awake_ms`."""
-        self._heard_ms: dict[HostId, list[int]] = {}
-        """When each host's messages came out of its socket, by `awake_ms`."""
-        self.heard_at_ms: dict[HostId, int] = {}
-        """The same, by the world."""
         self.paused = False
         self.pauses = 0
         self._paused_at_ms = self._paused_ms = 0
@@ -84,8 +84,6 @@ class SimCoordinator:
         self._sessions: dict[SessionId, Session] = {}
         self.reads = SimReads(self)
         self._session_count = 0
-        self._newest: dict[HostId, tuple[int, Session]] = {}
-        """Each host's newest incarnation and the session that told it."""
         self._frozen: list[Callable[[], None]] = []
         """What of its own fell due while it was paused."""
         self._sockets: deque[Callable[[], None]] = deque()
@@ -125,11 +123,7 @@ class SimCoordinator:
 
     def silent_ms(self, host_id: HostId) -> int:
         """For how long it was awake and heard nothing of a host, up to what it has been told of."""
-        heard_ms = self._heard_ms.setdefault(host_id, [])
-        told = bisect_right(heard_ms, self.taken_until_ms)
-        since_ms = max(heard_ms[told - 1] if told else 0, self.started_at_ms)
-        del heard_ms[: max(told - 1, 0)]
-        return self.taken_until_ms - since_ms
+        return self.hearing.silent_ms(host_id, self.taken_until_ms, self.started_at_ms)
 
     # life and death
 
@@ -158,6 +152,7 @@ class SimCoordinator:
             position=self.journal.position,
         )
         self.world.note(f"coordinator starts, epoch {self.machine.state.epoch}")
+        self.cluster_id = self.cluster_id or lineage.cluster_id(self.machine.state.cluster_key)
         self._busy = self._uncommitted = True
         self._make_durable([], step)
 
@@ -314,6 +309,7 @@ class SimCoordinator:
         step = shell.step(self.machine, inputs, now_ms, self.wall(), heard_until_ms)
         if step.events:
             self.machine.check()
+        self.hearing.welcomed(step, self._sessions)
         self.world.promises.after_step(step)
         if shell.batch_of(step) is not None:
             self._uncommitted = True
@@ -355,8 +351,8 @@ class SimCoordinator:
             waiting = zip(self._arrived_ms, self._inbox, strict=True)
             self._arrived_ms = deque(at_ms for at_ms, (_, answer) in waiting if answer is None)
             for given, answer in self._inbox.withdraw(lambda waiting: waiting[1] is not None):
-                if isinstance(given, i.HostHello) and self._heard_ms.get(given.host_id):
-                    self._heard_ms[given.host_id].pop()
+                if isinstance(given, i.HostHello):
+                    self.hearing.withdrawn(given.host_id, given.session_id)
                 if answer is not None:
                     answer(NoRoom("the disk is full"))
             self.reads.settled()
@@ -420,19 +416,14 @@ class SimCoordinator:
 
     def receive(self, session: Session, message: pb.AgentMessage) -> None:
         """Out of the socket, into the inbox."""
-        host_id = session.agent.host.host_id
         is_hello = message.HasField("hello")
-        is_refused = is_hello and self._hold.is_on  # for want of room, so it is not heard
-        newest = self._newest.get(host_id, (0, session))[0]
-        if is_hello and not is_refused and message.hello.incarnation > newest:
-            self._newest[host_id] = message.hello.incarnation, session
-        if not is_refused and host_id in self._newest and self._newest[host_id][1] is session:
-            # A message of an older session is no sign that the host is there.
-            self._heard_ms.setdefault(host_id, []).append(self.awake_ms())
-            self.heard_at_ms[host_id] = self.world.now
+        if not (is_hello and self._hold.is_on):  # for want of room it is refused, and not heard
+            self.hearing.message(session, message)
         if is_hello:
             hello = agent_convert.hello(session.session_id, message.hello)
-            self.world.note(f"{host_id} hello {session.session_id} {_seen(hello.observed)}")
+            self.world.note(
+                f"{session.agent.name} hello {session.session_id} {_seen(hello.observed)}"
+            )
 
             def answer(reply: object) -> None:
                 if isinstance(reply, Rejected):
@@ -442,7 +433,7 @@ class SimCoordinator:
             return
         said = agent_convert.said(session.session_id, message)
         if isinstance(said, i.HostReport):
-            self.world.note(f"{host_id} report {said.seq} {_seen(said.observations)}")
+            self.world.note(f"{session.agent.name} report {said.seq} {_seen(said.observations)}")
         self._put(said)
 
     def session_ended(self, session: Session) -> None:

@@ -6,17 +6,20 @@ when it dies. A start that was under way when the agent died has happened or it 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from agent.core import effects as f
 from agent.core import inputs as i
 from agent.core.assignment import ContainerSpec, Gang, NodeKey
-from tests.sim.sim_leases import LEASE_IS_OVER
+from agent.core.marks import Marks
+from agent.engine.port import Managed, Started
+from tests.sim.sim_leases import LEASE_IS_OVER, Holder
 from tests.sim.sim_spool import SimSpool
 
 if TYPE_CHECKING:
+    from tests.sim.sim_agent import SimAgent
     from tests.sim.sim_host import SimHost
     from tests.sim.world import World
 
@@ -33,10 +36,12 @@ class Container:
     gang: Gang | None
     held: bool
     """Its command waits."""
+    marks: Marks
     obeys_ms: int | None
     """How long after SIGTERM it ends; None when it waits for SIGKILL."""
     stop_failures: int
     remove_failures: int
+    holder: Holder | None = None
     lease_ended: bool = False
     exit_code: int | None = None
     reason: str = ""
@@ -53,7 +58,7 @@ class SimEngine:
         self.world = world
         self.host = host
         self.containers: dict[NodeKey, Container] = {}
-        self._births: dict[NodeKey, Callable[[], None]] = {}
+        self._births: dict[NodeKey, tuple[SimAgent, Callable[[], None]]] = {}
         self._count = 0
 
     def _pause(self) -> int:
@@ -76,17 +81,18 @@ class SimEngine:
         self.containers.clear()
         self._births.clear()
 
-    def agent_died(self) -> None:
+    def agent_died(self, agent: SimAgent) -> None:
         """What it was starting has started, or never will."""
-        for birth in list(self._births.values()):
-            if self.world.chance(0.5):
-                birth()
-        self._births.clear()
+        for key, (by, birth) in list(self._births.items()):
+            if by is agent:
+                if self.world.chance(0.5):
+                    birth()
+                self._births.pop(key, None)
 
     def _note(self, container: Container, what: str) -> None:
-        self.world.note(f"{self.host.host_id} container {container.key.name} {what}")
+        self.world.note(f"{self.host.name} container {container.key.name} {what}")
 
-    # verbs: each calls `answer` with the next input of the agent, if it lives that long
+    # verbs: each calls `answer` with the next input of the agent `by`, if it lives that long
 
     def prepare(self, effect: f.Prepare, answer: Callable[[i.Input], None]) -> None:
         address = ""
@@ -102,8 +108,8 @@ class SimEngine:
             self.world.delay(2 * self.world.knobs.engine_ms), lambda: answer(given)
         )
 
-    def start(self, effect: f.Start, answer: Callable[[i.Input], None]) -> None:
-        key = effect.key
+    def start(self, effect: f.Start, by: SimAgent) -> None:
+        key, answer = effect.key, by.take
         answers = not self._fails(self.world.knobs.engine_gone)
         is_hole = self.host.black_hole and self.world.faults.active
         fails = key not in self.containers and (
@@ -117,7 +123,8 @@ class SimEngine:
                 reason = GONE
             else:
                 container = self.containers.get(key)
-                if container is None and self.host.leases.is_over(key):
+                if container is None and self._is_over(key, by):
+                    self.world.promises.blame.start_refused(self.host, key)
                     answer(self._start_failed(key, LEASE_IS_OVER))
                     return
                 if container is None:
@@ -135,11 +142,11 @@ class SimEngine:
 
         def birth() -> None:
             if self._births.pop(key, None) is not None and not fails:
-                self._give_birth(effect)
+                self._give_birth(effect, by)
 
         first_ms = self._pause() // 2
         if answers or self.world.chance(0.5):
-            self._births[key] = birth
+            self._births[key] = by, birth
             self.host.in_this_boot(first_ms, birth)
         self.host.in_this_boot(first_ms + self._pause() // 2, reply)
 
@@ -155,9 +162,12 @@ class SimEngine:
             permanent=permanent,
         )
 
-    def _give_birth(self, effect: f.Start) -> None:
+    def _is_over(self, key: NodeKey, by: SimAgent) -> bool:
+        return by.directory.leases.is_over(key.name, self.host.clock())
+
+    def _give_birth(self, effect: f.Start, by: SimAgent) -> None:
         key = effect.key
-        if key in self.containers or self.host.leases.is_over(key):
+        if key in self.containers or self._is_over(key, by):
             return
         rng, knobs = self.world.rng, self.world.knobs
         unclean = self.world.faults.active and self.world.chance(knobs.unclean)
@@ -168,11 +178,13 @@ class SimEngine:
             started_at_ms=self.host.wall(),
             gang=effect.gang,
             held=effect.hold,
+            marks=by.marks(effect),
             obeys_ms=rng.choice((0, 500, 5_000, None)),
             stop_failures=rng.randint(0, 1) if unclean else 0,
             remove_failures=rng.randint(0, 4) if unclean else 0,
         )
         self.containers[key] = container
+        container.holder = Holder(self.host, container, by.directory.leases.file(key.name))
         self.host.spools[key] = SimSpool(key)
         self._note(container, "starts")
         self.world.promises.container_started(self.host, container)
@@ -245,16 +257,15 @@ class SimEngine:
         else:
             reply()
 
-    def end_lease(self, effect: f.EndLease, answer: Callable[[i.Input], None]) -> None:
+    def end_lease(self, effect: f.EndLease, by: SimAgent) -> None:
         container = self.containers.get(effect.key)
         if container is not None and container.running:
             self._mark(container)
-        self.stop(effect, answer)
+        self.stop(effect, by)
 
-    def end_by_lease(self, key: NodeKey, grace_ms: int) -> None:
+    def end_by_lease(self, container: Container, grace_ms: int) -> None:
         """Its holder does this, without the agent and past an engine that fails."""
-        container = self.containers.get(key)
-        if container is None or not container.running:
+        if not container.running:
             return
         self._mark(container)
         self._note(container, "gets SIGTERM of its holder")
@@ -274,11 +285,11 @@ class SimEngine:
             code = self.world.rng.choice((143, 143, 0))
             self.host.in_this_boot(container.obeys_ms, lambda: self._end(container, code))
 
-    def stop(self, effect: f.Stop | f.EndLease, answer: Callable[[i.Input], None]) -> None:
+    def stop(self, effect: f.Stop | f.EndLease, by: SimAgent) -> None:
         container = self.containers.get(effect.key)
 
         def stopped() -> None:
-            answer(i.Stopped(key=effect.key, wall_ms=self.host.wall()))
+            by.take(i.Stopped(key=effect.key, wall_ms=self.host.wall()))
 
         if container is None or not container.running:
             self.host.in_this_boot(self._pause(), stopped)
@@ -287,21 +298,23 @@ class SimEngine:
             container.stop_failures -= 1
             self.host.disturb()
             failed = i.StopFailed(key=effect.key, reason=GONE)
-            self.host.in_this_boot(self._pause(), lambda: answer(failed))
+            self.host.in_this_boot(self._pause(), lambda: by.take(failed))
             return
         self._note(container, "gets SIGTERM")
+        self.world.promises.is_ended_by(by, container)
         container.waiters.append(lambda: self.host.in_this_boot(self._pause() // 4, stopped))
-        agent = self.host.agent
         grace_ms = 1000 * effect.grace_seconds
 
         def kill() -> None:
-            if agent is not None and agent.alive:
-                agent.when_awake(lambda: self._end(container, 137))
+            if by.alive:
+                by.when_awake(lambda: self._end(container, 137))
 
         self._obey(container, grace_ms)
         self.host.in_this_boot(grace_ms, kill)
 
-    def remove(self, effect: f.Remove, answer: Callable[[i.Input], None]) -> None:
+    def remove(self, effect: f.Remove, by: SimAgent) -> None:
+        answer = by.take
+
         def reply() -> None:
             container = self.containers.get(effect.key)
             if container is not None and container.remove_failures and self.world.faults.active:
@@ -310,17 +323,46 @@ class SimEngine:
                 answer(i.RemoveFailed(key=effect.key, reason="pid 77 (python3) survives"))
                 return
             if container is not None:
+                if container.running:
+                    self.world.promises.is_ended_by(by, container)
                 self._end(container, 137)
                 del self.containers[effect.key]
-            self.host.leases.remove(effect.key)
+            by.directory.leases.remove(effect.key.name)
             if effect.key in self.host.spools:
                 self.host.spools[effect.key].finish()
             answer(i.Removed(key=effect.key))
 
         self.host.in_this_boot(self._pause(), reply)
 
-    def managed(self) -> tuple[i.Found, ...]:
+    def managed(self, by: SimAgent) -> tuple[Managed, ...]:
+        """All that is here, whosever it is; whoever has lost sight of a lease finds its file."""
+        for container in self.containers.values():
+            if container.holder is not None and container.running:
+                by.directory.leases.find(container.key.name, container.holder)
         return tuple(
-            i.Found(key=key, started_at_ms=found.started_at_ms, private_ipv4=found.address)
+            Managed(
+                key=key,
+                started=Started(
+                    container_id=key.name,
+                    started_at_ms=found.started_at_ms,
+                    private_ipv4=found.address,
+                ),
+                running=found.running,
+                marks=found.marks,
+            )
             for key, found in sorted(self.containers.items())
         )
+
+    def remember(self, containers: Iterable[Container]) -> None:
+        """As ended: its records are on a disk that was copied from where they ran."""
+        for other in containers:
+            ended_at_ms = other.ended_at_ms or self.host.wall()
+            self.containers[other.key] = replace(
+                other, ended_at_ms=ended_at_ms, exit_code=other.exit_code, holder=None, waiters=[]
+            )
+            self.host.spools[other.key] = SimSpool(other.key)
+
+    def lose_records(self) -> None:
+        """What was known of ended containers was in a directory that is gone."""
+        for key in [key for key, found in self.containers.items() if not found.running]:
+            del self.containers[key]

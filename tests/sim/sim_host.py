@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from agent.core.assignment import Desired, NodeKey
-from agent.ledger.memory import MemoryLedger
+from agent.host.machine import MachineId
 from coordinator.core.ids import HostId
 from tests.sim.knobs import SKEW_MAX
 from tests.sim.sim_agent import SimAgent
 from tests.sim.sim_coordinator import EPOCH_MS
+from tests.sim.sim_directory import SimDirectory
 from tests.sim.sim_engine import SimEngine
-from tests.sim.sim_leases import SimLeases
 from tests.sim.sim_spool import SimSpool
 
 if TYPE_CHECKING:
@@ -28,13 +28,23 @@ class SimHost:
         self.vcpus = 8 if self.instance_type == "large" else 4
         self.address = f"10.0.0.{number + 1}"
         self.rate = 1 + world.rng.uniform(-SKEW_MAX, SKEW_MAX)
-        self.ledger = MemoryLedger()
+        self.name = str(self.host_id)
+        """For the story: clones have the same host id."""
+        self.machine = machine(self.name)
+        self.directory = SimDirectory(f"agent of {self.name}")
         self.engine = SimEngine(world, self)
-        self.leases = SimLeases(self)
         self.powered = False
         self.boot = 0
         self.boot_at_ms = 0
         self.agent: SimAgent | None = None
+        self.second: SimAgent | None = None
+        """Another one of the same host id, which the machine's lock has not kept away."""
+        self.rolled_back_ms = -1
+        """When its agent's files were last replaced by an older copy."""
+        self.told_to_stop: dict[NodeKey, None] = {}
+        """Whose end a coordinator that knows the host has asked for."""
+        self.changed_directory_ms = -1
+        """When an agent last began with other files than the one before."""
         self.wall_ahead_ms = 0
         """How far what its clock shows is ahead of the truth."""
         self.black_hole = number >= world.knobs.hosts - world.knobs.black_holes
@@ -52,6 +62,16 @@ class SimHost:
         """What its agent, whose goodbye was acknowledged, has left running; it is not back yet."""
         self.disturbed_at_ms = 0
         """When something last kept this host from doing what it was told at once."""
+
+    @property
+    def boot_id(self) -> str:
+        return f"{self.name}-boot-{self.boot}"
+
+    @property
+    def agents(self) -> list[SimAgent]:
+        """Those that live."""
+        both = (self.agent, self.second)
+        return [agent for agent in both if agent is not None and agent.alive]
 
     def clock(self) -> int:
         """Monotonic, from the boot, a little fast or slow."""
@@ -94,32 +114,58 @@ class SimHost:
         self.boot += 1
         self.boot_at_ms = self.changed_power_ms = self.contact_ms = self.world.now
         self.disturb()
-        self.world.note(f"{self.host_id} boots, boot {self.boot}")
+        self.world.note(f"{self.name} boots, boot {self.boot}")
         self.in_this_boot(self.world.delay(500), self.start_agent)
 
     def power_off(self) -> None:
         """Everything that runs on it is gone at once."""
-        self.world.note(f"{self.host_id} loses power")
+        self.world.note(f"{self.name} loses power")
         self.disturb()
         self.powered = False
         self.changed_power_ms = self.world.now
         self.boot += 1
         self.engine.power_off()
-        self.leases.power_off()
-        if self.agent is not None:
-            self.agent.die(notice_ms=30_000)
+        for agent in self.agents:
+            agent.die(notice_ms=30_000)
 
     def start_agent(self) -> None:
         if self.powered and (self.agent is None or not self.agent.alive):
             self.disturb()
             if self.goes_on:
                 self.contact_ms = self.world.now  # leases run anew from its return
-            self.agent = SimAgent(self.world, self)
+            self.agent = SimAgent(self.world, self, self.directory)
+
+    def agent_failed(self, agent: SimAgent) -> None:
+        """It has ended by itself, and is started again."""
+        if agent is self.agent:
+            self.in_this_boot(1_000, self.start_agent)
+
+    def change_directory(self, directory: SimDirectory) -> None:
+        """The next start of the agent is with these files."""
+        self.directory = directory
+        self.changed_directory_ms = self.world.now
 
     def is_stopping(self, key: NodeKey) -> bool:
-        """Whether its agent, alive or not, was to stop the node for another reason than a lease."""
-        slot = self.agent.machine.state.slots.get(key) if self.agent is not None else None
-        return slot is not None and slot.desired is Desired.STOP and not slot.lease_over
+        """Whether an agent, alive or not, was to stop the node for another reason than a lease."""
+        slots = [
+            agent.machine.state.slots.get(key)
+            for agent in (self.agent, self.second)
+            if agent is not None
+        ]
+        return any(
+            slot is not None and slot.desired is Desired.STOP and not slot.lease_over
+            for slot in slots
+        )
+
+    def lose_output(self) -> None:
+        """Of what has ended: it was in the directory."""
+        for key in self.spools:
+            if not self.runs(key):
+                self.tails_read[key] = False
+
+    def runs(self, key: NodeKey) -> bool:
+        container = self.engine.containers.get(key)
+        return container is not None and container.running
 
     def unrest(self) -> list[str]:
         if self.agent is None or not self.agent.alive:
@@ -134,4 +180,33 @@ class SimHost:
         ]
 
     def ledger_slots(self) -> list[str]:
-        return list(self.ledger._slots)
+        return list(self.directory.ledger._slots)
+
+
+def machine(name: str, *, os_id: str = "") -> MachineId:
+    """That of a name; a clone has the `os_id` of another."""
+    return MachineId(
+        os_id=os_id or f"os of {name}",
+        product_uuid=f"product of {name}",
+        mac_addresses=(f"mac of {name}",),
+    )
+
+
+UNKNOWN = MachineId(os_id="", product_uuid="", mac_addresses=())
+"""An agent in a container may not know where it runs."""
+
+
+class Clone(SimHost):
+    """A copy of a host's disk, started as another machine: the same host id, machine-id and files,
+    and what the engine remembers of containers that never ran here."""
+
+    def __init__(self, original: SimHost, *, knows_its_machine: bool) -> None:
+        super().__init__(original.world, original.number)
+        self.name = f"clone of {original.host_id}"
+        self.machine = UNKNOWN
+        if knows_its_machine:
+            self.machine = machine(self.name, os_id=original.machine.os_id)
+        self.address = f"10.0.9.{original.number + 1}"
+        self.black_hole = original.black_hole
+        self.directory = original.directory.copied()
+        self.engine.remember(original.engine.containers.values())

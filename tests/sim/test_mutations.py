@@ -17,7 +17,7 @@ from agent.core import inputs as i
 from agent.core import machine as agent_machine
 from agent.core.assignment import ContainerSpec, Progress
 from agent.ledger.memory import MemoryLedger
-from coordinator.core import derive, ending, evolve, gang, hosts, machine, scheduler, silence
+from coordinator.core import derive, ending, evolve, gang, machine, scheduler, silence
 from coordinator.core import events as e
 from coordinator.core.effects import Stamped, Step
 from coordinator.core.ids import NodeKey
@@ -27,7 +27,7 @@ from coordinator.core.states import Desired, NodeState
 from coordinator.core.turn import Turn
 from tests.sim.mutation import Focus, Mutation, Patch, first_to_notice
 from tests.sim.sim_coordinator import SimCoordinator
-from tests.sim.sim_leases import SimLeases
+from tests.sim.sim_leases import Holder, SimLeases
 
 
 def _anything_goes(state: ClusterState, *, replayed: bool = False) -> None:
@@ -92,11 +92,11 @@ def hosts_are_released_on_intent(patch: Patch) -> None:
 
 def nobody_ends_a_lease(patch: Patch) -> None:
     patch.setattr(agent_machine.Machine, "_lease_ends", lambda self, slot: None)
-    patch.setattr(SimLeases, "_end", lambda self, key, kill_at_ms: None)
+    patch.setattr(Holder, "_end", lambda self, kill_at_ms: None)
 
 
 def only_the_agent_ends_a_lease(patch: Patch) -> None:
-    patch.setattr(SimLeases, "_end", lambda self, key, kill_at_ms: None)
+    patch.setattr(Holder, "_end", lambda self, kill_at_ms: None)
 
 
 def the_holder_is_told_of_no_contact(patch: Patch) -> None:
@@ -256,10 +256,6 @@ def an_unclean_host_is_released(patch: Patch) -> None:
     patch.setattr(agent_machine.Machine, "_removed", removed)
 
 
-def a_late_hello_is_taken(patch: Patch) -> None:
-    patch.setattr(hosts, "_refuse_stale", lambda turn, hello: None)
-
-
 def a_dropped_vote_is_not_replaced(patch: Patch) -> None:
     patch.setattr(scheduler, "_complete_vote", lambda turn, job, free: None)
 
@@ -308,7 +304,6 @@ MUTATIONS: dict[Mutation, Focus] = {
     an_ended_job_ends_again: {"user_every_ms": 10_000},
     children_are_not_stopped_with_main: {},
     an_unclean_host_is_released: {"unclean": 0.4},
-    a_late_hello_is_taken: BROKEN_LINES,
     a_dropped_vote_is_not_replaced: {},
     what_stands_for_a_vote_forgets_the_refusals: {},
 }

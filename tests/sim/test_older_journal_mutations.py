@@ -15,7 +15,7 @@ from tests.sim.mutation import Focus, Mutation, Patch, first_to_notice
 
 
 def nobody_looks_at_what_hosts_have_seen(patch: Patch) -> None:
-    patch.setattr(hello, "look_at", lambda turn, hello: None)
+    patch.setattr(hello, "look_at", lambda turn, said: None)
 
 
 def nobody_is_waited_for_after_a_start(patch: Patch) -> None:

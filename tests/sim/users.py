@@ -109,6 +109,15 @@ class Users:
         """Drains end; what can never run is given up when all else has ended."""
         self._ended = True
         self._give_up()
+        self._fence_clones()
+
+    def _fence_clones(self) -> None:
+        """A clone that was taken for the host is off for good, and may have held something."""
+        speakers = self.world.coordinator.hearing.speakers
+        gone = [host_id for host_id, host in speakers.items() if not host.powered]
+        if gone:
+            self._ask_until_answered(lambda: [i.FenceHost(host_id=host_id) for host_id in gone])
+            self.world.after(PATIENCE_MS, self._fence_clones)
 
     def _give_up(self) -> None:
         """A job that can never run holds up nobody, so what can run ends before."""

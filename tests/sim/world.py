@@ -16,7 +16,7 @@ from tests.sim.knobs import Knobs
 from tests.sim.promises import Promises
 from tests.sim.readers import Readers
 from tests.sim.sim_coordinator import SimCoordinator
-from tests.sim.sim_host import SimHost
+from tests.sim.sim_host import Clone, SimHost
 from tests.sim.users import Users
 
 STORY_LINES = 60
@@ -48,9 +48,15 @@ class World:
         self.promises = Promises(self)
         self.coordinator = SimCoordinator(self)
         self.hosts = [SimHost(self, number) for number in range(self.knobs.hosts)]
+        self.clones: list[Clone] = []
         self.users = Users(self)
         self.readers = Readers(self)
         self.faults = Faults(self)
+
+    @property
+    def machines(self) -> list[SimHost]:
+        """All on which anything can run."""
+        return [*self.hosts, *self.clones]
 
     def after(self, delay_ms: int, callback: Callable[[], None]) -> None:
         """Call back after a time; callbacks due at the same time keep their order."""
