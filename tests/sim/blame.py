@@ -240,7 +240,7 @@ class Blame:
         found = self._tries.get((key.job_id, key.attempt))
         if found is None:
             return
-        if key in host.goes_on:
+        if key in host.goes_on and host.leases_rest:
             self.world.fail(f"{key.name}: a lease ends that a goodbye has suspended")
         if self.world.knobs == self.world.knobs.calmed(FULL_DISK):
             self.world.fail(f"{key.name}: its lease ends, and nothing is wrong but a full disk")

@@ -132,6 +132,7 @@ class SimAgent:
     def _leave(self, *, acknowledged: bool) -> None:
         self.die(notice_ms=100)
         self.host.goes_on = self._goes_on if acknowledged else []
+        self.host.leases_rest = acknowledged
         if acknowledged:
             shell.suspend_leases(self.machine, self.directory.ledger, self.directory.leases)
         self.world.faults.agent_left(self.host, acknowledged=acknowledged)

@@ -59,7 +59,10 @@ class SimHost:
         """When its agent last went on, having hung."""
         self.cut_until_ms = 0
         self.goes_on: list[NodeKey] = []
-        """What its agent, whose goodbye was acknowledged, has left running; it is not back yet."""
+        """What its agent, whose goodbye was acknowledged, has left running; the coordinator has not
+        heard that it is back."""
+        self.leases_rest = False
+        """Since that goodbye, until its agent starts again."""
         self.disturbed_at_ms = 0
         """When something last kept this host from doing what it was told at once."""
 
@@ -131,8 +134,9 @@ class SimHost:
     def start_agent(self) -> None:
         if self.powered and (self.agent is None or not self.agent.alive):
             self.disturb()
-            if self.goes_on:
-                self.contact_ms = self.world.now  # leases run anew from its return
+            if self.leases_rest:
+                self.leases_rest = False
+                self.contact_ms = self.world.now  # they run anew from its return
             self.agent = SimAgent(self.world, self, self.directory)
 
     def agent_failed(self, agent: SimAgent) -> None:

@@ -112,22 +112,6 @@ def a_hello_brings_no_output(patch: Patch) -> None:
     patch.setattr(SimAgent, "_hello", hello)
 
 
-def released_nodes_stay_in_a_vote_that_begins_anew(patch: Patch) -> None:
-    real = evolve._main_not_started
-
-    def not_started(state: ClusterState, event: e.MainNotStarted, at_ms: int) -> None:
-        nodes = state.jobs[event.job_id].attempts[-1].nodes
-        released = [node for node in nodes.values() if node.released]
-        for node in released:
-            node.released = False
-        real(state, event, at_ms)
-        for node in released:
-            node.released = True
-            state.jobs[event.job_id].attempts[-1].unreleased -= 1
-
-    patch.setitem(evolve._EVOLVE, e.MainNotStarted, not_started)
-
-
 def heartbeats_wait_for_room(patch: Patch) -> None:
     patch.setattr(shell.Hold, "beat", lambda *_: None)
 
@@ -204,12 +188,6 @@ MUTATIONS: dict[Mutation, Focus] = {
     the_wall_clock_times_jobs_out: CLOCKS,
     the_wall_clock_alone_deletes_records: CLOCKS,
     a_hello_brings_no_output: {"coordinator_crash_every_ms": 30_000, "tail_lost": 0.0},
-    released_nodes_stay_in_a_vote_that_begins_anew: {
-        **HOLES,
-        "power_every_ms": 10_000,
-        "slow_commit_every_ms": 20_000,
-        "engine_ms": 2_000,
-    },
 }
 
 
