@@ -78,6 +78,8 @@ class Cluster:
                 f"agent-{number}",
                 *("agent", "--coordinator", self.address, "--host-id", f"demo-{number}"),
                 *("--data-dir", str(self.directory / f"agent-{number}")),
+                # Another demo on this machine has hosts of the same names.
+                *("--runtime-dir", str(self.directory / "run")),
                 *("--private-ip", f"127.0.0.{10 + number}", "--engine", self._engine),
                 # This is no EC2 instance, or at least four hosts are not.
                 "--imds-endpoint=",
