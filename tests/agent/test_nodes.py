@@ -89,7 +89,6 @@ def test_a_lease_is_written_where_its_holder_reads_it(tmp_path: Path) -> None:
     before = Leases(tmp_path / "leases")
     before.set(KEY.name, 1_000, 7)
     held = HeldLease(before.path(KEY.name))
-    before.close()
     Path(before.path(KEY.name)).unlink()
     after = Leases(tmp_path / "leases")
     after.set(KEY.name, 5, 7)
@@ -98,6 +97,9 @@ def test_a_lease_is_written_where_its_holder_reads_it(tmp_path: Path) -> None:
     after.set(KEY.name, None, 7)
     held.look()
     assert held.ends_ms is None
+    # Not before: `after` would get its descriptor, and this process, which is the holder as well,
+    # would be found to hold the new file first.
+    before.close()
     after.close()
     for fd in (held.fd, *held.fds):
         os.close(fd)
