@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,7 @@ from pathlib import Path
 from agent import spool
 from agent.core.assignment import ContainerSpec, NodeKey
 from agent.core.marks import Marks
-from agent.engine import shim, shim_record
+from agent.engine import own_program, shim, shim_record
 from agent.engine.argv import waiting
 from agent.engine.port import EngineError, ErrorClass, Exit, Managed, Started
 from agent.engine.shim_record import ShimRecord
@@ -42,13 +41,7 @@ _START_SECONDS = 60.0
 _DEATH_SECONDS = 10.0
 """How long a shim may take to end its tree."""
 
-# Run as a module's function, not as a script: a script is compiled anew at every start.
-_LAUNCH = """import sys
-sys.path.append(sys.argv[1])
-from agent.engine.shim import main
-main(sys.argv[2])
-"""
-_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+_LAUNCH = "from agent.engine.shim import main; main(sys.argv[2])"
 
 
 class ProcessEngine:
@@ -283,15 +276,22 @@ class ProcessEngine:
     async def _launch(self, key: NodeKey, marks: Marks | None) -> None:
         """Run the launcher to its end. Cancelled or timed out, the node may or may not run: the
         next `start` finds out, since a shim that is left goes on and holds the lock."""
-        # Not a pipe: the shim may hold it for longer than a launcher that is killed here.
-        stderr = os.memfd_create("stderr")
+        directory = str(self._directory(key))
+        # The command has an environment of its own; the shim keeps this one, by which it is found.
+        environment = {
+            **os.environ,
+            **(marks.labels if marks is not None else {}),
+            nodes.NODE: key.name,
+            nodes.DIRECTORY: directory,
+        }
         try:
-            exit_code = await _run_launcher(key, self._directory(key), marks, stderr)
-            reason = os.pread(stderr, 4096, 0).decode(errors="replace")
+            exit_code, reason = await own_program.launched(
+                own_program.command_line(_LAUNCH, directory),
+                limit_seconds=_START_SECONDS,
+                environment=environment,
+            )
         except OSError as error:
             raise _transient(f"CannotStartContainerError: {error}") from error
-        finally:
-            os.close(stderr)
         if exit_code:
             lasting = exit_code == shim.PERMANENT
             raise _permanent(reason) if lasting else _transient(reason)
@@ -310,30 +310,6 @@ def _gpu_variables(spec: ContainerSpec) -> list[tuple[str, str]]:
         return []
     ids = ",".join(spec.gpu_ids)
     return [("NVIDIA_VISIBLE_DEVICES", ids), ("CUDA_VISIBLE_DEVICES", ids)]
-
-
-async def _run_launcher(key: NodeKey, directory: Path, marks: Marks | None, stderr: int) -> int:
-    """Its exit code. TimeoutError, which is an OSError, when it does not end in time."""
-    # The command has an environment of its own; the shim keeps this one, for whoever looks for it.
-    environment = {**os.environ, nodes.NODE: key.name, nodes.DIRECTORY: str(directory)}
-    launcher = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-I", "-S", "-c", _LAUNCH, str(_PACKAGE_ROOT), str(directory)),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=stderr,
-        env=environment | (marks.labels if marks is not None else {}),
-        start_new_session=True,
-    )
-    try:
-        async with asyncio.timeout(_START_SECONDS):
-            return await launcher.wait()
-    except TimeoutError:
-        raise TimeoutError(f"no start within {_START_SECONDS:.0f} s") from None
-    finally:
-        if launcher.returncode is None:
-            launcher.kill()
-            await launcher.wait()
 
 
 _REFUSED: tuple[tuple[str, Callable[[ContainerSpec], object]], ...] = (
