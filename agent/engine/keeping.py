@@ -101,17 +101,17 @@ class Keepers:
         if self._leases is not None and self._leases.is_over(key.name):
             raise _transient(f"CannotStartContainerError: the lease of {key.name} is over")
 
-    def mark(self, key: NodeKey) -> None:
-        """The container is being ended because its lease is over."""
+    def note_end(self, key: NodeKey) -> None:
+        """Write down that the container is being ended because its lease is over."""
         try:
             if self._leases is not None:
-                self._leases.mark(key.name)
+                self._leases.note_end(key.name)
         except OSError as error:
             raise _transient(f"CannotStopContainerError: {error}") from error
 
-    def is_marked(self, key: NodeKey) -> bool:
+    def is_end_noted(self, key: NodeKey) -> bool:
         """Whether the container was ended because its lease was over. Raises OSError."""
-        return self._leases is not None and self._leases.is_marked(key.name)
+        return self._leases is not None and self._leases.is_end_noted(key.name)
 
     def dismiss(self, key: NodeKey) -> None:
         """The container is gone, and so is its lease. Raises OSError."""

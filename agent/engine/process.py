@@ -109,10 +109,10 @@ class ProcessEngine:
         end = shim_record.read_end(self._directory(key), started)
         if started is not None and end is None:
             # The command went with its shim; what it had started may not have.
-            await self._kill_marked(key)
+            await self._kill_directly(key)
         try:
             spool.finish(self._spool_dir / key.name)
-            lease_ended = self._leases is not None and self._leases.is_marked(key.name)
+            lease_ended = self._leases is not None and self._leases.is_end_noted(key.name)
         except OSError as error:
             raise _transient(f"CannotInspectContainerError: {error}") from error
         now_ms = time.time_ns() // 1_000_000
@@ -159,7 +159,7 @@ class ProcessEngine:
                 grace_seconds = 0
         try:
             if self._leases is not None:
-                self._leases.mark(key.name)
+                self._leases.note_end(key.name)
         except OSError as error:
             raise _transient(f"CannotStopContainerError: {error}") from error
         await (self.stop(key, grace_seconds) if grace_seconds else self.kill(key))
@@ -173,11 +173,11 @@ class ProcessEngine:
         async with started.opened() as pidfd:
             _send(pidfd, signal.SIGUSR1)
             if not await _ended(pidfd, _DEATH_SECONDS):
-                await self._kill_marked(key)
+                await self._kill_directly(key)
                 _send(pidfd, signal.SIGKILL)
                 await _ended(pidfd, _DEATH_SECONDS)
         if not (self._directory(key) / shim.EXIT).exists():
-            await self._kill_marked(key)
+            await self._kill_directly(key)
 
     async def remove(self, key: NodeKey) -> None:
         """Kill what is left, prove that it is gone, delete the node's directory."""
@@ -296,8 +296,8 @@ class ProcessEngine:
             lasting = exit_code == shim.PERMANENT
             raise _permanent(reason) if lasting else _transient(reason)
 
-    async def _kill_marked(self, key: NodeKey) -> None:
-        """SIGKILL every process that carries the node's marks, until there is none."""
+    async def _kill_directly(self, key: NodeKey) -> None:
+        """SIGKILL every process of the node without its shim, until there is none."""
         try:
             await self._survivors.kill(key)
         except StillThere as error:
