@@ -124,7 +124,9 @@ def test_the_end_of_a_node_wakes_its_holder(leases: Leases, held: HeldLease) -> 
     leases.remove(NAME)
 
 
-def test_the_note_of_an_end_stays_whatever_is_written_after_it(leases: Leases, held: HeldLease) -> None:
+def test_the_note_of_an_end_stays_whatever_is_written_after_it(
+    leases: Leases, held: HeldLease
+) -> None:
     assert not leases.is_end_noted(NAME)
     held.note_end()
     leases.set(NAME, now_ms() + HOUR_MS, 9)
