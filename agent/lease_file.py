@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _DIGITS = 20
 _NEVER = b"0" * _DIGITS
 _GONE = b"gone".ljust(_DIGITS)
-_MARK_AT, _MARK = _DIGITS, b"x"
+_ENDED_AT, _ENDED = _DIGITS, b"x"
 _GRACE_AT = _DIGITS + 1
 _GRACE_BYTES = 10
 _DEFAULT_GRACE_SECONDS = 30
@@ -109,24 +109,24 @@ class Leases:
         grace = content[_GRACE_AT:].strip()
         return int(grace) if grace.isdigit() else _DEFAULT_GRACE_SECONDS
 
-    def mark(self, name: str) -> None:
-        """The node is being ended because its lease is over. Nothing without a file."""
+    def note_end(self, name: str) -> None:
+        """Write down that the node is being ended because its lease is over, if it has a file."""
         if name in self._open:
-            os.pwrite(self._open[name], _MARK, _MARK_AT)
+            os.pwrite(self._open[name], _ENDED, _ENDED_AT)
             return
         try:
             fd = os.open(self.path(name), os.O_WRONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return
         try:
-            os.pwrite(fd, _MARK, _MARK_AT)
+            os.pwrite(fd, _ENDED, _ENDED_AT)
         finally:
             os.close(fd)
 
-    def is_marked(self, name: str) -> bool:
+    def is_end_noted(self, name: str) -> bool:
         """Whether the node was ended because its lease was over."""
         content = self._content(name)
-        return content is not None and content[_MARK_AT:_GRACE_AT] == _MARK
+        return content is not None and content[_ENDED_AT:_GRACE_AT] == _ENDED
 
     def is_over(self, name: str) -> bool:
         """Whether nothing of the node may be started any more."""
@@ -231,9 +231,9 @@ class HeldLease:
         setting = (ctypes.c_long * 4)(0, 0, seconds, milliseconds * 1_000_000)
         _checked(_libc().timerfd_settime(self._timer, _TFD_TIMER_ABSTIME, setting, None))
 
-    def mark(self) -> None:
-        """The node is being ended because its lease is over."""
-        os.pwrite(self._fd, _MARK, _MARK_AT)
+    def note_end(self) -> None:
+        """Write down that the node is being ended because its lease is over."""
+        os.pwrite(self._fd, _ENDED, _ENDED_AT)
 
     def _read(self) -> bool:
         """Whether there was something to read. What is damaged changes nothing: the deadline that

@@ -239,7 +239,7 @@ class ContainerEngine(abc.ABC):
             await copy.drained()
         try:
             spool.finish(self._spool_dir / key.name)
-            lease_ended = self._keepers.is_marked(key)
+            lease_ended = self._keepers.is_end_noted(key)
         except OSError as error:
             raise _transient(f"CannotInspectContainerError: {error}") from error
         if container is None or not container.has_ended:
@@ -272,12 +272,12 @@ class ContainerEngine(abc.ABC):
             await self._end_directly(key, failure, kill_at - time.monotonic())
 
     async def end_lease(self, key: NodeKey, grace_seconds: int) -> None:
-        """As `stop`, and marked as that. Its keeper may be doing the same."""
+        """As `stop`, and the reason is written down. Its keeper may be doing the same."""
         with contextlib.suppress(EngineError):  # `stop` says what it thinks of such an engine
             container = await self._inspect(key)
             if container is None or not (container.is_running or container.is_lost):
                 return
-        self._keepers.mark(key)
+        self._keepers.note_end(key)
         await self.stop(key, grace_seconds)
 
     async def kill(self, key: NodeKey) -> None:

@@ -133,7 +133,7 @@ class _Keeper:
         others count it from the end of the lease."""
         if self._pidfd < 0 and not self._find():
             return
-        self._lease.mark()
+        self._lease.note_end()
         kill_at_ms = (self._lease.ends_ms or 0) + self._grace_ms
         left_ms = kill_at_ms - now_ms()
         if left_ms > 0:

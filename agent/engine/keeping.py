@@ -8,22 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
 from collections.abc import Coroutine, Mapping, Sequence
-from pathlib import Path
 
 from agent.core.assignment import ContainerSpec, NodeKey
+from agent.engine import own_program
 from agent.engine.port import EngineError, ErrorClass
 from agent.host import nodes
 from agent.lease_file import Leases
 
-# Run as a module's function, not as a script: a script is compiled anew at every start.
-_KEEP = """import sys
-sys.path.append(sys.argv[1])
-from agent.engine.keeper import main
-main(sys.argv[3:])
-"""
-_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+_KEEP = "from agent.engine.keeper import main; main(sys.argv[3:])"
 _START_SECONDS = 30.0
 
 
@@ -108,17 +101,17 @@ class Keepers:
         if self._leases is not None and self._leases.is_over(key.name):
             raise _transient(f"CannotStartContainerError: the lease of {key.name} is over")
 
-    def mark(self, key: NodeKey) -> None:
-        """The container is being ended because its lease is over."""
+    def note_end(self, key: NodeKey) -> None:
+        """Write down that the container is being ended because its lease is over."""
         try:
             if self._leases is not None:
-                self._leases.mark(key.name)
+                self._leases.note_end(key.name)
         except OSError as error:
             raise _transient(f"CannotStopContainerError: {error}") from error
 
-    def is_marked(self, key: NodeKey) -> bool:
+    def is_end_noted(self, key: NodeKey) -> bool:
         """Whether the container was ended because its lease was over. Raises OSError."""
-        return self._leases is not None and self._leases.is_marked(key.name)
+        return self._leases is not None and self._leases.is_end_noted(key.name)
 
     def dismiss(self, key: NodeKey) -> None:
         """The container is gone, and so is its lease. Raises OSError."""
@@ -127,14 +120,13 @@ class Keepers:
             self._leases.remove(key.name)
 
     async def _keep(self, key: NodeKey, lease_file: str, grace_seconds: int) -> Keeping:
-        # Not a pipe: the keeper would hold it for longer than a launcher that is killed here.
-        stderr = os.memfd_create("stderr")
         read, write = os.pipe()
         keeping = Keeping(write)
-        words = (lease_file, str(grace_seconds), key.name, "--", *self._engine)
+        words = (nodes.KEEPER, lease_file, str(grace_seconds), key.name, "--", *self._engine)
         try:
-            exit_code = await _run_launcher(words, read, stderr)
-            reason = os.pread(stderr, 4096, 0).decode(errors="replace").strip()
+            exit_code, reason = await own_program.launched(
+                own_program.command_line(_KEEP, *words), limit_seconds=_START_SECONDS, stdin=read
+            )
         except OSError as error:
             exit_code, reason = 1, str(error)
         except BaseException:
@@ -142,32 +134,12 @@ class Keepers:
             raise
         finally:
             os.close(read)
-            os.close(stderr)
         if exit_code:
             keeping.close()
-            raise _transient(f"CannotStartContainerError: no keeper for {key.name}: {reason}")
+            raise _transient(
+                f"CannotStartContainerError: no keeper for {key.name}: {reason.strip()}"
+            )
         return keeping
-
-
-async def _run_launcher(arguments: Sequence[str], stdin: int, stderr: int) -> int:
-    """Its exit code. TimeoutError, which is an OSError, when it does not end in time."""
-    launcher = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-I", "-S", "-c", _KEEP, str(_PACKAGE_ROOT), nodes.KEEPER, *arguments),
-        stdin=stdin,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=stderr,
-        start_new_session=True,
-    )
-    try:
-        async with asyncio.timeout(_START_SECONDS):
-            return await launcher.wait()
-    except TimeoutError:
-        raise TimeoutError(f"no keeper within {_START_SECONDS:.0f} s") from None
-    finally:
-        if launcher.returncode is None:
-            launcher.kill()
-            await launcher.wait()
 
 
 def _transient(reason: str) -> EngineError:

@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from agent.core.assignment import NodeKey
-from agent.engine import parse
+from agent.engine import own_program, parse
 from agent.engine.argv import Dialect
 from agent.engine.container import ContainerEngine
 from agent.engine.port import EngineError
@@ -25,12 +24,7 @@ from agent.host.pidfd import ended
 
 logger = logging.getLogger(__name__)
 
-_SOCKETS = """import sys
-sys.path.append(sys.argv[1])
-from agent.host.ports import sockets
-print(*sockets([int(pid) for pid in sys.argv[2:]]))
-"""
-_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+_SOCKETS = "from agent.host.ports import sockets; print(*sockets(map(int, sys.argv[2:])))"
 
 
 class PodmanEngine(ContainerEngine):
@@ -79,9 +73,10 @@ class PodmanEngine(ContainerEngine):
         """From within the user namespace of a rootless podman, in which they are its own."""
         if os.geteuid() == 0:
             return None
-        python = (sys.executable, "-I", "-S", "-c", _SOCKETS, str(_PACKAGE_ROOT))
         try:
-            output = await self._cli.call(["unshare", *python, *map(str, pids)])
+            output = await self._cli.call(
+                ["unshare", *own_program.command_line(_SOCKETS, *map(str, pids))]
+            )
             return [int(word) for word in output.stdout.split()] if not output.exit_code else None
         except (EngineError, ValueError) as error:
             logger.warning("podman unshare: %s", error)

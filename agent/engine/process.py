@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,7 @@ from pathlib import Path
 from agent import spool
 from agent.core.assignment import ContainerSpec, NodeKey
 from agent.core.marks import Marks
-from agent.engine import shim, shim_record
+from agent.engine import own_program, shim, shim_record
 from agent.engine.argv import waiting
 from agent.engine.port import EngineError, ErrorClass, Exit, Managed, Started
 from agent.engine.shim_record import ShimRecord
@@ -42,13 +41,7 @@ _START_SECONDS = 60.0
 _DEATH_SECONDS = 10.0
 """How long a shim may take to end its tree."""
 
-# Run as a module's function, not as a script: a script is compiled anew at every start.
-_LAUNCH = """import sys
-sys.path.append(sys.argv[1])
-from agent.engine.shim import main
-main(sys.argv[2])
-"""
-_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+_LAUNCH = "from agent.engine.shim import main; main(sys.argv[2])"
 
 
 class ProcessEngine:
@@ -116,10 +109,10 @@ class ProcessEngine:
         end = shim_record.read_end(self._directory(key), started)
         if started is not None and end is None:
             # The command went with its shim; what it had started may not have.
-            await self._kill_marked(key)
+            await self._kill_directly(key)
         try:
             spool.finish(self._spool_dir / key.name)
-            lease_ended = self._leases is not None and self._leases.is_marked(key.name)
+            lease_ended = self._leases is not None and self._leases.is_end_noted(key.name)
         except OSError as error:
             raise _transient(f"CannotInspectContainerError: {error}") from error
         now_ms = time.time_ns() // 1_000_000
@@ -166,7 +159,7 @@ class ProcessEngine:
                 grace_seconds = 0
         try:
             if self._leases is not None:
-                self._leases.mark(key.name)
+                self._leases.note_end(key.name)
         except OSError as error:
             raise _transient(f"CannotStopContainerError: {error}") from error
         await (self.stop(key, grace_seconds) if grace_seconds else self.kill(key))
@@ -180,11 +173,11 @@ class ProcessEngine:
         async with started.opened() as pidfd:
             _send(pidfd, signal.SIGUSR1)
             if not await _ended(pidfd, _DEATH_SECONDS):
-                await self._kill_marked(key)
+                await self._kill_directly(key)
                 _send(pidfd, signal.SIGKILL)
                 await _ended(pidfd, _DEATH_SECONDS)
         if not (self._directory(key) / shim.EXIT).exists():
-            await self._kill_marked(key)
+            await self._kill_directly(key)
 
     async def remove(self, key: NodeKey) -> None:
         """Kill what is left, prove that it is gone, delete the node's directory."""
@@ -283,21 +276,28 @@ class ProcessEngine:
     async def _launch(self, key: NodeKey, marks: Marks | None) -> None:
         """Run the launcher to its end. Cancelled or timed out, the node may or may not run: the
         next `start` finds out, since a shim that is left goes on and holds the lock."""
-        # Not a pipe: the shim may hold it for longer than a launcher that is killed here.
-        stderr = os.memfd_create("stderr")
+        directory = str(self._directory(key))
+        # The command has an environment of its own; the shim keeps this one, by which it is found.
+        environment = {
+            **os.environ,
+            **(marks.labels if marks is not None else {}),
+            nodes.NODE: key.name,
+            nodes.DIRECTORY: directory,
+        }
         try:
-            exit_code = await _run_launcher(key, self._directory(key), marks, stderr)
-            reason = os.pread(stderr, 4096, 0).decode(errors="replace")
+            exit_code, reason = await own_program.launched(
+                own_program.command_line(_LAUNCH, directory),
+                limit_seconds=_START_SECONDS,
+                environment=environment,
+            )
         except OSError as error:
             raise _transient(f"CannotStartContainerError: {error}") from error
-        finally:
-            os.close(stderr)
         if exit_code:
             lasting = exit_code == shim.PERMANENT
             raise _permanent(reason) if lasting else _transient(reason)
 
-    async def _kill_marked(self, key: NodeKey) -> None:
-        """SIGKILL every process that carries the node's marks, until there is none."""
+    async def _kill_directly(self, key: NodeKey) -> None:
+        """SIGKILL every process of the node without its shim, until there is none."""
         try:
             await self._survivors.kill(key)
         except StillThere as error:
@@ -310,30 +310,6 @@ def _gpu_variables(spec: ContainerSpec) -> list[tuple[str, str]]:
         return []
     ids = ",".join(spec.gpu_ids)
     return [("NVIDIA_VISIBLE_DEVICES", ids), ("CUDA_VISIBLE_DEVICES", ids)]
-
-
-async def _run_launcher(key: NodeKey, directory: Path, marks: Marks | None, stderr: int) -> int:
-    """Its exit code. TimeoutError, which is an OSError, when it does not end in time."""
-    # The command has an environment of its own; the shim keeps this one, for whoever looks for it.
-    environment = {**os.environ, nodes.NODE: key.name, nodes.DIRECTORY: str(directory)}
-    launcher = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-I", "-S", "-c", _LAUNCH, str(_PACKAGE_ROOT), str(directory)),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=stderr,
-        env=environment | (marks.labels if marks is not None else {}),
-        start_new_session=True,
-    )
-    try:
-        async with asyncio.timeout(_START_SECONDS):
-            return await launcher.wait()
-    except TimeoutError:
-        raise TimeoutError(f"no start within {_START_SECONDS:.0f} s") from None
-    finally:
-        if launcher.returncode is None:
-            launcher.kill()
-            await launcher.wait()
 
 
 _REFUSED: tuple[tuple[str, Callable[[ContainerSpec], object]], ...] = (

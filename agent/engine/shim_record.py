@@ -18,6 +18,7 @@ from agent.core.marks import Marks
 from agent.engine import shim
 from agent.engine.port import EngineError, ErrorClass
 from agent.host import ids, processes
+from agent.host.boot import boot_id
 from agent.host.nodes import FoundShim
 from agent.host.origin import Shim
 
@@ -44,7 +45,7 @@ class ShimRecord:
     @property
     def is_of_this_boot(self) -> bool:
         """Whether its pids mean anything."""
-        return self.boot_id == _boot_id()
+        return self.boot_id == boot_id()
 
     @property
     def is_alive(self) -> bool:
@@ -120,7 +121,7 @@ def restore(directory: Path, found: FoundShim) -> None:
         return
     directory.mkdir(mode=MODE, parents=True, exist_ok=True)
     content = {
-        "boot_id": _boot_id(),
+        "boot_id": boot_id(),
         "shim_pid": found.pid,
         "shim_start_ticks": now.start_ticks,
         "command_pid": child,
@@ -162,7 +163,3 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 def _cannot_inspect(path: Path, error: Exception) -> EngineError:
     reason = f"CannotInspectContainerError: {path}: {error}"
     return EngineError(ErrorClass.TRANSIENT, reason)
-
-
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -42,7 +42,9 @@ def shims(host_id: str) -> list[FoundShim]:
     found = []
     for pid, variables in _everybody():
         key, marks = NodeKey.parse(variables.get(NODE, "")), Marks.read(variables)
-        if key is not None and marks is not None and marks.host_id == host_id and _is_trusted(pid):
+        if key is None or marks is None or marks.host_id != host_id:
+            continue
+        if processes.may_be_an_agents(pid):
             directory = Path(variables.get(DIRECTORY, ""))
             found.append(FoundShim(key=key, pid=pid, directory=directory, marks=marks))
     return found
@@ -53,7 +55,7 @@ def keepers() -> dict[str, int]:
     found = {}
     for pid in processes.pids():
         words = processes.arguments(pid)
-        if KEEPER.encode() in words and _is_trusted(pid):
+        if KEEPER.encode() in words and processes.may_be_an_agents(pid):
             at = words.index(KEEPER.encode())
             found.update({os.fsdecode(name): pid for name in words[at + 3 : at + 4]})
     return found
@@ -69,17 +71,6 @@ def running(host_id: str) -> dict[NodeKey, FoundNode]:
             cluster_id = variables.get(CLUSTER_ID, "")
             found[key] = FoundNode(key=key, cluster_id=cluster_id, pid=pid)
     return found
-
-
-def _is_trusted(pid: int) -> bool:
-    """Whether an agent of this user can have started it: what a job runs in a container, or as
-    another user, may call itself anything."""
-    try:
-        owner = Path("/proc", str(pid)).stat().st_uid
-    except FileNotFoundError:
-        return False
-    depth = processes.namespace_depth(os.getpid())
-    return owner == os.geteuid() and processes.namespace_depth(pid) == depth
 
 
 def _key(variables: dict[str, str]) -> NodeKey | None:

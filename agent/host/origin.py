@@ -139,7 +139,7 @@ class Origin:
         if variables is None:
             blind.append(candidate)
             return False
-        return _has_marks(variables, self.key, self.host_id)
+        return _has_variables(variables, self.key, self.host_id)
 
     def _doubts(
         self, candidates: list[Process], blind: list[Process], table: dict[int, Process]
@@ -204,7 +204,7 @@ def _by_pid(found: Iterable[Process]) -> tuple[Process, ...]:
     return tuple(sorted(found, key=lambda each: each.pid))
 
 
-def _has_marks(environment: bytes, key: NodeKey, host_id: str) -> bool:
+def _has_variables(environment: bytes, key: NodeKey, host_id: str) -> bool:
     variables = environment.split(b"\0")
     hosts = [each for each in variables if each.startswith(_HOST)]
     if host_id and hosts and _HOST + os.fsencode(host_id) not in hosts:

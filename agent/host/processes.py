@@ -118,7 +118,22 @@ def may_be_an_engines(pid: int) -> bool:
     a job, or any user of the host, can give itself those of an engine."""
     users = set(_status(pid, b"Uid:"))
     own = {b"0", str(os.geteuid()).encode()}
-    return bool(users) and users <= own and namespace_depth(pid) == namespace_depth(os.getpid())
+    return bool(users) and users <= own and _is_in_our_namespace(pid)
+
+
+def may_be_an_agents(pid: int) -> bool:
+    """Whether an agent of this user can have started it: what a job runs in a container, or as
+    another user, may call itself anything. Unlike an engine's it is not root's where this agent is
+    not: of such a process this agent could neither read the lease nor end it."""
+    try:
+        owner = os.stat(f"/proc/{pid}").st_uid  # noqa: PTH116
+    except FileNotFoundError:
+        return False
+    return owner == os.geteuid() and _is_in_our_namespace(pid)
+
+
+def _is_in_our_namespace(pid: int) -> bool:
+    return namespace_depth(pid) == namespace_depth(os.getpid())
 
 
 def children(table: dict[int, Process]) -> dict[int, list[int]]:

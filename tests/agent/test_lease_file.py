@@ -124,18 +124,20 @@ def test_the_end_of_a_node_wakes_its_holder(leases: Leases, held: HeldLease) -> 
     leases.remove(NAME)
 
 
-def test_a_mark_stays_whatever_is_written_after_it(leases: Leases, held: HeldLease) -> None:
-    assert not leases.is_marked(NAME)
-    held.mark()
+def test_the_note_of_an_end_stays_whatever_is_written_after_it(
+    leases: Leases, held: HeldLease
+) -> None:
+    assert not leases.is_end_noted(NAME)
+    held.note_end()
     leases.set(NAME, now_ms() + HOUR_MS, 9)
-    assert leases.is_marked(NAME)
+    assert leases.is_end_noted(NAME)
     assert leases.grace_seconds(NAME) == 9
 
 
 def test_of_an_unknown_node_nothing_is_known(leases: Leases) -> None:
-    leases.mark(NAME)
+    leases.note_end(NAME)
     leases.remove(NAME)
-    assert not leases.is_marked(NAME)
+    assert not leases.is_end_noted(NAME)
     assert not leases.is_over(NAME)
     assert leases.grace_seconds(NAME) is None
 

@@ -191,7 +191,7 @@ async def test_a_keeper_that_never_learnt_its_container_finds_it(bench: Bench) -
     bench.lease(key, 100)
     await eventually(lambda: not keepers(key), DEADLINE_SECONDS, lambda: keepers(key))
     assert '"Running": false' in await bench.inspected(key)
-    assert bench.leases.is_marked(key.name)
+    assert bench.leases.is_end_noted(key.name)
 
 
 @CONTAINERS
