@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.core import inputs as i
 from agent.core.assignment import FoundLease, NodeKey
@@ -36,16 +36,23 @@ class Whereabouts:
     strange: tuple[NodeKey, ...]
     keys: tuple[NodeKey, ...]
     """Of all that is here or in the ledger, also of what is left to its lease."""
+    pids: dict[NodeKey, int] = field(default_factory=dict)
+    """A process of each node that has one, for people: variables can also be copied, and what has
+    only these has no lease that ends it."""
 
     @property
     def words(self) -> str:
         """Why the host cannot be used; empty when it can."""
         if not self.strange:
             return ""
-        names = ", ".join(key.name for key in self.strange)
+        names = ", ".join(
+            f"{key.name} (pid {self.pids[key]})" if key in self.pids else key.name
+            for key in self.strange
+        )
         return (
             f"MusterHostError: nodes run here that this agent cannot take over: {names}. They were "
-            "started by another engine, or under another machine-id; they end with their lease"
+            "started by another engine, or under another machine-id, and end with their lease; a "
+            "process that only has their variables has to be ended by hand"
         )
 
 
@@ -103,7 +110,8 @@ def sort(found: Found, known: Collection[NodeKey], *, cluster_id: str, machine: 
         if node.key not in names and node.cluster_id == cluster_id
     ]
     keys = dict.fromkeys([*known, *names, *(node.key for node in found.running)])
-    return Whereabouts(ours=tuple(ours), strange=tuple(strange), keys=tuple(keys))
+    pids = {node.key: node.pid for node in found.running}
+    return Whereabouts(ours=tuple(ours), strange=tuple(strange), keys=tuple(keys), pids=pids)
 
 
 def taken_over(managed: Managed, lease_ends_at_ms: int | None) -> i.Found:

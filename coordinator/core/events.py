@@ -179,7 +179,7 @@ class AgentStopped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentReturned:
-    """An agent that had stopped in order says Hello again."""
+    """An agent that had stopped in order is back, and what went on without it has leases again."""
 
     host_id: HostId
 

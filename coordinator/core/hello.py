@@ -180,7 +180,7 @@ def _open(turn: Turn, hello: i.HostHello) -> None:
     facts = _facts(hello)
     if before != facts:
         turn.emit(facts)
-    if host is not None and host.stopped_at_ms:
+    if host is not None and host.stopped_at_ms and _has_armed(hello):
         turn.emit(e.AgentReturned(host_id=hello.host_id))
     presence = turn.state.presence.setdefault(hello.host_id, Presence(last_contact_ms=turn.now))
     is_awaited = host is not None and not presence.seen
@@ -210,6 +210,13 @@ def _open(turn: Turn, hello: i.HostHello) -> None:
         has_called(turn)
     turn.touch_host(hello.host_id)
     turn.reschedule = True
+
+
+def _has_armed(hello: i.HostHello) -> bool:
+    """Whether what a goodbye left to itself has leases again. An agent whose files were lost finds
+    their holders only when it looks at the host, which it may never get to; until then nothing ends
+    by itself. One of an older release does not say, and arms what its ledger knows."""
+    return hello.is_attached or not hello.answers_inquiries
 
 
 def _supersede(turn: Turn, presence: Presence, hello: i.HostHello) -> None:

@@ -94,7 +94,8 @@ def fence(turn: Turn, request: i.FenceHost) -> str:
     """The operator's word that nothing of ours runs on a lost host any more. What counts as gone
     by that, as a list for people; empty when nothing could run there anyway."""
     host = _known(turn, request.host_id)
-    if not (turn.presence(request.host_id).lost or host.stopped_at_ms):
+    presence = turn.presence(request.host_id)
+    if not presence.lost and not (host.stopped_at_ms and presence.session_id is None):
         raise Conflict(
             f"host {request.host_id} is not LOST; only a lost host can be fenced. "
             f"To give it no new work: muster hosts drain {request.host_id}"

@@ -414,7 +414,9 @@ def _host_state(
     """The one word for a host, and what there is to say about that. LOST comes before
     QUARANTINED: as long as the host is away, only a fence helps."""
     known, presence = state.hosts[host_id], state.presence[host_id]
-    if known.stopped_at_ms:
+    is_here = presence.session_id is not None and not presence.lost
+    # An agent that is back and cannot look at its host yet says itself what is the matter.
+    if known.stopped_at_ms and not is_here:
         goes_on = ", ".join(str(key) for key in known.goes_on if key in known.holds)
         reasons = [f"its agent was stopped at {clock(known.stopped_at_ms)}"]
         if goes_on:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
+import uuid
 from pathlib import Path
 
 import pytest
 
+from agent.host import machine_lock
 from agent.host.machine_lock import MachineLock, Taken, runtime_directory
 
 
@@ -21,6 +24,32 @@ def test_the_second_agent_of_a_host_is_told_of_the_first(tmp_path: Path) -> None
     first.release()
     second.take()
     second.release()
+
+
+def test_whoever_deletes_the_file_gives_nothing_away(tmp_path: Path) -> None:
+    """As cleaners of temporary directories do, and a logout does with XDG_RUNTIME_DIR."""
+    first, second = MachineLock(tmp_path / "run", "h1"), MachineLock(tmp_path / "run", "h1")
+    first.take()
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(Taken, match=rf"another agent of host h1 .*pid {os.getpid()}\)"):
+        second.take()
+    first.release()
+    second.take()
+    second.release()
+
+
+def test_agents_of_one_user_meet_however_they_were_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One from a unit has no session, one from a shell has: their directories differ."""
+    host_id = f"h-{uuid.uuid4()}"
+    first, second = MachineLock(tmp_path / "a", host_id), MachineLock(tmp_path / "b", host_id)
+    monkeypatch.setattr(machine_lock, "runtime_directory", lambda: tmp_path / "a")
+    first.take()
+    monkeypatch.setattr(machine_lock, "runtime_directory", lambda: tmp_path / "b")
+    with pytest.raises(Taken, match="another agent of host"):
+        second.take()
+    first.release()
 
 
 def test_a_directory_that_somebody_else_made_is_refused(tmp_path: Path) -> None:

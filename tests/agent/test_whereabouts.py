@@ -60,7 +60,7 @@ def test_what_the_ledger_knows_is_ours_whatever_it_says() -> None:
 def test_what_runs_and_the_engine_does_not_have_is_waited_for() -> None:
     found = sort(running=(PROCESS,), known=(KEY,))
     assert found.strange == (KEY,)
-    assert "muster-j-1-0" in found.words
+    assert "muster-j-1-0 (pid 4711)" in found.words
     assert sort(RUNNING, running=(PROCESS,)).strange == ()
     assert sort(running=(replace(PROCESS, cluster_id="theirs"),)).words == ""
 

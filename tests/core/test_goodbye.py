@@ -57,6 +57,28 @@ def test_it_holds_over_a_restart_of_the_coordinator(cluster: Cluster) -> None:
     assert cluster.is_(job) is not JobState.RUNNING, "once it is back, silence counts again"
 
 
+def test_an_agent_that_cannot_look_at_its_host_has_not_given_leases_back(cluster: Cluster) -> None:
+    """Its files were deleted meanwhile: nobody ends by a lease what the goodbye left to itself."""
+    job, main, key = stopped_main(cluster, nodes=1)
+    cluster.hello(main, is_attached=False)
+    assert "AgentReturned" not in cluster.facts()
+    cluster.wait(1)
+    with pytest.raises(Conflict, match="is not LOST"):
+        cluster.do(i.FenceHost(host_id=main))
+    cluster.wait(DAY_SECONDS, silent=(main,))
+    assert cluster.is_(job) is JobState.RUNNING
+    cluster.hello(main, up(key), is_attached=True)
+    assert "AgentReturned" in cluster.facts()
+    cluster.wait(DAY_SECONDS, silent=(main,))
+    assert cluster.is_(job) is not JobState.RUNNING, "silence counts again"
+
+
+def test_an_agent_of_an_older_release_does_not_say_whether_it_could_look(cluster: Cluster) -> None:
+    _, main, key = stopped_main(cluster, nodes=1)
+    cluster.hello(main, up(key), is_attached=False, answers_inquiries=False)
+    assert "AgentReturned" in cluster.facts()
+
+
 def test_a_goodbye_of_an_older_session_is_ignored(cluster: Cluster) -> None:
     cluster.hosts(1)
     job = cluster.submit(1)

@@ -4,12 +4,15 @@ nobody ends what is another's.
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import signal
+import uuid
 from pathlib import Path
 
 import pytest
 
+from agent.host import nodes
 from tests.e2e.two_hosts import ENGINES, PATIENT, Bench, two_hosts
 from tests.wait import eventually
 
@@ -178,3 +181,40 @@ async def test_an_agent_that_has_got_another_engine_waits_for_what_the_old_one_r
         await agent.start()
         await is_back(bench, host_id, job_id)
         await bench.ends_well(job_id, 1)
+
+
+@ENGINES
+async def test_after_a_goodbye_files_are_deleted_and_the_agent_cannot_look_at_its_host(
+    tmp_path: Path, engine_name: str, request: pytest.FixtureRequest
+) -> None:
+    """It says Hello, and dies before it has found the holder of the lease that its goodbye has
+    taken away: nothing ends what runs, so that its time is not over either."""
+    async with two_hosts(tmp_path, engine_name, request, PATIENT) as bench:
+        c = bench.cluster
+        job_id, host_id = await bench.job()
+        (found,) = nodes.running(host_id).values()
+        agent = c.agents[host_id]
+        assert await agent.end() == 0
+        shutil.rmtree(tmp_path / host_id)
+        variables = {
+            "MUSTER_HOST_ID": host_id,
+            "MUSTER_CLUSTER_ID": found.cluster_id,
+            "AWS_BATCH_JOB_ID": f"{uuid.uuid4()}#0",
+            "AWS_BATCH_JOB_ATTEMPT": "1",
+        }
+        stranger = await asyncio.create_subprocess_exec("/bin/sleep", "1000", env=variables)
+        try:
+            await agent.start()
+            await c.until_hosts({host_id: "UNUSABLE"})
+            await eventually(lambda: "cannot take over" in agent.log.read_text(), 20, agent.story)
+            await agent.end(signal.SIGKILL)
+            await c.until_hosts({host_id: "STOPPED"})
+            await bench.time_passes(14)
+            assert list(bench.said.lives(job_id)) == [1], c.story()
+        finally:
+            stranger.kill()
+            await stranger.wait()
+        await agent.start()
+        await is_back(bench, host_id, job_id)
+        await bench.ends_well(job_id, 1)
+        await c.until_gone(job_id)
