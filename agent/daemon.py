@@ -176,7 +176,9 @@ class Daemon:
                 self.ready.set()
                 await self._is_in_cluster.wait()
             here = whereabouts.sort(
-                found, known, cluster_id=self._cluster_id, machine=who.machine.digest
+                *(found, known, contents.elsewhere),
+                cluster_id=self._cluster_id,
+                machine=who.machine.digest,
             )
             if not here.strange:
                 return here
@@ -352,6 +354,7 @@ class Daemon:
             machine=machine(who.machine),
             previous_boot_id=self._previous_boot_id,
             is_attached=self._machine.state.attached,
+            cluster_id=self._cluster_id,
         )
 
     def journal_seen(self, message: pb.CoordinatorMessage) -> None:

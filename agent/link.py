@@ -96,7 +96,7 @@ class Owner(Protocol):
     def hello(self) -> pb.Hello: ...
 
     def journal_seen(self, message: pb.CoordinatorMessage) -> None:
-        """Every message comes here first."""
+        """Every message comes here before `message`, and a Welcome after `welcome`."""
         ...
 
     def welcome(self, message: pb.Welcome) -> None: ...
@@ -180,7 +180,6 @@ class Link:
         welcomed = False
         try:
             async for message in call:
-                self._owner.journal_seen(message)
                 if message.HasField("welcome"):
                     welcomed = True
                     self._pause_max = max(
@@ -188,7 +187,10 @@ class Link:
                     )
                     self._owner.welcome(message.welcome)
                     notify.status(f"in contact with the coordinator {self._target}")
-                else:
+                # Of another cluster's journal this agent must not say that it has seen it.
+                if welcomed:
+                    self._owner.journal_seen(message)
+                if not message.HasField("welcome"):
                     self._owner.message(message)
             return welcomed, False, "the coordinator closed the session"
         except ProtocolError as error:

@@ -57,7 +57,7 @@ def join(ledger: Ledger, before: str, cluster_id: str) -> None:
     if before:
         raise LedgerError(
             f"the ledger was of cluster {before}, and the coordinator is of {cluster_id}; what "
-            "runs is left to its lease, and the next start begins anew"
+            "runs is left to its lease, and the next start serves the other cluster"
         )
 
 

@@ -35,7 +35,8 @@ class Whereabouts:
     ours: tuple[Managed, ...]
     strange: tuple[NodeKey, ...]
     keys: tuple[NodeKey, ...]
-    """Of all that is here or in the ledger, also of what is left to its lease."""
+    """Of all that is here or in the ledger, also of what is left to its lease or is of another
+    cluster."""
     pids: dict[NodeKey, int] = field(default_factory=dict)
     """A process of each node that has one, for people: variables can also be copied, and what has
     only these has no lease that ends it."""
@@ -87,8 +88,16 @@ async def outwait(keys: Collection[NodeKey]) -> None:
         await Survivors().gone(key)
 
 
-def sort(found: Found, known: Collection[NodeKey], *, cluster_id: str, machine: str) -> Whereabouts:
-    """What of all that was found is this agent's to look after. `known` are the ledger's."""
+def sort(
+    found: Found,
+    known: Collection[NodeKey],
+    elsewhere: Collection[NodeKey] = (),
+    *,
+    cluster_id: str,
+    machine: str,
+) -> Whereabouts:
+    """What of all that was found is this agent's to look after. The ledger knows `known` of this
+    cluster and `elsewhere` of others."""
     ours, strange = [], []
     for each in found.managed:
         marks = each.marks
@@ -109,7 +118,7 @@ def sort(found: Found, known: Collection[NodeKey], *, cluster_id: str, machine: 
         for node in found.running
         if node.key not in names and node.cluster_id == cluster_id
     ]
-    keys = dict.fromkeys([*known, *names, *(node.key for node in found.running)])
+    keys = dict.fromkeys([*known, *elsewhere, *names, *(node.key for node in found.running)])
     pids = {node.key: node.pid for node in found.running}
     return Whereabouts(ours=tuple(ours), strange=tuple(strange), keys=tuple(keys), pids=pids)
 

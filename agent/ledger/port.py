@@ -18,7 +18,8 @@ TOKEN_BYTES_MAX = 256
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerContents:
     """`incarnation` is this start's number: 1 for the first. `boot_id` is that of the start before,
-    and empty at the first. `cluster_id` is empty when no coordinator has told one."""
+    and empty at the first; of the last start that served this cluster, when another one came
+    between. `cluster_id` is empty when no coordinator has told one."""
 
     slots: tuple[Slot, ...]
     incarnation: int
@@ -27,6 +28,8 @@ class LedgerContents:
     journal_token: bytes = b""
     """Empty when no coordinator has told one."""
     cluster_id: str = ""
+    elsewhere: tuple[NodeKey, ...] = ()
+    """Nodes of other clusters, of which the ledger keeps what it knows."""
 
 
 class LedgerError(Exception):
@@ -45,8 +48,9 @@ class Ledger(Protocol):
         ...
 
     def keep_cluster(self, cluster_id: str) -> None:
-        """Remember which cluster this agent belongs to. Slots of another one are forgotten, and
-        what they name is left to its lease. As durable as `save`."""
+        """Remember which cluster this agent belongs to. What is known of another one (slots, boot,
+        contact, token) is put away, and what its slots name is left to its lease, until the agent
+        belongs to that cluster again. It counts from the next `open` on. As durable as `save`."""
         ...
 
     def save(self, keep: Sequence[Slot], forget: Sequence[NodeKey]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from agent.core.assignment import NodeKey
 from agent.core.state import Slot
+from agent.ledger import other_clusters
 from agent.ledger.codec import decode, encode
 from agent.ledger.damage import Damaged, Life, code_of, explained, is_of_content, set_aside
 from agent.ledger.port import TOKEN_BYTES_MAX, LedgerContents, LedgerError
@@ -30,7 +31,7 @@ create table if not exists owner (one integer primary key check (one = 1), name 
                                   cluster_id text not null) strict;
 insert or ignore into owner values (1, '', '');
 """
-"""Not in the ledgers of the first releases, which do not mind it."""
+"""Not in the ledgers of the first releases, which do not mind it; so it is with other clusters."""
 
 
 def _save(db: sqlite3.Connection, keep: Sequence[Slot], forget: Sequence[NodeKey]) -> None:
@@ -107,7 +108,7 @@ class SqliteLedger:
         """`before` is what a ledger begins with that is made in place of another."""
         try:
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
-            life, slots = self._read(boot_id, owner, before)
+            life, slots, elsewhere = self._read(boot_id, owner, before)
             self._contact = os.open(self._contact_path, os.O_CREAT | os.O_RDWR, 0o600)
         except (sqlite3.Error, OSError) as error:
             self.close()
@@ -127,9 +128,12 @@ class SqliteLedger:
             last_contact_ms=self._read_contact() if has_contact else None,
             journal_token=self._read_token(),
             cluster_id=life.cluster_id,
+            elsewhere=elsewhere,
         )
 
-    def _read(self, boot_id: str, owner: str, before: Life | None) -> tuple[Life, tuple[Slot, ...]]:
+    def _read(
+        self, boot_id: str, owner: str, before: Life | None
+    ) -> tuple[Life, tuple[Slot, ...], tuple[NodeKey, ...]]:
         # The shell's thread pool calls one at a time, though not always the same thread.
         db = sqlite3.connect(self._path, timeout=1.0, isolation_level=None, check_same_thread=False)
         self._db = db
@@ -141,24 +145,26 @@ class SqliteLedger:
         checked = db.execute("pragma quick_check(1)").fetchone()[0]
         if checked != "ok":
             raise Damaged(checked.splitlines()[-1], Life())
-        db.executescript(_OWNER)
+        db.executescript(_OWNER + other_clusters.SCHEMA)
         db.execute("begin immediate")
         life = _read_life(db)
         # First of all: a ledger that is to be set aside stays as it is.
         slots = _read_slots(db, life)
         db.execute("update life set incarnation = ?, boot_id = ?", (life.incarnation + 1, boot_id))
         if life.owner not in ("", owner):
-            self._leave_slots(db, f"{life.owner}, and this is {owner}")
+            self._log_left(db, f"{life.owner}, and this is {owner}")
+            db.execute("delete from slot")
+            other_clusters.forget_all(db)
             slots = ()
         db.execute("update owner set name = ?", (owner,))
+        elsewhere = other_clusters.keys(db)
         db.execute("commit")
-        return life, slots
+        return life, slots, elsewhere
 
-    def _leave_slots(self, db: sqlite3.Connection, whose: str) -> None:
-        """Of somebody else: what they name is not this agent's to end."""
-        left = db.execute("delete from slot returning name").fetchall()
-        if left:
-            names = ", ".join(name for (name,) in left)
+    def _log_left(self, db: sqlite3.Connection, whose: str) -> None:
+        """Of somebody else: what the slots name is not this agent's to end."""
+        names = ", ".join(name for (name,) in db.execute("select name from slot").fetchall())
+        if names:
             logger.error("%s is of %s; left to their leases: %s", self._path, whose, names)
 
     def keep_cluster(self, cluster_id: str) -> None:
@@ -169,15 +175,26 @@ class SqliteLedger:
                 self._db.execute("begin immediate")
                 (before,) = self._db.execute("select cluster_id from owner").fetchone()
                 if before not in ("", cluster_id):
-                    self._leave_slots(
-                        self._db, f"cluster {before}, and the coordinator is of {cluster_id}"
-                    )
+                    self._change_cluster(self._db, before, cluster_id)
                 self._db.execute("update owner set cluster_id = ?", (cluster_id,))
                 self._db.execute("commit")
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OSError) as error:
                 if self._db.in_transaction:
                     self._db.execute("rollback")
                 raise explained(self._path, error) from error
+
+    def _change_cluster(self, db: sqlite3.Connection, before: str, after: str) -> None:
+        self._log_left(db, f"cluster {before}, and the coordinator is of {after}")
+        (boot_id,) = db.execute("select boot_id from life").fetchone()
+        contact = os.pread(self._contact, _CONTACT_BYTES + TOKEN_BYTES_MAX + 2, 0)
+        other_clusters.put_away(db, before, other_clusters.Memory(boot_id, contact))
+        memory = other_clusters.take_back(db, after)
+        if memory is not None:
+            db.execute("update life set boot_id = ?", (memory.boot_id,))
+        # Before the commit: if this start ends between the two, leases of the cluster before are
+        # too short, and none of either is too long. Nothing runs for a cluster that is new here.
+        new = b"%0*d \n" % (_CONTACT_BYTES, 0)
+        os.pwrite(self._contact, memory.contact if memory is not None else new, 0)
 
     def _prepare_schema(self, db: sqlite3.Connection, before: Life | None) -> None:
         version = db.execute("pragma user_version").fetchone()[0]

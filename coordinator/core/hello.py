@@ -180,7 +180,7 @@ def _open(turn: Turn, hello: i.HostHello) -> None:
     facts = _facts(hello)
     if before != facts:
         turn.emit(facts)
-    if host is not None and host.stopped_at_ms and _has_armed(hello):
+    if host is not None and host.stopped_at_ms and _has_armed(turn, hello):
         turn.emit(e.AgentReturned(host_id=hello.host_id))
     presence = turn.state.presence.setdefault(hello.host_id, Presence(last_contact_ms=turn.now))
     is_awaited = host is not None and not presence.seen
@@ -212,11 +212,17 @@ def _open(turn: Turn, hello: i.HostHello) -> None:
     turn.reschedule = True
 
 
-def _has_armed(hello: i.HostHello) -> bool:
+def _has_looked(turn: Turn, hello: i.HostHello) -> bool:
+    """Whether the agent has looked for this cluster's nodes. One that comes from another cluster
+    has looked for that one's, and begins anew when it gets its Welcome."""
+    return hello.is_attached and hello.cluster_id in ("", cluster_id(turn.state.cluster_key))
+
+
+def _has_armed(turn: Turn, hello: i.HostHello) -> bool:
     """Whether what a goodbye left to itself has leases again. An agent whose files were lost finds
     their holders only when it looks at the host, which it may never get to; until then nothing ends
     by itself. One of an older release does not say, and arms what its ledger knows."""
-    return hello.is_attached or not hello.answers_inquiries
+    return _has_looked(turn, hello) or not hello.answers_inquiries
 
 
 def _supersede(turn: Turn, presence: Presence, hello: i.HostHello) -> None:
@@ -270,7 +276,7 @@ def _goes_on(before: e.HostRegistered | None, presence: Presence, hello: i.HostH
 def _compare(turn: Turn, hello: i.HostHello, *, goes_on: bool) -> None:
     """Hold what the agent has against what it should have."""
     observed = {seen.key: seen.progress for seen in hello.observed}
-    if hello.is_attached:
+    if _has_looked(turn, hello):
         for key in list(turn.state.hosts[hello.host_id].holds):
             progress = observed.get(key)
             if progress is None or progress in _NOT_UP:

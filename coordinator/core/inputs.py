@@ -153,7 +153,10 @@ class HostHello:
     """The boot that the agent's ledger knew when the agent began; empty when it knew none."""
     answers_inquiries: bool = False
     is_attached: bool = False
-    """The agent has looked at its host: what it does not name is not there."""
+    """The agent has looked at its host for the nodes of `cluster_id`: what it does not name is not
+    there."""
+    cluster_id: str = ""
+    """What its agent belonged to when it began; empty when it belonged to none, or does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,7 +45,7 @@ _LABELS_MAX = 1_000
 _INTERFACES_MAX = 1_000
 _NAMES = (
     *("host_id", "agent_uuid", "boot_id", "previous_boot_id"),
-    *("private_ipv4_address", "version"),
+    *("private_ipv4_address", "version", "cluster_id"),
 )
 _NAME_CHARS = 256
 _TEXT_CHARS = 4_096
@@ -88,6 +88,7 @@ def hello(session_id: SessionId, message: pb.Hello) -> i.HostHello:
         previous_boot_id=message.previous_boot_id,
         answers_inquiries="inquiry" in message.capabilities,
         is_attached=message.is_attached,
+        cluster_id=message.cluster_id,
     )
 
 

@@ -87,9 +87,11 @@ class Outbox:
             self._goodbye_ack,
         )
         messages = [effect_message(effect) for effect in effects if effect is not None]
-        if messages and self._token != self._token_sent:
-            # With what it lets the agent know, so that it knows both or neither.
-            messages[0].journal_token = self._token_sent = self._token
+        # With what it lets the agent know, so that it knows both or neither. Before its Welcome an
+        # agent does not know whether this is its cluster, and takes none.
+        carriers = [message for message in messages if not message.HasField("inquiry")]
+        if carriers and self._token != self._token_sent:
+            carriers[0].journal_token = self._token_sent = self._token
         messages += self._logs
         self._welcome = self._ack = self._heartbeat_ack = self._assignments = None
         self._goodbye_ack = self._inquiry = None

@@ -17,9 +17,10 @@ from agent.core.assignment import Assignment, ContainerSpec, Desired, NodeKey, P
 from agent.core.state import Slot
 from agent.ledger.damage import explained
 from agent.ledger.memory import MemoryLedger
-from agent.ledger.port import TOKEN_BYTES_MAX, Ledger, LedgerError
+from agent.ledger.port import TOKEN_BYTES_MAX, Ledger, LedgerContents, LedgerError
 from agent.ledger.sqlite import SqliteLedger
 
+OTHER = NodeKey(job_id="other", attempt=1, node_index=0)
 KEY = NodeKey(job_id="5b4d50f8-0000-4000-8000-000000000000", attempt=2, node_index=3)
 SPEC = ContainerSpec(
     image="image",
@@ -141,23 +142,73 @@ def test_slots_of_another_host_are_left_to_it(reopened: Callable[[], Ledger]) ->
     back.close()
 
 
-def test_slots_of_another_cluster_are_left_to_it(reopened: Callable[[], Ledger]) -> None:
-    told = []
-    for cluster_id in ("a", "a", "b"):
-        ledger = reopened()
-        contents = ledger.open("boot", "h1")
-        told.append((contents.cluster_id, len(contents.slots)))
-        ledger.keep_cluster(cluster_id)
-        if cluster_id == "a":
-            ledger.save([slot()], [])
-        ledger.close()
+def serve(ledger: Ledger, cluster_id: str, boot_id: str = "boot") -> LedgerContents:
+    """A start of the agent, which is told of a cluster and then ends."""
+    contents = ledger.open(boot_id, "h1")
+    ledger.keep_cluster(cluster_id)
+    ledger.close()
+    return contents
+
+
+def test_what_is_known_of_a_cluster_waits_until_the_agent_is_back(
+    reopened: Callable[[], Ledger],
+) -> None:
+    """A coordinator that was started without its journal is another cluster."""
+    serve(reopened(), "a")
+    ledger = reopened()
+    ledger.open("boot", "h1")
+    ledger.save([slot()], [])
+    ledger.keep_contact(7)
+    ledger.keep_token(b"seen of a")
+    ledger.close()
+    assert serve(reopened(), "b").slots == (slot(),)
+
     ledger = reopened()
     contents = ledger.open("boot", "h1")
-    assert [*told, (contents.cluster_id, len(contents.slots))] == [
-        *(("", 0), ("a", 1), ("a", 1)),
-        ("b", 0),
-    ]
+    assert (contents.cluster_id, contents.slots, contents.elsewhere) == ("b", (), (KEY,))
+    # Nothing that this host has of the new cluster was ever in contact with it.
+    assert (contents.journal_token, contents.last_contact_ms) == (b"", 0)
+    ledger.save([slot(OTHER)], [])
+    ledger.keep_contact(900)
+    ledger.keep_token(b"seen of b, which is longer")
     ledger.close()
+    serve(reopened(), "a", "boot after")
+
+    ledger = reopened()
+    contents = ledger.open("boot after", "h1")
+    assert (contents.cluster_id, contents.slots, contents.elsewhere) == ("a", (slot(),), (OTHER,))
+    assert contents.journal_token == b"seen of a"
+    # What ran in the last boot that served this cluster cannot run, nor can its lease.
+    assert (contents.boot_id, contents.last_contact_ms) == ("boot", None)
+    assert contents.incarnation == 6
+    ledger.keep_cluster("b")
+    ledger.close()
+    assert serve(reopened(), "a").slots == (slot(OTHER),)
+
+    ledger = reopened()
+    ledger.open("boot", "h1")
+    ledger.close()
+    copied = reopened()
+    contents = copied.open("boot", "h2")
+    assert (contents.slots, contents.elsewhere) == ((), ())
+    copied.close()
+
+
+def test_a_contact_with_another_cluster_renews_no_lease(reopened: Callable[[], Ledger]) -> None:
+    serve(reopened(), "a")
+    ledger = reopened()
+    ledger.open("boot", "h1")
+    ledger.save([slot()], [])
+    ledger.keep_contact(7)
+    ledger.close()
+    serve(reopened(), "b")
+    ledger = reopened()
+    ledger.open("boot", "h1")
+    ledger.keep_contact(900)
+    ledger.keep_cluster("a")
+    ledger.close()
+    contents = serve(reopened(), "a")
+    assert (contents.boot_id, contents.last_contact_ms) == ("boot", 7)
 
 
 def test_sqlite_is_for_one_agent_and_its_owner_alone(tmp_path: Path) -> None:

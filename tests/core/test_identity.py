@@ -13,6 +13,7 @@ from coordinator.core.errors import DuplicateAgent
 from coordinator.core.hello import BEATS_TO_WAIT
 from coordinator.core.identity import UNKNOWN_MACHINE, MachineId, is_same
 from coordinator.core.ids import HostId, NodeKey
+from coordinator.core.lineage import cluster_id
 from coordinator.core.states import Desired, JobState, NodeState, Progress
 from tests.core.harness import Cluster
 
@@ -347,3 +348,14 @@ def test_a_hello_before_the_agent_has_looked_proves_no_absence(cluster: Cluster)
     cluster.run(job)
     cluster.hello("h1", is_attached=False)
     assert cluster.is_(job) is JobState.RUNNING
+
+
+def test_an_agent_of_another_cluster_proves_no_absence_in_this_one(cluster: Cluster) -> None:
+    """It has looked for the other cluster's nodes, and leaves these alone."""
+    cluster.hosts(1)
+    job = cluster.submit(1)
+    cluster.run(job)
+    cluster.hello("h1", cluster_id="another")
+    assert cluster.is_(job) is JobState.RUNNING
+    cluster.hello("h1", cluster_id=cluster_id(cluster.state.cluster_key))
+    assert cluster.is_(job) is JobState.FAILED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import shutil
 import stat
 from pathlib import Path
@@ -14,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from coordinator.core.lineage import ACCEPT
 from muster.v1 import host_service_pb2, job_pb2
 from muster.v1 import job_service_pb2 as pb
-from tests.e2e.cluster import Cluster, cluster, definition
+from tests.e2e.cluster import Cluster, Process, cluster, definition
 from tests.e2e.nodes import node, pids_of
 from tests.e2e.test_repair import offline
 from tests.wait import eventually
@@ -154,6 +155,57 @@ async def test_the_newer_journal_goes_on_where_it_was(tmp_path: Path) -> None:
         ended = await c.until(running, "FAILED")
         assert ended.attempts[0].container.exit_code == 7
         assert _ran(runs) == 1
+
+
+async def _agents_change_cluster(c: Cluster) -> None:
+    """Each ends when it learns that the coordinator is of another cluster, and is started again, as
+    its unit does."""
+    for agent in c.agents.values():
+
+        async def has_fallen(agent: Process = agent) -> bool:
+            return agent.fell is not None
+
+        await eventually(has_fallen, 30, c.story)
+        assert "and the coordinator is of" in agent.story()
+        await agent.end()
+        await agent.start()
+
+
+async def test_a_start_without_the_journal_costs_nothing_when_it_is_back(tmp_path: Path) -> None:
+    """The coordinator was started with an empty directory by mistake, and is another cluster."""
+    runs, go = tmp_path / "runs", tmp_path / "go"
+    async with cluster(tmp_path, agents=2) as c:
+        ran = f"echo ran >> {runs}; exec {shlex.join(node('until', str(go), 'exit', '7'))}"
+        name = await c.register(definition("ends", {"0": ["sh", "-c", ran]}, num_nodes=1))
+        stays = await c.register(
+            definition("stays", {"0": node("until", str(tmp_path / "never"))}, num_nodes=1)
+        )
+        ends, goes_on = await c.submit(name), await c.submit(stays)
+        for job_id in (ends, goes_on):
+            await c.until(job_id, "RUNNING")
+        (pid,) = pids_of(goes_on)
+
+        await c.coordinator.end()
+        (tmp_path / "coordinator").rename(tmp_path / "first")
+        await c.coordinator.start()
+        await _agents_change_cluster(c)
+        await c.until_hosts({"h1": "FREE", "h2": "FREE"})
+        go.touch()
+        await eventually(lambda: not pids_of(ends), 20, c.story)
+
+        await c.coordinator.end()
+        (tmp_path / "coordinator").rename(tmp_path / "second")
+        (tmp_path / "first").rename(tmp_path / "coordinator")
+        await c.coordinator.start()
+        await _agents_change_cluster(c)
+        ended = await c.until(ends, "FAILED")
+        assert ended.attempts[0].container.exit_code == 7
+        assert _ran(runs) == 1
+        assert pids_of(goes_on) == [pid]
+        await c.until(goes_on, "RUNNING")
+        await c.jobs.TerminateJob(pb.TerminateJobRequest(job_id=goes_on, reason="enough"))
+        await c.until_gone(goes_on)
+        await c.until_hosts({"h1": "FREE", "h2": "FREE"})
 
 
 async def test_a_backup_of_a_running_coordinator_is_brought_back(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.core.effects import SendAck, SendHeartbeatAck, SendWelcome
+from coordinator.core.effects import SendAck, SendHeartbeatAck, SendInquiry, SendWelcome
 from coordinator.core.ids import SessionId
 from coordinator.rpc.outbox import Outbox
 
@@ -31,3 +31,12 @@ def test_an_empty_token_says_nothing() -> None:
     assert told(outbox) == [b"one", b""]
     outbox.put(SendHeartbeatAck(session_id=SESSION, seq=2))
     assert told(outbox) == [b""]
+
+
+def test_an_agent_that_is_not_welcome_yet_is_told_no_token() -> None:
+    """It does not know whether the journal is that of its own cluster."""
+    outbox = Outbox()
+    outbox.put(SendInquiry(session_id=SESSION), b"one")
+    assert told(outbox) == [b""]
+    outbox.put(SendWelcome(session_id=SESSION, heartbeat_ms=5), b"one")
+    assert told(outbox) == [b"one"]

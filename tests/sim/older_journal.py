@@ -30,8 +30,11 @@ class OlderJournal:
         self._newer: MemoryJournal | None = None
 
     def strike(self) -> None:
-        """A backup is made, and brought back some time later."""
+        """A backup is made, and brought back some time later; or there is no journal at all."""
         if self.world.coordinator.is_mistaken:
+            return
+        if self.world.chance(0.3):
+            self._bring_back(MemoryJournal())
             return
         copy = self.world.coordinator.journal.copied()
         self.world.note(f"a backup is made at entry {copy.position}")
@@ -44,7 +47,7 @@ class OlderJournal:
             return
         if coordinator.is_held or coordinator.journal.shortage:
             return
-        if not self._will_be_noticed(copy):
+        if copy.position and not self._will_be_noticed(copy):
             return
         self.world.note(f"the journal of entry {copy.position} is brought back")
         mistaken_ms = self.world.rng.randint(*MISTAKEN_MS)

@@ -156,6 +156,7 @@ class SimAgent:
         here = whereabouts.sort(
             found,
             [slot.key for slot in self.contents.slots],
+            self.contents.elsewhere,
             cluster_id=self._cluster_id,
             machine=self.host.machine.digest,
         )
@@ -353,6 +354,7 @@ class SimAgent:
             machine=machine(self.host.machine),
             previous_boot_id=self.contents.boot_id,
             is_attached=self.machine.state.attached,
+            cluster_id=self._cluster_id,
         )
 
     def receive(self, session: Session, message: pb.CoordinatorMessage) -> None:
@@ -362,7 +364,7 @@ class SimAgent:
         if not self.alive or session is not self.session:
             return
         seen = journal_seen(message)
-        if seen is not None:
+        if seen is not None and self.is_welcome:
             self.take(seen)
         if message.HasField("inquiry"):
             self.take(i.HeartbeatSent(seq=i.HELLO_SEQ, at_ms=self.host.clock()))
@@ -375,6 +377,8 @@ class SimAgent:
             return
         if message.HasField("welcome"):
             self._welcome(session, message.welcome)
+            if seen is not None and self.alive:
+                self.take(seen)
             return
         if message.HasField("log_request"):
             stream = LogStream(session, message.log_request)

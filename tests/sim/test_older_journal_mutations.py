@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from agent.ledger.memory import MemoryLedger
 from coordinator.core import derive, gang, hello, hosts, placing
 from coordinator.core import inputs as i
 from coordinator.core.effects import SendAck, SendGoodbyeAck
@@ -80,6 +81,19 @@ def an_older_journal_hides_what_hosts_have_seen(patch: Patch) -> None:
     patch.setattr(Machine, "token", token)
 
 
+def what_an_agent_of_another_cluster_does_not_find_is_gone(patch: Patch) -> None:
+    patch.setattr(hello, "_has_looked", lambda turn, said: said.is_attached)
+
+
+def an_agent_forgets_the_cluster_that_it_served_before(patch: Patch) -> None:
+    def keep_cluster(self: MemoryLedger, cluster_id: str) -> None:
+        if self._cluster_id not in ("", cluster_id):
+            self._slots.clear()
+        self._cluster_id = cluster_id
+
+    patch.setattr(MemoryLedger, "keep_cluster", keep_cluster)
+
+
 OLDER: Focus = {
     "hosts": 3,
     "jobs": 6,
@@ -104,6 +118,8 @@ MUTATIONS: dict[Mutation, Focus] = {
     an_older_journal_launches_what_agents_do_not_have: OLDER,
     an_older_journal_stops_what_it_does_not_know: LONG,
     an_older_journal_lets_go_of_votes: {**OLDER, "engine_ms": 2_000, "delay_ms": 400},
+    what_an_agent_of_another_cluster_does_not_find_is_gone: LONG,
+    an_agent_forgets_the_cluster_that_it_served_before: OLDER,
     an_older_journal_hides_what_hosts_have_seen: {**OLDER, "coordinator_crash_every_ms": 15_000},
 }
 

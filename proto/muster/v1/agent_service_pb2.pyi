@@ -241,6 +241,7 @@ class Hello(google.protobuf.message.Message):
     MACHINE_FIELD_NUMBER: builtins.int
     PREVIOUS_BOOT_ID_FIELD_NUMBER: builtins.int
     IS_ATTACHED_FIELD_NUMBER: builtins.int
+    CLUSTER_ID_FIELD_NUMBER: builtins.int
     host_id: builtins.str
     """The host's stable, configured name."""
     agent_uuid: builtins.str
@@ -268,6 +269,10 @@ class Hello(google.protobuf.message.Message):
     is_attached: builtins.bool
     """True when the agent has looked for nodes on its host, so that a node that `observed` does not
     name is not there. False means nothing.
+    """
+    cluster_id: builtins.str
+    """The last Welcome.cluster_id that this agent was told; empty when it was told none. An agent that
+    was of another cluster has not looked for the nodes of this one.
     """
     @property
     def capabilities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -307,9 +312,10 @@ class Hello(google.protobuf.message.Message):
         machine: global___Machine | None = ...,
         previous_boot_id: builtins.str = ...,
         is_attached: builtins.bool = ...,
+        cluster_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["machine", b"machine", "resources", b"resources"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agent_uuid", b"agent_uuid", "boot_id", b"boot_id", "capabilities", b"capabilities", "host_id", b"host_id", "incarnation", b"incarnation", "is_attached", b"is_attached", "journal_token", b"journal_token", "labels", b"labels", "machine", b"machine", "observed", b"observed", "previous_boot_id", b"previous_boot_id", "private_ipv4_address", b"private_ipv4_address", "resources", b"resources", "unusable_reason", b"unusable_reason", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent_uuid", b"agent_uuid", "boot_id", b"boot_id", "capabilities", b"capabilities", "cluster_id", b"cluster_id", "host_id", b"host_id", "incarnation", b"incarnation", "is_attached", b"is_attached", "journal_token", b"journal_token", "labels", b"labels", "machine", b"machine", "observed", b"observed", "previous_boot_id", b"previous_boot_id", "private_ipv4_address", b"private_ipv4_address", "resources", b"resources", "unusable_reason", b"unusable_reason", "version", b"version"]) -> None: ...
 
 global___Hello = Hello
 
