@@ -36,6 +36,7 @@ class _Try:
     spec: JobSpec
     lease_ms: int
     """As its hosts were told; 0 is for ever."""
+    grace_seconds: int
     hosts: dict[int, SimHost]
     asked_at_ms: int
     """When its first hosts were asked for their votes: a vote may be older than a reboot."""
@@ -78,6 +79,7 @@ class Blame:
                 self._tries[event.job_id, event.attempt] = _Try(
                     spec=spec,
                     lease_ms=_lease_ms(self.world.coordinator.settings, spec, event.attempt),
+                    grace_seconds=self.world.coordinator.settings.stop_grace_seconds,
                     hosts={p.node_index: self._host(p.host_id) for p in event.placements},
                     asked_at_ms=self.world.now,
                 )
@@ -95,6 +97,10 @@ class Blame:
                 self._attempt_ended(event)
             case e.HostDrained():
                 self._host_drained(event)
+            case e.AgentReturned():
+                host = self._host(event.host_id)
+                if not host.leases_rest:
+                    host.goes_on = []  # though its agent may die before it hears that
             case _:
                 pass
 
@@ -186,7 +192,8 @@ class Blame:
         known = self.world.coordinator.machine.state.hosts[host.host_id]
         if self._has_stopped(host, found) or (must_end and known.stopped_at_ms):
             return
-        wanted_ms = SETTINGS.lost_after_ms if must_end else self._verdict_ms(found)
+        lost_after_ms = self.world.coordinator.settings.lost_after_ms
+        wanted_ms = lost_after_ms if must_end else self._verdict_ms(found)
         silent_ms = self._silent_ms(host)
         if silent_ms < SLOWEST * wanted_ms:
             self.world.fail(f"{event}: {host.host_id} was silent for {silent_ms} of {wanted_ms} ms")
@@ -201,13 +208,13 @@ class Blame:
         heard_at_ms = max(
             coordinator.hearing.heard_at_ms.get(host.host_id, 0), coordinator.began_at_ms
         )
-        grace_and_margin_ms = 1000 * (SETTINGS.stop_grace_seconds + SETTINGS.fence_margin_seconds)
+        grace_and_margin_ms = 1000 * (found.grace_seconds + SETTINGS.fence_margin_seconds)
         over_at_ms = heard_at_ms + int(SLOWEST * (found.lease_ms + grace_and_margin_ms))
         awake_ms = self.world.now - max(over_at_ms, coordinator.awake_since_ms())
         in_all_ms = coordinator.listened_ms(over_at_ms)
         return (
             awake_ms >= SLOWEST * SETTINGS.heartbeat_ms
-            or in_all_ms >= SLOWEST * SETTINGS.lost_after_ms
+            or in_all_ms >= SLOWEST * coordinator.settings.lost_after_ms
         )
 
     def _verdict_ms(self, found: _Try) -> int:
@@ -228,6 +235,10 @@ class Blame:
         """A holder or an agent ends a container because its lease is over."""
         self.lease_over(host, key)
         self.lost_by_lease(key)
+
+    def grace_seconds(self, job_id: str, attempt: int) -> int:
+        """Between a request to end and its enforcement, as the attempt's hosts were told."""
+        return self._tries[job_id, attempt].grace_seconds
 
     def lost_by_lease(self, key: NodeKey) -> None:
         """Whatever code it has is none of its own."""

@@ -75,6 +75,7 @@ class Hearing:
         last = self._newest.get(host_id)
         return (
             last is not None
+            and self.speakers.get(host_id) is session.agent.host
             and last.agent.directory is session.agent.directory
             and last.agent.boot_id == session.agent.boot_id
             and last.incarnation < session.incarnation

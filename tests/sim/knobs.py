@@ -52,6 +52,9 @@ class Knobs:
     """People who read output."""
     other_lease_seconds: int | None = None
     """The lease that every second start of the coordinator is given, if it is another."""
+    other_grace_seconds: int | None = None
+    other_lost_after_ms: int | None = None
+    """As that, the stop grace and when a host is lost."""
     drop_every_ms: int | None = None
     stall_every_ms: int | None = None
     cut_every_ms: int | None = None
@@ -95,10 +98,10 @@ class Knobs:
         def chance(*choices: float) -> float:
             return rng.choice((0.0, 0.0, *choices))
 
-        def rare(name: str) -> int | None:
+        def rare(name: str, *choices: int) -> int | None:
             """Of a generator of its own, so that all that the seed means besides stays as it is."""
             own = Random(f"{name} {rng.getstate()}")
-            return own.choice((None, None, 150_000, 60_000))
+            return own.choice((None, None, *(choices or (150_000, 60_000))))
 
         knobs = cls(
             hosts=rng.randint(1, 6),
@@ -113,6 +116,8 @@ class Knobs:
             verdict_seconds=rng.choice((None, None, 30, 80)),
             last_lease_seconds=rng.choice((600, 600, 200, 0)),
             other_lease_seconds=rng.choice((None, None, 80, 200)),
+            other_grace_seconds=rare("grace", 1, 30),
+            other_lost_after_ms=rare("lost after", 17_000, 40_000),
             drop_every_ms=every(100_000, 20_000),
             stall_every_ms=every(150_000, 40_000),
             cut_every_ms=every(150_000, 50_000),
@@ -167,12 +172,14 @@ class Knobs:
 
     def settings(self, start: int) -> Settings:
         """Those of one start of the coordinator: operators change them, and start it again."""
-        lease = SETTINGS.lease_seconds
-        if self.other_lease_seconds is not None and start % 2 == 0:
-            lease = self.other_lease_seconds
+        is_other = start % 2 == 0
+        lease, grace = self.other_lease_seconds, self.other_grace_seconds
+        lost_after_ms = self.other_lost_after_ms
         return replace(
             SETTINGS,
-            lease_seconds=lease,
+            lease_seconds=lease if is_other and lease else SETTINGS.lease_seconds,
+            stop_grace_seconds=grace if is_other and grace else SETTINGS.stop_grace_seconds,
+            lost_after_ms=lost_after_ms if is_other and lost_after_ms else SETTINGS.lost_after_ms,
             last_attempt_lease_seconds=self.last_lease_seconds,
             verdict_after_seconds=self.verdict_seconds,
         )
@@ -185,13 +192,14 @@ class Knobs:
 _COORDINATORS_OWN = (
     *("pause_every_ms", "slow_commit_every_ms", "commit_fails", "coordinator_crash_every_ms"),
     *("clock_step_every_ms", "wrong_at_start", "other_lease_seconds", "tail_lost"),
-    "older_journal_every_ms",
+    *("other_grace_seconds", "other_lost_after_ms", "older_journal_every_ms"),
 )
 FULL_DISK = ("full_disk_every_ms",)
 CALM: tuple[tuple[str, ...], ...] = ((), _COORDINATORS_OWN, FULL_DISK)
 """Nothing goes wrong; nothing but at the coordinator; nothing but its disk."""
 _FAULTS = {field.name for field in fields(Knobs) if field.name.endswith("_every_ms")} | {
-    *("other_lease_seconds", "commit_fails", "wrong_at_start", "refuse", "start_fails"),
+    *("other_lease_seconds", "other_grace_seconds", "other_lost_after_ms"),
+    *("commit_fails", "wrong_at_start", "refuse", "start_fails"),
     *("black_holes", "engine_gone", "unclean", "late", "tail_lost"),
 }
 NO_FAULTS: dict[str, Any] = {

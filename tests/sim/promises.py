@@ -16,7 +16,6 @@ from coordinator.core.gang import VERIFIED
 from coordinator.core.ids import JobId
 from coordinator.core.state import Job
 from tests.sim.blame import SLOWEST, Blame
-from tests.sim.knobs import SETTINGS
 
 if TYPE_CHECKING:
     from tests.sim.sim_agent import SimAgent
@@ -279,7 +278,8 @@ class Promises:
                     if container.running and (key.job_id, key.attempt) == (job_id, attempt):
                         self.world.fail(f"{key.name} outlives its attempt on {host.host_id}")
 
-        self.world.after(1000 * SETTINGS.stop_grace_seconds + slack_ms, look)
+        grace_seconds = self.blame.grace_seconds(job_id, attempt)
+        self.world.after(1000 * grace_seconds + slack_ms, look)
 
     def at_the_end(self) -> None:
         for job_id in self._tokens.values():
