@@ -11,6 +11,7 @@ from coordinator.core import events as e
 from coordinator.core import inputs as i
 from coordinator.core.effects import (
     CloseSession,
+    SendGoodbyeAck,
     SendHeartbeatAck,
 )
 from coordinator.core.errors import Conflict, NotFound
@@ -18,7 +19,7 @@ from coordinator.core.gang import observe
 from coordinator.core.hello import forget_waiting
 from coordinator.core.ids import HostId
 from coordinator.core.leftovers import may_still_run
-from coordinator.core.placing import acknowledge, acknowledge_goodbye
+from coordinator.core.placing import acknowledge, may_believe_goodbye
 from coordinator.core.silence import contact, give_up, leave_votes, show_jobs
 from coordinator.core.state import Host
 from coordinator.core.turn import Turn
@@ -51,20 +52,24 @@ def report(turn: Turn, report: i.HostReport) -> None:
 
 def goodbye(turn: Turn, said: i.HostGoodbye) -> None:
     """Its agent stops in order, so that its silence from now on says nothing of what goes on. An
-    older session's is ignored: a newer one is there."""
+    older session's is ignored: a newer one is there. Without an acknowledgement the agent leaves
+    all the same, its leases run, and its silence counts."""
     host_id = turn.host_of(said.session_id)
     if host_id is None:
         return
     contact(turn, host_id, turn.presence(host_id))
-    goes_on = tuple(key for key in said.goes_on if key in turn.state.hosts[host_id].holds)
     leave_votes(turn, host_id)
-    if goes_on:
-        turn.emit(e.AgentStopped(host_id=host_id, goes_on=goes_on))
+    if said.goes_on:
+        holds = turn.state.hosts[host_id].holds
+        # What this coordinator does not wait for has to end with its lease.
+        if not may_believe_goodbye(turn) or any(key not in holds for key in said.goes_on):
+            return
+        turn.emit(e.AgentStopped(host_id=host_id, goes_on=said.goes_on))
         # Nobody there hears anything any more: what must end is not waited for.
         turn.presence(host_id).lost = True
         turn.timers.arm("host", host_id, turn.now)
         show_jobs(turn, host_id)
-    acknowledge_goodbye(turn, said)
+    turn.effect(SendGoodbyeAck(session_id=said.session_id))
 
 
 def session_ended(turn: Turn, ended: i.SessionEnded) -> None:

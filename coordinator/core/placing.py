@@ -16,7 +16,7 @@ from __future__ import annotations
 from coordinator.core import events as e
 from coordinator.core import inputs as i
 from coordinator.core import lineage
-from coordinator.core.effects import SendAck, SendGoodbyeAck
+from coordinator.core.effects import SendAck
 from coordinator.core.gang import start_if_ready
 from coordinator.core.state import Outrun, Presence
 from coordinator.core.turn import Turn
@@ -104,8 +104,7 @@ def acknowledge(turn: Turn, presence: Presence, report: i.HostReport) -> None:
         presence.owed_ack = report.seq
 
 
-def acknowledge_goodbye(turn: Turn, said: i.HostGoodbye) -> None:
-    """An agent whose goodbye is known lets its lease go. The newer journal would not know of that,
-    and count the lease as proof. Without the answer the agent leaves all the same."""
-    if turn.state.may_start or not said.goes_on:
-        turn.effect(SendGoodbyeAck(session_id=said.session_id))
+def may_believe_goodbye(turn: Turn) -> bool:
+    """An agent whose goodbye is known lets its leases go. The newer journal would not know of that,
+    and count the lease as proof."""
+    return turn.state.may_start

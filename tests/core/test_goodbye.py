@@ -6,6 +6,7 @@ import pytest
 
 from coordinator.core import events as e
 from coordinator.core import inputs as i
+from coordinator.core.effects import SendGoodbyeAck
 from coordinator.core.errors import Conflict
 from coordinator.core.explain import status_reason
 from coordinator.core.ids import HostId, JobId, NodeKey
@@ -13,7 +14,8 @@ from coordinator.core.leftovers import leftovers
 from coordinator.core.states import JobState, NodeState, Progress
 from tests.core.harness import Cluster
 
-DAY_SECONDS = 86_400
+LONG_SECONDS = 7_200
+"""Many times any verdict or lease of these tests."""
 GONE = "Host EC2 (instance {}) terminated."
 
 
@@ -33,7 +35,7 @@ def up(key: NodeKey) -> i.Observation:
 
 def test_neither_verdict_nor_lease_concerns_what_goes_on(cluster: Cluster) -> None:
     job, main, key = stopped_main(cluster)
-    cluster.wait(DAY_SECONDS)
+    cluster.wait(LONG_SECONDS)
     assert cluster.is_(job) is JobState.RUNNING
     assert cluster.state.presence[main].lost
     cluster.hello(main, up(key))
@@ -49,12 +51,37 @@ def test_it_holds_over_a_restart_of_the_coordinator(cluster: Cluster) -> None:
     for host in ("h1", "h2", "h3"):
         if host != main:
             cluster.hello(host, *(up(held) for held in cluster.state.hosts[HostId(host)].holds))
-    cluster.wait(DAY_SECONDS)
+    cluster.wait(LONG_SECONDS)
     assert cluster.is_(job) is JobState.RUNNING
     cluster.hello(main, up(key))
     cluster.wait(1, silent=(main,))
-    cluster.wait(DAY_SECONDS, silent=(main,))
+    cluster.wait(LONG_SECONDS, silent=(main,))
     assert cluster.is_(job) is not JobState.RUNNING, "once it is back, silence counts again"
+
+
+def test_what_nobody_waits_for_is_left_to_its_lease(cluster: Cluster) -> None:
+    """After a fence, say: once the goodbye is acknowledged no lease would end it."""
+    cluster.hosts(1)
+    cluster.hello("h1", up(NodeKey(JobId("unknown"), 1, 0)))
+    stray = NodeKey(JobId("unknown"), 1, 0)
+    cluster.do(i.HostGoodbye(session_id=cluster.session("h1"), goes_on=(stray,)))
+    assert not [each for each in cluster.last.effects if isinstance(each, SendGoodbyeAck)]
+    assert "AgentStopped" not in cluster.facts()
+
+
+def test_before_the_journal_is_certain_a_goodbye_changes_nothing(cluster: Cluster) -> None:
+    """It is not acknowledged then, so that the leases run: what they end must not stay RUNNING."""
+    cluster.hosts(4)
+    job = cluster.submit(1, attempts=2)
+    (main,) = cluster.run(job)
+    key = cluster.key(main)
+    cluster.restart()
+    cluster.hello(main, up(key))
+    assert not cluster.state.may_start
+    cluster.do(i.HostGoodbye(session_id=cluster.session(main), goes_on=(key,)))
+    assert "AgentStopped" not in cluster.facts()
+    cluster.wait(LONG_SECONDS, silent=(main,))
+    assert cluster.is_(job) is JobState.RUNNABLE, "what ran there is over, and it is tried again"
 
 
 def test_an_agent_that_cannot_look_at_its_host_has_not_given_leases_back(cluster: Cluster) -> None:
@@ -65,11 +92,11 @@ def test_an_agent_that_cannot_look_at_its_host_has_not_given_leases_back(cluster
     cluster.wait(1)
     with pytest.raises(Conflict, match="is not LOST"):
         cluster.do(i.FenceHost(host_id=main))
-    cluster.wait(DAY_SECONDS, silent=(main,))
+    cluster.wait(LONG_SECONDS, silent=(main,))
     assert cluster.is_(job) is JobState.RUNNING
     cluster.hello(main, up(key), is_attached=True)
     assert "AgentReturned" in cluster.facts()
-    cluster.wait(DAY_SECONDS, silent=(main,))
+    cluster.wait(LONG_SECONDS, silent=(main,))
     assert cluster.is_(job) is not JobState.RUNNING, "silence counts again"
 
 
@@ -95,7 +122,7 @@ def test_an_end_that_is_asked_for_comes_at_once_and_the_host_is_held(cluster: Cl
     cluster.terminate(job)
     cluster.wait(0)
     assert cluster.is_(job) is JobState.FAILED
-    cluster.wait(DAY_SECONDS)
+    cluster.wait(LONG_SECONDS)
     (left,) = leftovers(cluster.state, cluster.settings, cluster.job(job))
     assert (left.host_id, left.goes_on, left.until_ms) == (main, True, None)
     cluster.hello(main, up(key))

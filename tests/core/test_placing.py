@@ -203,6 +203,7 @@ def test_a_goodbye_is_not_acknowledged(cluster: Cluster) -> None:
     cluster.hello("h1", seen(key, Progress.UP))
     cluster.do(i.HostGoodbye(session_id=cluster.session("h1"), goes_on=(key,)))
     assert not [each for each in cluster.last.effects if isinstance(each, SendGoodbyeAck)]
+    assert "AgentStopped" not in cluster.facts(), "its lease runs, and so does the verdict"
 
 
 def test_accepted_it_stops_what_it_does_not_know(cluster: Cluster) -> None:

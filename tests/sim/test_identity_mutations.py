@@ -139,7 +139,7 @@ def an_agent_does_not_wait_for_its_cluster(patch: Patch) -> None:
 
 def an_agent_does_not_look_at_all(patch: Patch) -> None:
     def sort(
-        found: Found, known: Collection[NodeKey], *, cluster_id: str, machine: str
+        found: Found, known: Collection[NodeKey], *_: object, cluster_id: str, machine: str
     ) -> Whereabouts:
         ours = tuple(each for each in found.managed if each.key in known)
         keys = {*known, *(each.key for each in found.managed)}
@@ -152,7 +152,7 @@ def a_ledger_is_believed_on_every_machine(patch: Patch) -> None:
     """And a clone takes over what the records of its disk name."""
 
     def sort(
-        found: Found, known: Collection[NodeKey], *, cluster_id: str, machine: str
+        found: Found, known: Collection[NodeKey], *_: object, cluster_id: str, machine: str
     ) -> Whereabouts:
         keys = {*known, *(each.key for each in found.managed)}
         return Whereabouts(ours=found.managed, strange=(), keys=tuple(keys))

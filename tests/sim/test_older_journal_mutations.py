@@ -7,7 +7,7 @@ import pytest
 from agent.ledger.memory import MemoryLedger
 from coordinator.core import derive, gang, hello, hosts, placing
 from coordinator.core import inputs as i
-from coordinator.core.effects import SendAck, SendGoodbyeAck
+from coordinator.core.effects import SendAck
 from coordinator.core.machine import Machine
 from coordinator.core.state import ClusterState, Presence
 from coordinator.core.states import Progress
@@ -31,10 +31,7 @@ def an_older_journal_acknowledges(patch: Patch) -> None:
 
 
 def an_older_journal_acknowledges_a_goodbye(patch: Patch) -> None:
-    def acknowledge(turn: Turn, said: i.HostGoodbye) -> None:
-        turn.effect(SendGoodbyeAck(session_id=said.session_id))
-
-    patch.setattr(hosts, "acknowledge_goodbye", acknowledge)
+    patch.setattr(hosts, "may_believe_goodbye", lambda turn: True)
 
 
 def an_older_journal_launches_what_agents_do_not_have(patch: Patch) -> None:
