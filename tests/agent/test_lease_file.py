@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import select
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from agent.lease_file import HeldLease, Leases, now_ms
 
 NAME = "muster-job-1-0"
 HOUR_MS = 3_600_000
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -169,3 +172,29 @@ def test_where_inotify_is_used_up_the_holder_looks_by_itself(
 
 def test_a_holder_that_has_ended_has_no_file(tmp_path: Path) -> None:
     Leases(tmp_path / "leases").find("muster-j-1-0", 2**22)
+
+
+_LOOKS = "import sys; from agent.lease_file import HeldLease; print(HeldLease(sys.argv[1]).look())"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a time namespace")
+def test_a_machine_whose_clock_stood_still_ends_its_leases_late_by_as_much(leases: Leases) -> None:
+    """As a hypervisor does that stops a guest with its clock: nobody on the guest can know of it.
+    In a time namespace the clock since boot is behind by what it was stopped for."""
+    stopped_seconds = now_ms() // 2000
+
+    def is_over_there() -> str:
+        behind = ("unshare", "--time", "--boottime", str(-stopped_seconds), "--fork")
+        return subprocess.run(
+            [*behind, sys.executable, "-c", _LOOKS, leases.path(NAME)],
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        ).stdout.strip()
+
+    leases.set(NAME, now_ms() - 1, 7)
+    assert leases.is_over(NAME)
+    assert is_over_there() == "False"
+    leases.set(NAME, now_ms() - 1000 * stopped_seconds - 1, 7)
+    assert is_over_there() == "True"
