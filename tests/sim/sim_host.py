@@ -206,7 +206,7 @@ class Clone(SimHost):
 
     def __init__(self, original: SimHost, *, knows_its_machine: bool) -> None:
         super().__init__(original.world, original.number)
-        self.name = f"clone of {original.host_id}"
+        self.name = f"clone {len(original.world.clones)} of {original.host_id}"
         self.machine = UNKNOWN
         if knows_its_machine:
             self.machine = machine(self.name, os_id=original.machine.os_id)
