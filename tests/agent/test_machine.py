@@ -8,7 +8,6 @@ import pytest
 
 from agent.host.machine import MachineId, machine_id
 
-
 OS_ID = "0123456789abcdef" * 2
 
 
