@@ -197,9 +197,12 @@ class Daemon:
                 return await ask()
             except EngineError as error:
                 self._unusable(error.reason)
-                self.ready.set()
-                await asyncio.sleep(pause * (0.5 + random.random() / 2))
-                pause = min(2 * pause, ENGINE_PAUSE_MAX_SECONDS)
+            except OSError as error:
+                # This host cannot be looked at, as without a free descriptor.
+                self._unusable(f"MusterHostError: {error}")
+            self.ready.set()
+            await asyncio.sleep(pause * (0.5 + random.random() / 2))
+            pause = min(2 * pause, ENGINE_PAUSE_MAX_SECONDS)
 
     def _unusable(self, reason: str) -> None:
         if reason != self._unusable_reason:

@@ -130,8 +130,8 @@ class Machine:
             elif slot.progress is Progress.RUNNING and found is None:
                 slot.reason = "MusterLostContainerError: the engine no longer has the container"
                 self._advance(slot, Progress.EXITED, stopped_at_ms=given.wall_ms)
-            elif slot.progress < Progress.STARTING and found is not None and found.started_at_ms:
-                # The ledger is an older copy, and what it says is of before this was started.
+            elif slot.progress < Progress.STARTING and found is not None:
+                # The ledger is an older copy, and what it says is of before its start was begun.
                 running[slot.key] = found
             elif slot.progress is Progress.STARTING and found is not None and found.started_at_ms:
                 up_boot_ms = self._came_up(found, given.wall_ms, slot.up_boot_ms or 0)
@@ -166,6 +166,7 @@ class Machine:
             started_at_ms=found.started_at_ms,
             up_boot_ms=self._came_up(found, wall_ms) if found.started_at_ms else None,
             private_ipv4=found.private_ipv4,
+            start_is_doubtful=not found.started_at_ms,
             found_lease=found.lease,
             found_boot_ms=self._now,
             known=False,

@@ -21,6 +21,7 @@ _CPU_SHARES = range(2, 262_144 + 1)
 """What the kernel takes; one vCPU is 1024 (aws-batch-evidence: cpu of a task)."""
 
 # The shell's own words on an interrupted wait are nobody's.
+_LABEL = "--label="
 _WAITING = """trap "exit 143" TERM
 { read -r _ < "$0"; } 2>/dev/null || { echo "muster: cannot read $0" >&2; exit 125; }
 exec "$@"
@@ -127,7 +128,7 @@ def run(
         command = waiting(spec.gate, image_command.with_command(spec.command))
     return [
         *("run", "--detach", "--name", key.name, "--pull", "never"),
-        *(f"--label={name}={value}" for name, value in labels.items()),
+        *(f"{_LABEL}{name}={value}" for name, value in labels.items()),
         *_network(spec, site),
         f"--cpu-shares={shares}",
         *_memory(spec),
@@ -145,6 +146,14 @@ def run(
         *entrypoint,
         *("--", spec.image, *command),
     ]
+
+
+def made_by(words: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """Name and labels of the container that a `run` as above makes; of another, what it has."""
+    flags = list(words[: words.index("--")] if "--" in words else words)
+    at = flags.index("--name") + 1 if "--name" in flags else len(flags)
+    found = (flag.removeprefix(_LABEL).partition("=") for flag in flags if flag.startswith(_LABEL))
+    return "".join(flags[at : at + 1]), {name: value for name, _, value in found}
 
 
 def hostname(address: str) -> str:

@@ -22,6 +22,7 @@ from agent.core.assignment import ContainerSpec, NodeKey
 from agent.engine import argv, parse
 from agent.engine.argv import Dialect, Site
 from agent.engine.cli import CALL_SECONDS, Cli, EngineHangs, Output, calls_under_way
+from agent.engine.coming import coming
 from agent.engine.images import Images
 from agent.engine.keeping import Keepers
 from agent.engine.output import OutputCopies, OutputCopy
@@ -381,12 +382,15 @@ class ContainerEngine(abc.ABC):
 
     async def list_managed(self) -> list[Managed]:
         """By label; containers that go meanwhile are left out."""
+        begun = await asyncio.to_thread(coming, self._site.host_id)
         listed = await self._cli.call(argv.list_ids(self._site.host_id))
         if listed.exit_code:
             raise listed.error("CannotListContainersError")
         names = listed.stdout.split()
         found = await self._inspect_all(names) if names else []
         managed = [entry.managed for entry in found if entry.managed is not None]
+        here = {entry.key for entry in managed}
+        managed += [entry for entry in begun if entry.key not in here]
         # Of another host's, which may be on this machine too, nothing is opened.
         own = {entry.key.name for entry in managed}
         keepers = await asyncio.to_thread(nodes.keepers)

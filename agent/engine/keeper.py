@@ -88,10 +88,11 @@ class _Keeper:
         while not (self._has_ended() or self._lease.is_gone):
             if is_over:
                 self._end()
-                while self._pidfd < 0 and not may_come:
-                    if not _outwaited_calls(self._name):
-                        return
+                # Not told of one that comes so late: its agent may hang.
+                while self._pidfd < 0 and _outwaited_calls(self._name):
                     self._end()
+                if self._pidfd < 0 and not may_come:
+                    return
                 if self._has_ended():
                     return
             if self._pidfd >= 0:

@@ -55,8 +55,9 @@ class Keepers:
         self, key: NodeKey, spec: ContainerSpec, meanwhile: Coroutine[None, None, None]
     ) -> Keeping:
         """Return when somebody holds the lease, if the specification names one, and `meanwhile` is
-        done: a keeper takes its time to come up. EngineError(TRANSIENT) when nobody holds it."""
-        if not spec.lease_file:
+        done: a keeper takes its time to come up. One of before holds it by a file that may have no
+        name any more. EngineError(TRANSIENT) when nobody holds it."""
+        if not spec.lease_file or key.name in self._found:
             await meanwhile
             return Keeping()
         keep = self._keep(key, spec.lease_file, spec.stop_grace_seconds)

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+_MACHINE_ID = re.compile("[0-9a-f]{32}")
 _PERMANENT = "0"
 """`addr_assign_type` of an address that came with the interface (linux/netdevice.h)."""
 
@@ -31,10 +33,17 @@ class MachineId:
 def machine_id(root: Path = Path("/")) -> MachineId:
     """What the files below `root` say of this machine."""
     return MachineId(
-        os_id=_text(root / "etc/machine-id"),
+        os_id=_os_id(root / "etc/machine-id"),
         product_uuid=_text(root / "sys/class/dmi/id/product_uuid").lower(),
         mac_addresses=_permanent_addresses(root / "sys/class/net"),
     )
+
+
+def _os_id(path: Path) -> str:
+    """Empty for an image that has none yet: it says `uninitialized` then (machine-id(5)), and two
+    of them would be one machine."""
+    found = _text(path)
+    return found if _MACHINE_ID.fullmatch(found) else ""
 
 
 def _permanent_addresses(interfaces: Path) -> tuple[str, ...]:

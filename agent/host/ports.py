@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.host import ids
+from agent.host import ids, processes
 
 _TABLES = ("tcp", "tcp6", "udp", "udp6")
 _LISTENING = ("0A", "07")
@@ -55,8 +55,8 @@ def unseen(pids: Sequence[int]) -> list[int]:
             os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208 - to be allowed to is all that matters
         except PermissionError:
             found.append(pid)
-        except OSError:
-            continue  # gone
+        except processes.ENDED:
+            continue
     return found
 
 
@@ -90,10 +90,10 @@ def _sockets(pid: int) -> Iterator[int]:
     """Inodes of a process' sockets; none of one that is gone or not ours to look into."""
     try:
         descriptors = list(Path(f"/proc/{pid}/fd").iterdir())
-    except OSError:
+    except (*processes.ENDED, PermissionError):
         return
     for descriptor in descriptors:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(*processes.ENDED, PermissionError):
             target = os.readlink(descriptor)  # noqa: PTH115 - it is no path
             if target.startswith("socket:["):
                 yield int(target[len("socket:[") : -1])

@@ -2,7 +2,8 @@
 
 Parentage, start, session, name, control group, arguments and user can be read by everybody. The
 environment and the descriptors cannot: where reading them is refused, that is told apart from
-their being empty. Must not import an engine.
+their being empty. Where the look itself fails, as for want of a descriptor, everything here raises
+OSError: what was not seen is no absence. Must not import an engine.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ _PF_KTHREAD = 0x0020_0000
 _CAP_SYS_PTRACE = 1 << 19
 _DEAD = ("Z", "X", "x")
 _READ_BYTES = 4 * 1024
+ENDED = (FileNotFoundError, ProcessLookupError)
+"""What a look at a process raises when it is not there any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ def process(pid: int) -> Process | None:
     """The process that has this pid now; None when there is none."""
     try:
         stat = _content(pid, "stat")
-    except OSError:
+    except (*ENDED, PermissionError):
         return None
     # The name is in parentheses and may hold any character, so the last one ends it.
     head, _, tail = stat.rpartition(b")")
@@ -93,7 +96,7 @@ def environment(pid: int) -> bytes | None:
         return _content(pid, "environ")
     except PermissionError:
         return None
-    except OSError:
+    except ENDED:
         return b""
 
 
@@ -190,7 +193,7 @@ def _status(pid: int, name: bytes) -> list[bytes]:
 def _read(pid: int, file: str) -> bytes:
     try:
         return _content(pid, file)
-    except OSError:
+    except (*ENDED, PermissionError):
         return b""
 
 

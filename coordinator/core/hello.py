@@ -17,13 +17,13 @@ from coordinator.core.effects import CloseSession, SendInquiry, SendWelcome
 from coordinator.core.errors import DuplicateAgent
 from coordinator.core.gang import held_node, lose, observe, release
 from coordinator.core.identity import difference, is_same
-from coordinator.core.ids import NodeKey, SessionId
+from coordinator.core.ids import HostId, NodeKey, SessionId
 from coordinator.core.lease import default_verdict_seconds
 from coordinator.core.leftovers import may_still_run
 from coordinator.core.lineage import cluster_id
 from coordinator.core.placing import has_called, look_at
 from coordinator.core.silence import contact, release_all
-from coordinator.core.state import Host, Presence, Waiting
+from coordinator.core.state import ClusterState, Host, Presence, Waiting
 from coordinator.core.states import NodeState, Progress
 from coordinator.core.turn import Turn
 from coordinator.core.unreadable import miss
@@ -117,6 +117,12 @@ def _refuse_contradicted(turn: Turn, waiting: Waiting) -> bool:
     host = turn.state.hosts[waiting.hello.host_id]
     _refuse(turn, waiting.hello.session_id, _is_alive(host, waiting.hello))
     return True
+
+
+def waits_since_ms(state: ClusterState, host_id: HostId) -> int | None:
+    """Since when a Hello of the host waits; None when none does."""
+    waiting = state.waiting.get(state.presence[host_id].waiting or SessionId(""))
+    return waiting.since_ms if waiting is not None else None
 
 
 def forget_waiting(turn: Turn, session_id: SessionId) -> None:

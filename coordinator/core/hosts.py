@@ -16,7 +16,7 @@ from coordinator.core.effects import (
 )
 from coordinator.core.errors import Conflict, NotFound
 from coordinator.core.gang import observe
-from coordinator.core.hello import forget_waiting
+from coordinator.core.hello import forget_waiting, waits_since_ms
 from coordinator.core.ids import HostId
 from coordinator.core.leftovers import may_still_run
 from coordinator.core.placing import acknowledge, may_believe_goodbye
@@ -104,6 +104,14 @@ def fence(turn: Turn, request: i.FenceHost) -> str:
         raise Conflict(
             f"host {request.host_id} is not LOST; only a lost host can be fenced. "
             f"To give it no new work: muster hosts drain {request.host_id}"
+        )
+    since_ms = waits_since_ms(turn.state, request.host_id)
+    # Not for ever: one that hangs never answers, and its connection may stay.
+    if since_ms is not None and turn.now - since_ms < turn.settings.lost_after_ms:
+        raise Conflict(
+            f"an agent of host {request.host_id} called {(turn.now - since_ms) // 1000} s ago, so "
+            "its machine is not off; it speaks for the host as soon as the session before has had "
+            "the time to be heard"
         )
     held = may_still_run(turn.state, request.host_id)
     give_up(turn, request.host_id, FENCED)

@@ -18,6 +18,7 @@ from coordinator.core.effects import Stamped
 from coordinator.core.ending import STOPPED_WITH_MAIN
 from coordinator.core.events import JobEvent
 from coordinator.core.explain import clock, quarantine_reason
+from coordinator.core.hello import waits_since_ms
 from coordinator.core.ids import HostId
 from coordinator.core.leftovers import Leftover, may_run_on
 from coordinator.core.lineage import kept_because
@@ -419,12 +420,15 @@ def _host_state(
     if known.stopped_at_ms and not is_here:
         goes_on = ", ".join(str(key) for key in known.goes_on if key in known.holds)
         reasons = [f"its agent was stopped at {clock(known.stopped_at_ms)}"]
-        if goes_on:
+        calls = _calls(state, host_id)
+        if goes_on and calls:
+            reasons.append(f"{goes_on} may go on")
+        elif goes_on:
             reasons.append(
                 f"{goes_on} may go on; start the agent again, or, if the machine is off: muster "
                 f"hosts fence {host_id}"
             )
-        return host_service_pb2.STOPPED, reasons
+        return host_service_pb2.STOPPED, reasons + calls
     if presence.lost:
         reasons = [f"silent since {clock(state.wall_of(presence.last_contact_ms))}"]
         if presence.verdict_at_ms is not None:
@@ -434,7 +438,7 @@ def _host_state(
             reasons.append(f"may still run {held}; if it is off: muster hosts fence {host_id}")
         elif known.holds:
             reasons.append("nothing runs there, and its gang has not ended")
-        return host_service_pb2.LOST, reasons
+        return host_service_pb2.LOST, reasons + _calls(state, host_id)
     quarantine = quarantine_reason(state, host_id)
     if quarantine:
         return host_service_pb2.QUARANTINED, [quarantine]
@@ -446,3 +450,12 @@ def _host_state(
     if known.holds or presence.strays or presence.kept:
         return host_service_pb2.BUSY, reasons
     return host_service_pb2.FREE, reasons
+
+
+def _calls(state: ClusterState, host_id: HostId) -> list[str]:
+    """On an agent that has called and does not speak for the host yet."""
+    since_ms = waits_since_ms(state, host_id)
+    if since_ms is None:
+        return []
+    called = clock(state.wall_of(since_ms))
+    return [f"an agent called at {called}, and waits until the session before would be heard"]

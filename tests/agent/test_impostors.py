@@ -16,6 +16,7 @@ import pytest
 from agent.core.assignment import NodeKey
 from agent.engine import cli
 from agent.engine.argv import Site
+from agent.engine.coming import coming
 from agent.engine.podman import PodmanEngine
 from agent.host import survivors
 from agent.host.ids import container_id
@@ -94,5 +95,8 @@ def test_a_call_under_way_is_the_agents_or_roots(
 ) -> None:
     """Any user could otherwise keep a host from starting and from letting go."""
     program, script = waiting(directory, "podman")
-    with running(prefix, program, script, "run", KEY.name):
+    labels = ("--label=muster.host=h1", "--label=muster.node=0")
+    with running(prefix, program, script, "run", "--name", KEY.name, *labels):
         assert bool(cli.calls_under_way(KEY.name)) is is_believed
+        assert [found.key for found in coming("h1")] == [KEY] * is_believed
+        assert coming("h2") == []

@@ -143,6 +143,16 @@ def test_of_an_unknown_node_nothing_is_known(leases: Leases) -> None:
     assert not leases.is_end_noted(NAME)
     assert not leases.is_over(NAME)
     assert leases.grace_seconds(NAME) is None
+    # Nobody holds it: it is over, and not one that never ends.
+    assert leases.ends_ms(NAME) == 1
+
+
+def test_a_lease_that_ended_before_this_boot_is_not_one_that_never_ends(
+    leases: Leases, held: HeldLease
+) -> None:
+    leases.set(NAME, 0, 7)
+    assert leases.is_over(NAME)
+    assert held.look()
 
 
 def test_only_those_that_are_named_are_kept(leases: Leases) -> None:

@@ -8,10 +8,12 @@ import pytest
 
 from agent.host.machine import MachineId, machine_id
 
+OS_ID = "0123456789abcdef" * 2
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    write(tmp_path / "etc/machine-id", "0123\n")
+    write(tmp_path / "etc/machine-id", f"{OS_ID}\n")
     write(tmp_path / "sys/class/dmi/id/product_uuid", "EC2ABC\n")
     return tmp_path
 
@@ -34,7 +36,7 @@ def test_it_is_what_disks_do_not_bring_along(root: Path) -> None:
     interface(root, "ens6", "02:00:00:00:00:0B")
     interface(root, "ens5", "02:00:00:00:00:0a")
     assert machine_id(root) == MachineId(
-        os_id="0123",
+        os_id=OS_ID,
         product_uuid="ec2abc",
         mac_addresses=("02:00:00:00:00:0a", "02:00:00:00:00:0b"),
     )
@@ -51,6 +53,13 @@ def test_of_a_bond_each_interface_counts_with_its_own_address(root: Path) -> Non
     own = interface(root, "eth1", "02:00:00:00:00:01", kind="3")
     write(own / "bonding_slave/perm_hwaddr", "02:00:00:00:00:02\n")
     assert machine_id(root).mac_addresses == ("02:00:00:00:00:02",)
+
+
+@pytest.mark.parametrize("content", ["", "uninitialized\n", "0123\n"])
+def test_an_image_that_has_no_machine_id_yet_is_no_machine(root: Path, content: str) -> None:
+    """All that began from it would be the same one."""
+    write(root / "etc/machine-id", content)
+    assert machine_id(root).os_id == ""
 
 
 def test_what_cannot_be_read_is_not_known(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -82,6 +83,21 @@ def test_what_a_node_runs_says_which_node(start: Start, job_id: str) -> None:
     start(variables | {"AWS_BATCH_JOB_ATTEMPT": "soon"})
     key = KEY if "#" in job_id else NodeKey(job_id=KEY.job_id, attempt=2, node_index=0)
     assert nodes.running(HOST) == {key: nodes.FoundNode(key=key, cluster_id="c", pid=pid)}
+
+
+def test_an_agent_that_was_started_by_a_node_waits_for_nobody_but_the_node() -> None:
+    """It has the variables too, and would wait for itself."""
+    variables = {
+        **dict(MARKS.variables),
+        "AWS_BATCH_JOB_ID": KEY.job_id,
+        "AWS_BATCH_JOB_ATTEMPT": "2",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    program = f"from agent.host import nodes; print(nodes.running({HOST!r}))"
+    said = subprocess.run(
+        [sys.executable, "-c", program], env=variables, capture_output=True, text=True, check=True
+    )
+    assert said.stdout == "{}\n"
 
 
 def test_a_lease_is_written_where_its_holder_reads_it(tmp_path: Path) -> None:

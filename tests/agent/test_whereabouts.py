@@ -70,6 +70,13 @@ def test_what_runs_of_a_machine_of_another_name_is_neither_taken_nor_ignored() -
     assert (found.ours, found.strange) == ((), (KEY,))
 
 
+def test_of_all_that_is_here_or_in_the_ledger_the_lease_is_kept() -> None:
+    """What is not named has its lease and its kit deleted, and a keeper leaves then."""
+    known, theirs = replace(KEY, attempt=2), replace(KEY, attempt=3)
+    another = replace(PROCESS, key=theirs, cluster_id="theirs")
+    assert set(sort(ENDED, running=(another,), known=(known,)).keys) == {KEY, known, theirs}
+
+
 def test_a_ledger_that_knows_all_needs_no_coordinator() -> None:
     assert Found((RUNNING,), (PROCESS,)).is_all_in([KEY])
     assert Found((replace(RUNNING, marks=None),), ()).is_all_in([])

@@ -167,6 +167,33 @@ async def test_one_keeper_holds_a_lease_and_leaves_with_its_container(bench: Ben
 
 
 @CONTAINERS
+async def test_a_second_keeper_leaves_the_lease_to_the_first(bench: Bench) -> None:
+    """Its agent does not know of the first, as one that has found the lease file and no keeper."""
+    key = await bench.held(bench.programs.run)
+    (keeper,) = keepers(key)
+    again = Keepers(bench.leases, ("false",))
+    (await again.begin(key, bench.leased(key, ()), nothing())).close()
+    await eventually(lambda: keepers(key) == [keeper], DEADLINE_SECONDS, lambda: keepers(key))
+
+
+@CONTAINERS
+async def test_a_keeper_whose_container_never_came_leaves_when_the_lease_is_over(
+    bench: Bench,
+) -> None:
+    """Its agent died before the start, and never comes back."""
+    assert bench.real is not None
+    key = bench.key()
+    bench.lease(key, None)
+    keeping = await Keepers(bench.leases, bench.real.argv).begin(
+        key, bench.leased(key, ()), nothing()
+    )
+    keeping.close()
+    bench.lease(key, 100)
+    await eventually(lambda: not keepers(key), DEADLINE_SECONDS, lambda: keepers(key))
+    assert not bench.leases.is_end_noted(key.name)
+
+
+@CONTAINERS
 async def test_a_keeper_that_was_killed_is_replaced(bench: Bench) -> None:
     key = await bench.held(bench.programs.run)
     await kill_keeper(key)

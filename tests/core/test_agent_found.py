@@ -7,7 +7,7 @@ import pytest
 
 from agent.core import effects as f
 from agent.core import inputs as i
-from agent.core.assignment import Desired, FoundLease
+from agent.core.assignment import Desired, FoundLease, Progress
 from tests.core.agent_bench import KEY, Bench
 
 
@@ -68,3 +68,23 @@ def test_an_assignment_says_it_from_then_on(bench: Bench) -> None:
     bench.assign((KEY, Desired.RUN), lease=50)
     (told,) = bench.found(f.SetLease)
     assert (told.ends_at_ms, told.grace_seconds) == (bench.now + 50_000, 30)
+
+
+def test_one_that_is_still_being_made_is_started_again_but_may_have_run(bench: Bench) -> None:
+    """A call of the agent that lost its ledger is about to make it. Should it not come up, nobody
+    knows that it never ran."""
+    bench.begin(i.Found(key=KEY, started_at_ms=0))
+    bench.connect()
+    bench.assign((KEY, Desired.RUN))
+    bench.do(i.StartFailed(key=KEY, reason="gone", uncertain=False, wall_ms=1, not_started=True))
+    assert not bench.slot().not_started
+
+
+def test_an_older_ledger_takes_one_that_is_being_made_for_no_vote(bench: Bench) -> None:
+    bench.begin()
+    bench.connect()
+    bench.assign((KEY, Desired.PREPARE))
+    bench.do(i.Prepared(key=KEY))
+    again = bench.restarted(contact=bench.now)
+    again.begin(i.Found(key=KEY, started_at_ms=0))
+    assert again.slot().progress is Progress.STARTING

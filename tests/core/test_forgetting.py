@@ -36,6 +36,15 @@ def test_a_host_is_forgotten_when_nothing_may_run_there(cluster: Cluster) -> Non
     assert child not in cluster.state.hosts
 
 
+def test_a_fenced_host_is_used_again_when_it_is_back_without_what_it_ran(cluster: Cluster) -> None:
+    cluster.hosts(1)
+    (host,) = cluster.run(cluster.submit(1, attempts=1))
+    cluster.wait(40, silent=(host,))
+    cluster.do(i.FenceHost(host_id=HostId(host)))
+    cluster.hello(host)
+    assert cluster.placed(cluster.submit(1)) == [host]
+
+
 def test_a_forgotten_host_is_a_new_host_when_it_comes_back(cluster: Cluster) -> None:
     cluster.hosts(1)
     cluster.do(i.DrainHost(host_id=HostId("h1"), reason="old"))

@@ -141,6 +141,20 @@ def test_an_operator_may_fence_it_without_waiting_for_its_silence(cluster: Clust
     cluster.do(i.ForgetHost(host_id=main))
 
 
+def test_it_is_not_fenced_while_its_agent_is_on_its_way_back(cluster: Cluster) -> None:
+    """Its files are lost, so that its Hello waits, and the host is STOPPED for so long."""
+    job, main, _ = stopped_main(cluster, nodes=1)
+    same = cluster.state.hosts[HostId(main)].facts.machine
+    cluster.answers = False
+    cluster.hello(main, agent_uuid="new", machine=same, previous_boot_id="", waits=False)
+    with pytest.raises(Conflict, match="called 0 s ago, so its machine is not off"):
+        cluster.do(i.FenceHost(host_id=main))
+    assert cluster.is_(job) is JobState.RUNNING
+    # One that hangs, and never answers, is no reason to wait for ever.
+    cluster.wait(cluster.settings.lost_after_ms / 1000, silent=(main,))
+    assert cluster.do(i.FenceHost(host_id=main)) == f"{job}#0 attempt 1"
+
+
 def test_a_reboot_is_proof_as_ever(cluster: Cluster) -> None:
     job, main, _ = stopped_main(cluster, nodes=1)
     cluster.hello(main, boot_id="boot-2")

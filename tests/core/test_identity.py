@@ -116,6 +116,35 @@ def test_what_counts_is_what_the_agent_says_when_it_is_asked(cluster: Cluster) -
     assert cluster.state.presence[HostId("h1")].session_id == asked
 
 
+def test_it_may_not_answer_before_it_is_asked(cluster: Cluster) -> None:
+    """The session before has not had its time yet."""
+    cluster.hosts(1, incarnation=5)
+    job = cluster.submit(1)
+    cluster.run(job)
+    cluster.hello("h1", incarnation=2, waits=False)
+    cluster.do(replace(cluster.hellos[HostId("h1")]))
+    assert cluster.is_(job) is JobState.RUNNING
+    assert cluster.session("h1") in cluster.state.waiting
+
+
+def test_its_answer_counts_for_nothing_when_the_session_before_was_heard(cluster: Cluster) -> None:
+    cluster.hosts(1, incarnation=5)
+    job = cluster.submit(1)
+    cluster.run(job)
+    alive = cluster.session("h1")
+    cluster.answers = False
+    cluster.hello("h1", incarnation=2)
+    asked = cluster.session("h1")
+    assert cluster.state.waiting[asked].is_asked
+    cluster.do(i.HostHeartbeat(session_id=alive, seq=1))
+    cluster.do(replace(cluster.hellos[HostId("h1")]))
+    (refused,) = cluster.closed
+    assert (refused.session_id, refused.is_refusal) == (asked, True)
+    assert cluster.is_(job) is JobState.RUNNING
+    assert cluster.state.presence[HostId("h1")].session_id == alive
+    cluster.closed.clear()
+
+
 def test_an_agent_of_an_older_release_is_believed_without_being_asked(cluster: Cluster) -> None:
     cluster.hosts(1)
     cluster.answers = False
@@ -287,6 +316,38 @@ def test_a_main_whose_start_only_the_lost_files_knew_is_not_started_again(
     wiped(cluster)
     assert len(cluster.job(job).attempts) == 2
     assert cluster.wants("h1") is Desired.PREPARE
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"boot_id": "boot-3", "previous_boot_id": "boot-0"},
+        {"incarnation": 1},
+    ],
+    ids=["of a boot before", "older"],
+)
+def test_a_main_whose_start_a_copy_of_the_files_does_not_know_is_not_started_again(
+    cluster: Cluster, files: dict[str, Any]
+) -> None:
+    cluster.hosts(1, incarnation=5)
+    job = cluster.submit(1, attempts=2)
+    cluster.prepared("h1")
+    assert cluster.is_(job) is JobState.STARTING
+    cluster.hello("h1", **{"incarnation": 6, **files})
+    assert len(cluster.job(job).attempts) == 2
+
+
+def test_a_main_that_is_still_being_started_goes_on_without_the_lost_files(
+    cluster: Cluster,
+) -> None:
+    """Its agent has found that it is about to come up."""
+    cluster.hosts(1)
+    job = cluster.submit(1, attempts=2)
+    cluster.prepared("h1")
+    coming = i.Observation(key=cluster.key("h1"), progress=Progress.LAUNCHING)
+    wiped(cluster, coming)
+    assert len(cluster.job(job).attempts) == 1
+    assert cluster.wants("h1") is Desired.RUN
 
 
 def test_a_vote_that_only_the_lost_files_knew_is_none(cluster: Cluster) -> None:

@@ -290,6 +290,21 @@ def test_reports_are_acknowledged_when_the_wait_is_over(cluster: Cluster) -> Non
     assert acks(cluster) == [1]
 
 
+def test_a_report_of_a_session_before_is_not_acknowledged_to_the_next(cluster: Cluster) -> None:
+    """An agent that was started anew numbers its reports anew, and would forget what it has not
+    told."""
+    cluster.hosts(3)
+    job = cluster.submit(1)
+    (host,) = cluster.run(job)
+    key = NodeKey(job, 1, 0)
+    cluster.restart()
+    cluster.hello(host, seen(key, Progress.UP))
+    cluster.says(host, Progress.RELEASED, key, exit_code=0, was_up=True)
+    cluster.hello(host)
+    cluster.hello(next(name for name in ("h1", "h2", "h3") if name != host))
+    assert acks(cluster) == []
+
+
 def test_a_coordinator_that_knows_no_host_waits_for_nothing(cluster: Cluster) -> None:
     cluster.restart()
     cluster.hosts(1)
