@@ -222,12 +222,17 @@ class ContainerEngine(abc.ABC):
         container = self._just_started.pop(key, None)
         if container is None and (container := await self._inspect(key)) and container.is_running:
             await self._keepers.go_on(key, container.pid, container.container_id)
-        copy = None
+        copy, again = None, False
         if container is not None and container.started is not None:
             copy = self._copy(key, container)
             if container.is_running or container.is_lost:
                 await self._wait_for_end(key, container)
-                container = await self._inspect(key)
+                begun, container = container, await self._inspect(key)
+                again = container is not None and container.began_after(begun)
+        if again:
+            # A node runs once in an attempt, and how that went is not known any more.
+            await self.kill(key)
+            container = await self._inspect(key)
         orphan = container is not None and container.is_running and self._is_orphan(container)
         if container is not None and container.is_running and not orphan:
             raise _transient(f"CannotInspectContainerError: {key.name} still runs")
@@ -242,10 +247,12 @@ class ContainerEngine(abc.ABC):
             lease_ended = self._keepers.is_end_noted(key)
         except OSError as error:
             raise _transient(f"CannotInspectContainerError: {error}") from error
-        if container is None or not container.has_ended:
+        if again or container is None or not container.has_ended:
             what = "no container" if container is None else "never started:"
             reason = parse.ORPHAN if orphan else parse.LOST
-            if not (orphan or lost):
+            if again:
+                reason = parse.STARTED_AGAIN
+            elif not (orphan or lost):
                 reason = f"CannotInspectContainerError: {what} {key.name}"
             now_ms = time.time_ns() // 1_000_000
             end = Exit(exit_code=None, stopped_at_ms=now_ms, reason=reason)
