@@ -141,6 +141,8 @@ class Leases:
             if fd < 0:
                 fd = os.open(self.path(name), os.O_RDWR | os.O_CLOEXEC)
             os.pwrite(fd, _GONE, 0)
+            # A holder whose file has lost its name is not told by the deletion.
+            os.fchmod(fd, 0o600)
             os.unlink(self.path(name))
         except FileNotFoundError:
             return

@@ -19,6 +19,7 @@ from agent.core import inputs as i
 from agent.core.assignment import ContainerSpec, NodeKey
 from agent.core.marks import Marks
 from agent.engine.port import Engine, EngineError, ErrorClass
+from agent.host.shutdown import is_going_down
 from agent.kit import Kit
 from agent.lease_file import Leases
 
@@ -32,8 +33,9 @@ def wall_ms() -> int:
 
 class Verbs:
     """One host's engine, with the host's own answers. `mark` says whose a node is that is to be
-    started; `engine_is_gone` hears the reason each time that the engine does not answer. A verb
-    that is cancelled may be asked for again."""
+    started; `engine_is_gone` hears the reason each time that the engine does not answer;
+    `goes_down` says whether the machine itself does. A verb that is cancelled may be asked for
+    again."""
 
     def __init__(
         self,
@@ -43,6 +45,7 @@ class Verbs:
         leases: Leases,
         mark: Callable[[f.Start], Marks],
         engine_is_gone: Callable[[str], None],
+        goes_down: Callable[[], bool] = is_going_down,
     ) -> None:
         self._engine = engine
         self._admission = admission
@@ -50,6 +53,7 @@ class Verbs:
         self._leases = leases
         self._mark = mark
         self._engine_is_gone = engine_is_gone
+        self._goes_down = goes_down
 
     async def prepare(self, effect: f.Prepare) -> i.Input:
         async def prepare() -> i.Input:
@@ -121,6 +125,11 @@ class Verbs:
     async def wait(self, effect: f.Wait) -> i.Input:
         async def wait() -> i.Input:
             ended = await self._engine.wait(effect.key)
+            if await asyncio.to_thread(self._goes_down):
+                # systemd stops containers beside their agent, and a main that was told to stop may
+                # well end with 0: its host has ended, and not the job.
+                logger.info("ended as the machine goes down: node=%s", effect.key.name)
+                await asyncio.Event().wait()
             return i.Ended(
                 key=effect.key,
                 exit_code=ended.exit_code,

@@ -74,6 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "agent.verbs": {
         *("agent.admission", "agent.core", "agent.engine.port", "agent.kit", "agent.lease_file"),
+        "agent.host.shutdown",
     },
     "agent.main": {"agent", "muster"},
     "agent.__main__": {"agent.main"},

@@ -223,12 +223,16 @@ class ContainerEngine(abc.ABC):
         container = self._just_started.pop(key, None)
         if container is None and (container := await self._inspect(key)) and container.is_running:
             await self._keepers.go_on(key, container.pid, container.container_id)
-        copy = None
+        copy, again = None, False
         if container is not None and container.started is not None:
             copy = self._copy(key, container)
             if container.is_running or container.is_lost:
                 await self._wait_for_end(key, container)
-                container = await self._inspect(key)
+                begun, container = container, await self._inspect(key)
+                if again := container is not None and container.began_after(begun):
+                    # A node runs once in an attempt, and how that went is not known any more.
+                    await self.kill(key)
+                    container = await self._inspect(key)
         orphan = container is not None and container.is_running and self._is_orphan(container)
         if container is not None and container.is_running and not orphan:
             raise _transient(f"CannotInspectContainerError: {key.name} still runs")
@@ -243,10 +247,10 @@ class ContainerEngine(abc.ABC):
             lease_ended = self._keepers.is_end_noted(key)
         except OSError as error:
             raise _transient(f"CannotInspectContainerError: {error}") from error
-        if container is None or not container.has_ended:
+        if again or container is None or not container.has_ended:
             what = "no container" if container is None else "never started:"
-            reason = parse.ORPHAN if orphan else parse.LOST
-            if not (orphan or lost):
+            reason = parse.STARTED_AGAIN if again else parse.ORPHAN if orphan else parse.LOST
+            if not (again or orphan or lost):
                 reason = f"CannotInspectContainerError: {what} {key.name}"
             now_ms = time.time_ns() // 1_000_000
             end = Exit(exit_code=None, stopped_at_ms=now_ms, reason=reason)
@@ -388,14 +392,13 @@ class ContainerEngine(abc.ABC):
             raise listed.error("CannotListContainersError")
         names = listed.stdout.split()
         found = await self._inspect_all(names) if names else []
-        managed = [entry.managed for entry in found if entry.managed is not None]
-        here = {entry.key for entry in managed}
-        managed += [entry for entry in begun if entry.key not in here]
+        managed = {entry.key: entry for entry in begun}
+        managed |= {each.key: each for entry in found if (each := entry.managed) is not None}
         # Of another host's, which may be on this machine too, nothing is opened.
-        own = {entry.key.name for entry in managed}
+        own = {key.name for key in managed}
         keepers = await asyncio.to_thread(nodes.keepers)
         self._keepers.find_all({name: pid for name, pid in keepers.items() if name in own})
-        return sorted(managed, key=lambda entry: (entry.key.attempt, entry.key))
+        return sorted(managed.values(), key=lambda entry: (entry.key.attempt, entry.key))
 
     async def close(self) -> None:
         """End the copying of output; the next engine goes on with it."""

@@ -11,7 +11,7 @@ proper stays behind in a session of its own. It locks the lease file, and leaves
 another keeper has. On its standard input the agent tells it `PID CONTAINER-ID` of the container
 that has come up; while that stays open, a container may still come.
 
-    the container ends          the keeper leaves
+    the container ends          the keeper stays: who has the engine may start it again
     `gone` in the lease file    the keeper leaves
     the lease is over           `stop` with what is left of the grace, then `kill`; what survives
                                 these, or an engine that does not answer, gets SIGKILL directly
@@ -85,9 +85,10 @@ class _Keeper:
             poll.register(fd, select.POLLIN)
         may_come = True
         is_over = False
-        while not (self._has_ended() or self._lease.is_gone):
+        while not self._lease.is_gone:
             if is_over:
-                self._end()
+                if not self._has_ended():
+                    self._end()
                 # Not told of one that comes so late: its agent may hang.
                 while self._pidfd < 0 and _outwaited_calls(self._name):
                     self._end()
@@ -97,7 +98,12 @@ class _Keeper:
                     return
             if self._pidfd >= 0:
                 poll.register(self._pidfd, select.POLLIN)
-            if 0 in (fd for fd, _ in poll.poll()) and not self._hear():
+            ready = [fd for fd, _ in poll.poll()]
+            if self._pidfd in ready:
+                poll.unregister(self._pidfd)
+                os.close(self._pidfd)
+                self._pidfd = -1
+            if 0 in ready and not self._hear():
                 poll.unregister(0)
                 may_come = False
             is_over = self._lease.look() or is_over
@@ -106,8 +112,10 @@ class _Keeper:
         """Take in what the agent says; False when it will say no more."""
         data = os.read(0, _TELL_BYTES)
         self._said += data
-        line, end, _ = self._said.partition(b"\n")
-        if end and self._pidfd < 0:
+        line, end, rest = self._said.partition(b"\n")
+        if end:
+            # Heard once: when that container has ended, its pid may be given to another process.
+            self._said = rest
             self._hold(line)
         return bool(data)
 

@@ -24,6 +24,10 @@ LOST = (
     "ContainerRuntimeError: the engine lost its record of the container while it ran; nobody saw "
     "how it ended"
 )
+STARTED_AGAIN = (
+    "ContainerRuntimeError: somebody started the container again past its agent; nobody saw how it "
+    "ended before"
+)
 OUT_OF_MEMORY = "OutOfMemoryError: Container killed due to memory usage"
 
 _GONE = re.compile(
@@ -114,6 +118,10 @@ class Container:
         call it exited with code 0, though it may run on. Its start is still there, and no end."""
         ran = self.started_at_ms > 0 and self.finished_at_ms == 0
         return ran and (self.status in _NEVER_STARTED or self.status == "exited")
+
+    def began_after(self, earlier: Container) -> bool:
+        """Whether it was started again since it ran as `earlier`."""
+        return self.started_at_ms > earlier.started_at_ms > 0
 
     @property
     def has_ended(self) -> bool:

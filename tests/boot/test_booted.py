@@ -25,6 +25,7 @@ from tests.boot.cluster import (
     Machines,
     agent_settings,
     booted,
+    job_of,
     machines,
     outcome,
 )
@@ -379,6 +380,34 @@ async def test_a_reboot_ends_the_attempt_and_the_next_one_runs(
         assert first is not None
         assert first.attempts[0].status_reason == f"Host EC2 (instance {main}) terminated."
         await ends_as_main(c, job_id, 3, None, 7)
+
+
+@pytest.mark.real("busybox")
+async def test_a_main_that_ends_well_when_its_machine_goes_down(
+    made: Machines, tmp_path: Path
+) -> None:
+    """systemd stops podman's containers beside the agent. It is slow to say that it stops, as it is
+    when it has much to stop, so that the agent sees the end."""
+    async with booted(tmp_path, made, "podman") as c:
+        job = job_of("polite", 1, "podman", retryStrategy=TWICE)
+        (group,) = job["nodeProperties"]["nodeRangeProperties"]
+        group["container"]["command"] = ["sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait"]
+        job_id = await c.submit(await c.register(job))
+        await c.until(f"{job_id}#0", "RUNNING")
+        main = await c.host_of(f"{job_id}#0")
+        host, slow = made.hosts[main], "/usr/local/bin/systemctl"
+        host.sh(
+            f"printf '#!/bin/sh\\nsleep 1; exec /usr/bin/systemctl $*' >{slow}; chmod 755 {slow}"
+        )
+        try:
+            host.reboot()
+        finally:
+            host.sh(f"rm {slow}")
+        done = await c.until(job_id, lambda detail: detail.attempts, SOON_SECONDS)
+        assert outcome(done)[1] == [None]
+        assert done.attempts[0].status_reason == f"Host EC2 (instance {main}) terminated."
+        await c.terminate(job_id)
+        await c.until_gone(job_id)
 
 
 async def test_a_job_outlives_a_reboot_of_the_coordinators_machine(

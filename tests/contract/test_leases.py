@@ -163,6 +163,7 @@ async def test_one_keeper_holds_a_lease_and_leaves_with_its_container(bench: Ben
     waiting = bench.ended(key)
     await bench.engine.stop(key, 10)
     await waiting
+    await bench.engine.remove(key)
     await eventually(lambda: not keepers(key), DEADLINE_SECONDS, lambda: (keeper, keepers(key)))
 
 
@@ -191,6 +192,36 @@ async def test_a_keeper_whose_container_never_came_leaves_when_the_lease_is_over
     bench.lease(key, 100)
     await eventually(lambda: not keepers(key), DEADLINE_SECONDS, lambda: keepers(key))
     assert not bench.leases.is_end_noted(key.name)
+
+
+@CONTAINERS
+async def test_a_keeper_leaves_when_its_file_has_no_name_any_more(bench: Bench) -> None:
+    key = await bench.held(bench.programs.run)
+    bench.lease(key, 1_000_000)
+    await asyncio.to_thread(shutil.rmtree, bench.leases.path(key.name).rpartition("/")[0])
+    waiting = bench.ended(key)
+    await bench.engine.stop(key, 10)
+    await waiting
+    await bench.engine.remove(key)
+    await eventually(lambda: not keepers(key), DEADLINE_SECONDS, lambda: keepers(key))
+
+
+@CONTAINERS
+async def test_the_lease_of_a_container_that_was_started_again_past_its_agent(
+    bench: Bench,
+) -> None:
+    """By a person, or by a service that starts all containers, while its agent is away."""
+    key = await bench.held(bench.programs.ignore_term)
+    await bench.engine.close()
+    (keeper,) = keepers(key)
+    first = await bench.pid(key)
+    await bench.cli("restart", "--time=0", key.name)
+    assert await bench.pid(key) != first
+    assert keepers(key) == [keeper]
+    bench.lease(key, 100, grace_seconds=1)
+    await ended_without_an_agent(bench, key)
+    assert (await bench.ended(key)).lease_ended
+    await eventually(lambda: not keepers(key), DEADLINE_SECONDS, lambda: keepers(key))
 
 
 @CONTAINERS

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from agent.engine.container import ContainerEngine
-from agent.engine.parse import ORPHAN
+from agent.engine.parse import ORPHAN, STARTED_AGAIN
 from agent.engine.port import EngineError, ErrorClass
 from agent.host import ports as host_ports
 from tests.contract.engine_bench import (
@@ -220,6 +220,20 @@ async def test_what_an_ended_container_left_dies_while_the_engine_hangs(
     assert await outside.wait() == -signal.SIGKILL
     engine.answer()
     await bench.engine.remove(key)
+
+
+@CONTAINERS
+async def test_a_container_that_was_started_again_past_its_agent(bench: Bench) -> None:
+    """As by `podman restart --all`. Main has run twice in its attempt by then."""
+    key = await bench.started(bench.programs.ignore_term)
+    await bench.ready(key)
+    waiting = asyncio.ensure_future(bench.ended(key))
+    await bench.cli("restart", "--time=0", key.name)
+    end = await waiting
+    # The engine may have been asked between the end and the second start.
+    assert (end.exit_code, end.reason) in ((None, STARTED_AGAIN), (137, ""))
+    await bench.engine.remove(key)
+    assert not pids_of(key)
 
 
 @engines(PODMAN)
