@@ -32,8 +32,9 @@ muster-coordinator backup FILE --data-dir DIR    write a copy of the journal, al
                                                  coordinator runs; FILE must not be there yet
 muster-coordinator restore FILE --data-dir DIR   bring a copy back; the coordinator must be stopped.
                                                  The journal that is there is kept beside it
-Both look at the copy, and exit with 0 when it is done and with 2 when it is not. docs/backup.md
-says what a restore means for jobs.
+Both look at the copy, and exit with 0 when it is done and with 2 when it is not. --config FILE
+stands for --data-dir DIR where the file says data_dir. docs/backup.md says what a restore means for
+jobs.
 
 """
 
@@ -127,8 +128,8 @@ def _looked_at(copy: Path) -> str:
             await opened.close()
         machine = shell.replayed(Settings(), replay)
         return (
-            f"{len(replay.entries)} entries, {len(machine.state.jobs)} jobs that have not ended, "
-            f"{len(replay.ended)} that have"
+            f"{len(replay.entries)} entries; jobs not ended: {len(machine.state.jobs)}, "
+            f"ended: {len(replay.ended)}"
         )
 
     try:

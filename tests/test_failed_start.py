@@ -4,6 +4,7 @@ apart."""
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -59,6 +60,18 @@ def test_a_wrong_flag_is_in_the_log(daemon: str, tmp_path: Path) -> None:
     status, wrote, heard = failed(daemon, "--no-flag", directory=tmp_path)
     assert (status, heard) == (2, ["STATUS=wrong settings: see the log"])
     assert "--no-flag" in wrote.splitlines()[-1]
+
+
+def test_a_coordinator_whose_port_is_taken_says_so(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        listen = f"127.0.0.1:{other.getsockname()[1]}"
+        status, wrote, heard = failed(
+            "coordinator", "--listen", listen, "--data-dir", str(tmp_path / "c"), directory=tmp_path
+        )
+    why = f"cannot listen on {listen}: Address already in use"
+    assert status == 1
+    assert wrote.splitlines()[-1] == f"muster-coordinator: {why}"
+    assert f"STATUS={why}" in heard
 
 
 def test_an_agent_whose_data_another_one_uses_says_so(tmp_path: Path) -> None:

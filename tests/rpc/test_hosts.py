@@ -101,7 +101,7 @@ async def test_silence_and_a_fence(client: Client, cluster: FakeCluster, hosts: 
     assert await _word(client, "h-2") == ("FREE", "its agent is not connected")
     code, details = await refusal(client.hosts.FenceHost(pb.FenceHostRequest(host_id="h-1")))
     assert code is grpc.StatusCode.FAILED_PRECONDITION
-    assert "only a lost host can be fenced" in details
+    assert "host h-1 cannot be fenced before it is LOST" in details
     cluster.tick(40)
     word, reason = await _word(client, "h-1")
     assert word == "LOST"
