@@ -19,6 +19,7 @@ from coordinator.daemon import Daemon
 from coordinator.garbage import Collections
 from coordinator.journal.port import JournalError
 from coordinator.journal.sqlite import SqliteJournal
+from coordinator.options import make_directory
 from coordinator.rpc.agent_service import AgentService
 from coordinator.rpc.host_service import HostService
 from coordinator.rpc.job_service import JobService
@@ -61,7 +62,7 @@ async def _run(settings: CoordinatorConfig, *, accepts_older: bool) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         # Before the replay, which may take a while: it ends cleanly from here on.
         loop.add_signal_handler(signum, stopped.set)
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(settings.data_dir, "data_dir")
     journal = await SqliteJournal.open(
         settings.data_dir / "journal.db", reserve_bytes=MIB * settings.disk_reserve_mib
     )
