@@ -85,9 +85,9 @@ def why_nothing_starts(state: ClusterState) -> str:
 
 def _older(outrun: Outrun) -> str:
     what = (
-        f"up to entry {outrun.position} of a start that this journal knows only in part"
+        f"entry {outrun.position}, which is not in this journal"
         if outrun.is_known
-        else "of a start that this journal does not know"
+        else "a start of the coordinator that is not in this journal"
     )
     return (
         f"The journal of the coordinator is older than what host {outrun.host_id} has seen "
