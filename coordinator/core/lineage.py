@@ -76,9 +76,9 @@ def why_nothing_starts(state: ClusterState) -> str:
         return _older(state.outrun)
     if state.hosts_awaited:
         return (
-            "The coordinator has just started: nothing is placed before "
-            f"{state.hosts_awaited} more of the {len(state.hosts)} hosts that it knows have "
-            "called, or had the time to"
+            f"The coordinator has just started: nothing is placed before {state.hosts_awaited} "
+            f"more of the {len(state.hosts)} hosts that it knows have called, or those that have "
+            "not are LOST"
         )
     return ""
 
