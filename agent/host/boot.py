@@ -39,8 +39,8 @@ def agent_uuid(data_dir: Path) -> str:
         return str(uuid.UUID(written))
     except ValueError as error:
         raise NoAgentUuid(
-            f"{path} holds {written[:80]!r}, not a UUID; restore it, or delete it to make this "
-            "host a new agent"
+            f"{path} holds {written[:80]!r}, not a UUID; restore it, or delete it: this agent "
+            "then gets a new id, and takes over what runs here"
         ) from error
 
 

@@ -65,7 +65,8 @@ def copy_closed(file: Path, made: Path) -> None:
     if _header(log_of(file)):
         raise JournalError(
             f"{log_of(file)} is a part of {file}, so that is no backup but a copied data "
-            "directory, or a journal in use; make one file of it: muster-coordinator backup"
+            "directory, or a journal in use; make one file of it: muster-coordinator backup FILE "
+            "--data-dir DIR"
         )
     _copy(file, made)
     _fold(made, file)
