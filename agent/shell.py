@@ -58,7 +58,7 @@ def join(ledger: Ledger, before: str, cluster_id: str) -> None:
         raise LedgerError(
             f"this agent was of cluster {before}, and the coordinator that it calls is of cluster "
             f"{cluster_id}; what runs is left to its lease, and the next start serves the other "
-            "cluster. If this is the wrong coordinator, correct the setting `coordinator`: what runs "
+            "cluster. If it is the wrong coordinator, correct the setting `coordinator`: what runs "
             "is found again while its lease lasts"
         )
 
