@@ -132,13 +132,27 @@ class Daemon:
             self._leases.close()
             self._ledger.close()
 
-    async def say_goodbye(self, limit_seconds: float) -> bool:
-        """Tell the coordinator that this agent stops and which nodes go on without it. True once
-        that is durable there; False when nothing goes on, or when it could not be told in time:
-        then the coordinator takes this host for a silent one. From here on nothing is started."""
+    async def say_goodbye(self, limit_seconds: float) -> None:
+        """Tell the coordinator that this agent stops and which nodes go on without it, and the log
+        what becomes of them. When it could not be told in time, the coordinator takes this host for
+        a silent one. From here on nothing is started."""
         # Also one whose start is in hand: it may come up when this process has gone.
         goes_on = [slot.key for slot in self._machine.state.slots.values() if slot.may_run]
-        if not goes_on or self._heartbeats is None or "goodbye" not in self._offered:
+        if not goes_on:
+            return
+        if await self._is_told(goes_on, limit_seconds):
+            shell.suspend_leases(self._machine, self._ledger, self._leases)
+            logger.info("the coordinator knows that what runs here goes on")
+        else:
+            logger.warning(
+                "the coordinator could not be told that this agent stops: what runs here ends when "
+                "its lease is over, unless an agent is started here before: %s",
+                ", ".join(key.name for key in goes_on),
+            )
+
+    async def _is_told(self, goes_on: list[NodeKey], limit_seconds: float) -> bool:
+        """Whether the goodbye is durable at the coordinator."""
+        if self._heartbeats is None or "goodbye" not in self._offered:
             return False
         self._goodbye = asyncio.get_running_loop().create_future()
         self._link.send(pb.AgentMessage(goodbye=goodbye(goes_on)))
@@ -147,7 +161,6 @@ class Daemon:
                 await self._goodbye
         except TimeoutError:
             return False
-        shell.suspend_leases(self._machine, self._ledger, self._leases)
         return True
 
     async def _reattach(self, contents: LedgerContents) -> None:
@@ -156,6 +169,9 @@ class Daemon:
         version = await self._answered(self._engine.probe)
         logger.info("engine: name=%s version=%s", self._engine.name, version)
         here = await self._answered(functools.partial(self._look, contents))
+        for each in here.ours:
+            word = "runs" if each.running else "has ended"
+            logger.info("found here: node=%s, which %s", each.key.name, word)
         await asyncio.to_thread(self._kit.keep_only, here.keys)
         self._leases.keep_only([key.name for key in here.keys])
         self._take(
@@ -211,6 +227,8 @@ class Daemon:
             self._link.restart()
 
     def _usable(self) -> None:
+        if self._unusable_reason:
+            logger.info("the host can be used now")
         self._unusable_reason = ""
         # The session that is open said that the host cannot be used.
         self._link.restart()

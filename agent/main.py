@@ -18,7 +18,7 @@ from agent.engine.docker import DockerEngine
 from agent.engine.podman import PodmanEngine
 from agent.engine.port import Engine
 from agent.engine.process import ProcessEngine
-from agent.host.boot import agent_uuid, boot_id
+from agent.host.boot import NoAgentUuid, agent_uuid, boot_id
 from agent.host.ec2_metadata import ask
 from agent.host.fingerprint import fingerprint
 from agent.host.gpus import gpus
@@ -32,7 +32,7 @@ from agent.lease_file import Leases
 from agent.ledger.port import LedgerError
 from agent.ledger.sqlite import SqliteLedger
 from agent.logs import LogDesk
-from agent.options import version
+from agent.options import make_directory, version
 from agent.policy import Policy
 from agent.secret_store import SecretStore
 from muster.v1 import agent_service_pb2 as pb
@@ -124,9 +124,11 @@ async def _run(settings: AgentConfig) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopped.set)
     _hear_what_was_ignored()
-    lock = MachineLock(settings.runtime_dir or runtime_directory(), settings.host_id)
+    runtime_dir = settings.runtime_dir or runtime_directory()
+    make_directory(runtime_dir, "runtime_dir")
+    lock = MachineLock(runtime_dir, settings.host_id)
     lock.take()
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(settings.data_dir, "data_dir")
     found_gpus = await asyncio.to_thread(gpus, settings.engine)
     identity = await _identity(settings, len(found_gpus))
     leases = Leases(settings.data_dir / "leases")
@@ -154,7 +156,7 @@ async def _run(settings: AgentConfig) -> None:
     await asyncio.wait((ready, stopping, running))
     if not running.cancelled():
         running.result()
-    logger.info("stopped; containers go on")
+    logger.info("stopped")
 
 
 async def _say_goodbye(daemon: Daemon) -> None:
@@ -162,8 +164,8 @@ async def _say_goodbye(daemon: Daemon) -> None:
     silent."""
     if await asyncio.to_thread(is_going_down):
         logger.info("the machine goes down, and what runs here with it")
-    elif await daemon.say_goodbye(GOODBYE_SECONDS):
-        logger.info("the coordinator knows that what runs here goes on")
+    else:
+        await daemon.say_goodbye(GOODBYE_SECONDS)
 
 
 def _hear_what_was_ignored() -> None:
@@ -192,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     reasons: list[str] = []
     try:
         asyncio.run(_run(settings))
-    except* (NoPrivateAddress, LedgerError, Taken, OSError) as group:
+    except* (NoAgentUuid, NoPrivateAddress, LedgerError, Taken, OSError) as group:
         reasons += [str(error) for error in _leaves(group)]
     except* Exception as group:
         logger.exception("a defect ends the agent")

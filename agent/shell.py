@@ -56,8 +56,10 @@ def join(ledger: Ledger, before: str, cluster_id: str) -> None:
     ledger.keep_cluster(cluster_id)
     if before:
         raise LedgerError(
-            f"the ledger was of cluster {before}, and the coordinator is of {cluster_id}; what "
-            "runs is left to its lease, and the next start serves the other cluster"
+            f"this agent was of cluster {before}, and the coordinator that it calls is of cluster "
+            f"{cluster_id}; what runs is left to its lease, and the next start serves the other "
+            "cluster. If it is the wrong coordinator, correct the setting `coordinator`: what runs "
+            "is found again while its lease lasts"
         )
 
 

@@ -22,8 +22,8 @@ from agent.host.survivors import Survivors
 logger = logging.getLogger(__name__)
 
 UNDECIDED = (
-    "MusterHostError: nodes run here that this agent's files do not know; nobody knows whose they "
-    "are until the coordinator has said which cluster this is"
+    "MusterHostError: nodes run here that this agent's files do not know; whether they are this "
+    "agent's is known once the coordinator has said which cluster it is of"
 )
 
 

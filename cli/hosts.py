@@ -32,16 +32,36 @@ def arguments(parser: Parser) -> None:
     actions.add_parser("list", help="all hosts (the default)")
     describe = actions.add_parser("describe", help="hosts in full")
     describe.add_argument("hosts", nargs="+", metavar="HOST")
-    drain = actions.add_parser("drain", help="give a host no new work; what it runs goes on")
+    drain = actions.add_parser(
+        "drain",
+        help="give a host no new work; what it runs goes on",
+        description="Give a host no new work. What it runs goes on. `muster hosts resume HOST` "
+        "ends it.",
+    )
     drain.add_argument("host", metavar="HOST")
     drain.add_argument("--reason", default="", help="shown with the host")
-    resume = actions.add_parser("resume", help="end a drain, or a quarantine if it is clean again")
+    resume = actions.add_parser(
+        "resume",
+        help="end a drain, or a quarantine if it is clean again",
+        description="End a drain; and have the agent of a QUARANTINED host look again whether it "
+        "is clean.",
+    )
     resume.add_argument("host", metavar="HOST")
     fence = actions.add_parser(
-        "fence", help="vouch that nothing runs on a lost host any more: its job goes on elsewhere"
+        "fence",
+        help="vouch that nothing runs any more on a host that is LOST or STOPPED",
+        description="Vouch that nothing runs any more on a host that is LOST or STOPPED. What ran "
+        "there counts as failed at once, and its job may start elsewhere. Look first that the "
+        "machine is off: if it lives, two attempts of the job run until its agent is back.",
     )
     fence.add_argument("host", metavar="HOST")
-    forget = actions.add_parser("forget", help="take a host that will not come back off the list")
+    forget = actions.add_parser(
+        "forget",
+        help="take a host that will not come back off the list",
+        description="Take a host that will not come back off the list. It is refused while its "
+        "agent is connected and while something may run there; `muster hosts fence HOST` comes "
+        "before it then. An agent that calls again makes it a new host, which is not drained.",
+    )
     forget.add_argument("host", metavar="HOST")
 
 

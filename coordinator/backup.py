@@ -27,13 +27,16 @@ from coordinator.journal.sqlite import SqliteJournal
 
 COMMANDS = ("backup", "restore")
 NOT_DONE = 2
+_KEPT = ".before-"
+"""Behind the name of a journal that a restore keeps, and before the time."""
 HELP = """\
 muster-coordinator backup FILE --data-dir DIR    write a copy of the journal, also while the
                                                  coordinator runs; FILE must not be there yet
 muster-coordinator restore FILE --data-dir DIR   bring a copy back; the coordinator must be stopped.
                                                  The journal that is there is kept beside it
-Both look at the copy, and exit with 0 when it is done and with 2 when it is not. docs/backup.md
-says what a restore means for jobs.
+Both look at the copy, and exit with 0 when it is done and with 2 when it is not. --config FILE
+stands for --data-dir DIR where the file says data_dir. docs/backup.md says what a restore means for
+jobs.
 
 """
 
@@ -78,7 +81,9 @@ def restore(file: Path, journal: Path) -> str:
     """
     journal.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _made_beside(journal, "restored") as made:
-        copy_closed(file, made)
+        # What a restore kept is whole with its log: no coordinator ran when it was put aside.
+        is_kept = file.name.startswith(f"{journal.name}{_KEPT}") and log_of(file).exists()
+        (copy_open if is_kept else copy_closed)(file, made)
         told = _looked_at(made)
         _own_as(journal if journal.exists() else journal.parent, made)
         sync(made)
@@ -127,8 +132,8 @@ def _looked_at(copy: Path) -> str:
             await opened.close()
         machine = shell.replayed(Settings(), replay)
         return (
-            f"{len(replay.entries)} entries, {len(machine.state.jobs)} jobs that have not ended, "
-            f"{len(replay.ended)} that have"
+            f"{len(replay.entries)} entries; jobs not ended: {len(machine.state.jobs)}, "
+            f"ended: {len(replay.ended)}"
         )
 
     try:
@@ -141,8 +146,8 @@ def _put_aside(journal: Path) -> Path | None:
     """Keep what is there under another name, also when it is damaged; None when nothing is. At
     every moment there is a journal under its own name, if there was one: a coordinator that finds
     none would begin with an empty one."""
-    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    kept = journal.with_name(f"{journal.name}.before-{now}")
+    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+    kept = journal.with_name(f"{journal.name}{_KEPT}{now}")
     if journal.exists():
         os.link(journal, kept)
     # There is one if the coordinator was killed, also where the journal alone was moved away. Left

@@ -22,7 +22,8 @@ muster-coordinator check --data-dir DIR    say which rows of the journal cannot 
                                            setting them aside means; changes nothing
 muster-coordinator repair --data-dir DIR   move these rows to the table set_aside; deletes nothing
 Both need a coordinator that is stopped. They exit with 0 when there is no fault, or none any more,
-with 1 when there are faults, and with 2 when the journal could not be looked at.
+with 1 when there are faults, and with 2 when the journal could not be looked at. --config FILE
+stands for --data-dir DIR where the file says data_dir.
 
 """
 

@@ -61,8 +61,8 @@ class CoordinatorConfig:
         metadata=option(
             whole(2, 2_592_000),
             "Silence after which what runs on a host counts as failed; at least "
-            "`lost_after_seconds` and at most the lease. Default: 300, or half of the lease if "
-            "that is less, and never less than `lost_after_seconds`.",
+            "`lost_after_seconds` and at most the lease.",
+            default="300; half of the lease if that is less, but not below `lost_after_seconds`",
         ),
     )
     lease_seconds: int = field(

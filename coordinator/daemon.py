@@ -24,7 +24,6 @@ from coordinator.core import inputs as i
 from coordinator.core.effects import Stamped, Step
 from coordinator.core.errors import Rejected
 from coordinator.core.events import (
-    DefinitionRegistered,
     JobEvent,
     NodeExited,
     NodePrepared,
@@ -35,7 +34,7 @@ from coordinator.core.ids import JobId, NodeKey, SessionId
 from coordinator.core.machine import Machine
 from coordinator.core.settings import Settings
 from coordinator.core.state import ClusterState, Job
-from coordinator.core.story import tell
+from coordinator.core.story import tell, tell_cluster
 from coordinator.journal.port import Batch, Journal, JournalFull, LogTail, Record, RecordQuery
 from coordinator.rpc import log_source
 from coordinator.rpc.log_relay import LogRelay
@@ -300,12 +299,8 @@ class Daemon:
                 level = logging.DEBUG if isinstance(event, _ORDINARY) else logging.INFO
                 where = event.job_id if node is None else f"{event.job_id}#{node}"
                 logger.log(level, "%s: job=%s %s", kind, where, message)
-            elif isinstance(event, DefinitionRegistered):
-                # Its environment is the user's, and logs have other readers.
-                name = event.definition.job_definition_name
-                logger.info("DefinitionRegistered: %s:%d", name, event.definition.revision)
             else:
-                logger.info("%s: %s", type(event).__name__, event)
+                logger.info("%s: %s", type(event).__name__, tell_cluster(event))
 
     def _answer(self, batch: list[_Waiting], step: Step) -> None:
         replies = iter(step.replies)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import logging
 import signal
 import sys
@@ -18,6 +19,7 @@ from coordinator.daemon import Daemon
 from coordinator.garbage import Collections
 from coordinator.journal.port import JournalError
 from coordinator.journal.sqlite import SqliteJournal
+from coordinator.options import make_directory
 from coordinator.rpc.agent_service import AgentService
 from coordinator.rpc.host_service import HostService
 from coordinator.rpc.job_service import JobService
@@ -38,6 +40,7 @@ muster-coordinator {ACCEPT} ...     run, and place jobs although hosts have seen
 Without one of these words the coordinator runs:
 
 """
+_HELP_OF = dict.fromkeys(check.COMMANDS, check.HELP) | dict.fromkeys(backup.COMMANDS, backup.HELP)
 
 
 def _settings(settings: CoordinatorConfig) -> Settings:
@@ -59,7 +62,7 @@ async def _run(settings: CoordinatorConfig, *, accepts_older: bool) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         # Before the replay, which may take a while: it ends cleanly from here on.
         loop.add_signal_handler(signum, stopped.set)
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(settings.data_dir, "data_dir")
     journal = await SqliteJournal.open(
         settings.data_dir / "journal.db", reserve_bytes=MIB * settings.disk_reserve_mib
     )
@@ -105,6 +108,11 @@ async def _serve(daemon: Daemon, stopped: asyncio.Event) -> None:
 
 def _offline(command: str, words: Sequence[str]) -> int:
     """What is done with a journal instead of running; the exit status."""
+    if command not in _HELP_OF:
+        near = difflib.get_close_matches(command, _HELP_OF, n=1)
+        right = f"did you mean {near[0]}?" if near else f"there are {', '.join(_HELP_OF)}"
+        sys.stderr.write(f"muster-coordinator: there is no command {command}; {right}\n")
+        return backup.NOT_DONE
     if command in check.COMMANDS:
         return check.run(command, config.load(words).data_dir)
     if not words or words[0].startswith("-"):
@@ -122,10 +130,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     `restore` as the first word do that instead."""
     words = list(sys.argv[1:] if argv is None else argv)
     asks_for_help = not {"-h", "--help"}.isdisjoint(words)
+    command = words[0] if words and not words[0].startswith("-") else ""
+    if command and not asks_for_help:
+        return _offline(command, words[1:])
     if asks_for_help:
-        sys.stdout.write(check.HELP + backup.HELP + HELP)
-    if words and words[0] in (*check.COMMANDS, *backup.COMMANDS):
-        return 0 if asks_for_help else _offline(words[0], words[1:])
+        sys.stdout.write(_HELP_OF.get(command, check.HELP + backup.HELP + HELP))
+        if command in _HELP_OF:
+            return 0
     accepts_older = ACCEPT in words
     try:
         settings = config.load([word for word in words if word != ACCEPT])

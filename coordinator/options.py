@@ -178,20 +178,47 @@ def load(config: type[Config], program: str, argv: Sequence[str]) -> Config:
     right; SystemExit(0) after --help and --version. Reads no file but the one of --config.
     """
     parser = _parser(config, program)
-    flags = vars(parser.parse_args(argv))
+    found, strange = parser.parse_known_args(argv)
+    flags = vars(found)
     path: Path | None = flags.pop("config", None)
     try:
+        if strange:
+            near = difflib.get_close_matches(strange[0].partition("=")[0], _flags(config), n=1)
+            right = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"unrecognized arguments: {' '.join(strange)}{right}")
         values = _read_file(config, path) if path else {}
         values |= _read_flags(config, flags)
         for key, (option, field) in settings(config).items():
             if key not in values and is_required(field):
                 raise ConfigError(
                     f"{key} is missing: give {flag(key)} {option.kind.metavar}, "
-                    f"or set {key} in the file that --config names"
+                    f"or set {key} in the file that --config names{_misplaced(values, key)}"
                 )
         return _fill(config, values, path)
     except ConfigError as error:
         parser.error(str(error))
+
+
+def _flags(config: type) -> list[str]:
+    return [*map(flag, settings(config)), "--config", "--help", "--version"]
+
+
+def _misplaced(values: Mapping[str, object], key: str) -> str:
+    """What is appended to a file that ends with a table belongs to the table."""
+    tables = (name for name, value in values.items() if isinstance(value, dict) and key in value)
+    return "".join(f"; there it stands below [{name}]: move it above that" for name in tables)
+
+
+def make_directory(path: Path, key: str) -> None:
+    """Make the directory that a setting names, with its parents, if it is not there. OSError that
+    names the setting."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"cannot make {key} {path}: {error.strerror} ({error.filename}); name a directory "
+            "that is there, or that this user can make"
+        ) from error
 
 
 def _fill(config: type[Config], values: Mapping[str, object], path: Path | None) -> Config:

@@ -4,6 +4,7 @@ apart."""
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -56,9 +57,52 @@ def test_a_wrong_setting_is_shown_by_systemctl_status(daemon: str, tmp_path: Pat
 
 @pytest.mark.parametrize("daemon", ["agent", "coordinator"])
 def test_a_wrong_flag_is_in_the_log(daemon: str, tmp_path: Path) -> None:
-    status, wrote, heard = failed(daemon, "--no-flag", directory=tmp_path)
-    assert (status, heard) == (2, ["STATUS=wrong settings: see the log"])
-    assert "--no-flag" in wrote.splitlines()[-1]
+    status, wrote, heard = failed(daemon, "--data-dri", "/d", directory=tmp_path)
+    why = "unrecognized arguments: --data-dri /d; did you mean --data-dir?"
+    assert (status, heard) == (2, [f"STATUS=wrong settings: {why}"])
+    assert wrote.splitlines()[-1] == f"muster-{daemon}: error: {why}"
+
+
+@pytest.mark.parametrize(
+    ("daemon", "needed"),
+    [("agent", ("--coordinator", "127.0.0.1:1", "--engine", "process")), ("coordinator", ())],
+)
+def test_a_data_directory_that_cannot_be_made_is_named(
+    daemon: str, needed: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    status, wrote, heard = failed(
+        daemon, *needed, "--data-dir", str(tmp_path / "file"), directory=tmp_path
+    )
+    path = tmp_path / "file"
+    why = (
+        f"cannot make data_dir {path}: File exists ({path}); name a directory that is there, or "
+        "that this user can make"
+    )
+    assert (status, heard[-1]) == (1, f"STATUS={why}")
+    assert wrote.splitlines()[-1] == f"muster-{daemon}: {why}"
+
+
+def test_an_agent_whose_id_is_damaged_says_so_and_is_no_defect(tmp_path: Path) -> None:
+    (tmp_path / "agent_uuid").touch()
+    status, wrote, heard = failed(
+        "agent", "--coordinator", "127.0.0.1:1", "--data-dir", str(tmp_path), "--imds-endpoint", "",
+        "--engine", "process", "--private-ip", "127.0.0.1", directory=tmp_path,
+    )  # fmt: skip
+    assert (status, "Traceback" in wrote) == (1, False)
+    assert heard[-1].startswith(f"STATUS={tmp_path}/agent_uuid holds '', not a UUID; restore it")
+
+
+def test_a_coordinator_whose_port_is_taken_says_so(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        listen = f"127.0.0.1:{other.getsockname()[1]}"
+        status, wrote, heard = failed(
+            "coordinator", "--listen", listen, "--data-dir", str(tmp_path / "c"), directory=tmp_path
+        )
+    why = f"cannot listen on {listen}: Address already in use"
+    assert status == 1
+    assert wrote.splitlines()[-1] == f"muster-coordinator: {why}"
+    assert f"STATUS={why}" in heard
 
 
 def test_an_agent_whose_data_another_one_uses_says_so(tmp_path: Path) -> None:

@@ -14,6 +14,10 @@ from pathlib import Path
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
+class NoAgentUuid(ValueError):
+    """The file of the id holds none. The text is for people."""
+
+
 def boot_id(path: Path = _BOOT_ID) -> str:
     """The kernel's id of this boot. OSError when there is none."""
     return path.read_text(encoding="ascii").strip()
@@ -23,7 +27,7 @@ def agent_uuid(data_dir: Path) -> str:
     """The id of the agent that owns `data_dir`, made at the first call and kept for ever.
 
     `data_dir` must exist. Survives a crash at any instant: on return the id is on disk, and a file
-    that is there is whole. ValueError when the file holds no id, since making a new one in
+    that is there is whole. NoAgentUuid when the file holds no id, since making a new one in
     silence would turn this host into its own twin.
     """
     path = data_dir / "agent_uuid"
@@ -34,9 +38,9 @@ def agent_uuid(data_dir: Path) -> str:
     try:
         return str(uuid.UUID(written))
     except ValueError as error:
-        raise ValueError(
-            f"{path} holds {written[:80]!r}, not a UUID; restore it, or delete it to make this "
-            "host a new agent"
+        raise NoAgentUuid(
+            f"{path} holds {written[:80]!r}, not a UUID; restore it, or delete it: this agent "
+            "then gets a new id, and takes over what runs here"
         ) from error
 
 

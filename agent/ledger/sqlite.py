@@ -256,7 +256,11 @@ class SqliteLedger:
             finally:
                 os.close(fd)
         except OSError as error:
-            logger.warning("no room is kept for a full disk: %s", error)
+            logger.warning(
+                "cannot make %s, whose room is given up when the disk is full: %s",
+                self._ballast_path,
+                error.strerror,
+            )
 
     def _drop_ballast(self) -> bool:
         try:

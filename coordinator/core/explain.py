@@ -18,7 +18,7 @@ from coordinator.core.placement import place, shortfall
 from coordinator.core.settings import Settings
 from coordinator.core.state import Attempt, ClusterState, Job
 from coordinator.core.states import JobState
-from coordinator.core.unreadable import hosts_of
+from coordinator.core.unreadable import names_of
 
 CAPACITY = "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY"
 MAX_RESOURCE = "MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE"
@@ -100,7 +100,7 @@ def status_reason(state: ClusterState, settings: Settings, job: Job) -> str | No
     """What DescribeJobs says of a job that waits or is being stopped, else None. An ended job has
     a reason of its own."""
     if job.set_aside and not job.state.is_terminal:
-        return _unreadable(job)
+        return _unreadable(state, job)
     if job.state is JobState.PENDING:
         waiting = ", ".join(job.waits_for)
         return f"Waiting for the jobs it depends on: {waiting}"
@@ -131,12 +131,19 @@ def status_reason(state: ClusterState, settings: Settings, job: Job) -> str | No
     return f"{code} - {text} ({_shortage(state, job)})"
 
 
-def _unreadable(job: Job) -> str:
-    where = (
-        f"it may still run on {hosts_of(job)}; nothing else is placed there before it is gone"
-        if job.may_be_on
-        else f"no host has anything of it; to give it up: muster terminate {job.job_id}"
-    )
+def _unreadable(state: ClusterState, job: Job) -> str:
+    uncalled = [host_id for host_id, presence in state.presence.items() if not presence.seen]
+    if job.may_be_on:
+        on = names_of(job.may_be_on)
+        where = f"it may still run on {on}; nothing else is placed there before it is gone"
+    elif uncalled:
+        where = (
+            "no host that has called since the coordinator started has anything of it, but these "
+            f"have not called: {names_of(uncalled)}; to give it up nevertheless: muster terminate "
+            f"{job.job_id}"
+        )
+    else:
+        where = f"no host has anything of it; to give it up: muster terminate {job.job_id}"
     return f"UNREADABLE: {job.set_aside}; nothing of it is started or stopped, and {where}"
 
 

@@ -142,9 +142,9 @@ def _refuse(turn: Turn, session_id: SessionId, why: str) -> None:
 def _is_alive(host: Host, hello: i.HostHello) -> str:
     if host.facts.agent_uuid != hello.agent_uuid:
         return (
-            f"host id {hello.host_id} belongs to another agent (uuid {host.facts.agent_uuid}), "
-            "which has been heard meanwhile; stop one of the two, or give this one another "
-            "--host-id"
+            f"host id {hello.host_id} belongs to another agent (uuid {host.facts.agent_uuid}, at "
+            f"{host.facts.private_ipv4}), which has been heard meanwhile; stop one of the two, or "
+            "give this one another --host-id"
         )
     return (
         f"the session of host {hello.host_id} that this Hello contradicts has been heard "
@@ -176,7 +176,7 @@ def _whose(facts: e.HostRegistered, hello: i.HostHello) -> str:
     if is_same(facts.machine, hello.machine) is False:
         return f"another machine ({difference(facts.machine, hello.machine)})"
     if facts.agent_uuid != hello.agent_uuid:
-        return f"another agent (uuid {facts.agent_uuid})"
+        return f"another agent (uuid {facts.agent_uuid}, at {facts.private_ipv4})"
     return f"another boot ({facts.boot_id}), and nothing says whether of this machine"
 
 

@@ -96,13 +96,15 @@ def resume(turn: Turn, request: i.ResumeHost) -> None:
 
 
 def fence(turn: Turn, request: i.FenceHost) -> str:
-    """The operator's word that nothing of ours runs on a lost host any more. What counts as gone
-    by that, as a list for people; empty when nothing could run there anyway."""
+    """The operator's word that nothing of ours runs any more on a host that is lost or stopped.
+    What counts as gone by that, as a list for people; empty when nothing could run there anyway."""
     host = _known(turn, request.host_id)
     presence = turn.presence(request.host_id)
     if not presence.lost and not (host.stopped_at_ms and presence.session_id is None):
+        is_there = presence.session_id is not None
         raise Conflict(
-            f"host {request.host_id} is not LOST; only a lost host can be fenced. "
+            f"host {request.host_id} cannot be fenced "
+            f"{'while its agent is connected' if is_there else 'before it is LOST'}. "
             f"To give it no new work: muster hosts drain {request.host_id}"
         )
     since_ms = waits_since_ms(turn.state, request.host_id)
@@ -132,8 +134,8 @@ def forget(turn: Turn, request: i.ForgetHost) -> None:
     held = may_still_run(turn.state, host_id)
     if held:
         raise Conflict(
-            f"host {host_id} may still run {held}; when it is LOST and certainly off, run first: "
-            f"muster hosts fence {host_id}"
+            f"host {host_id} may still run {held}; if that machine is certainly off, run "
+            f"first: muster hosts fence {host_id}"
         )
     if host.holds:
         reserved = ", ".join(f"{key.job_id}#{key.node_index}" for key in host.holds)

@@ -76,18 +76,18 @@ def why_nothing_starts(state: ClusterState) -> str:
         return _older(state.outrun)
     if state.hosts_awaited:
         return (
-            "The coordinator has just started: nothing is placed before "
-            f"{state.hosts_awaited} more of the {len(state.hosts)} hosts that it knows have "
-            "called, or had the time to"
+            f"The coordinator has just started: nothing is placed before {state.hosts_awaited} "
+            f"more of the {len(state.hosts)} hosts that it knows have called, or those that have "
+            "not are LOST"
         )
     return ""
 
 
 def _older(outrun: Outrun) -> str:
     what = (
-        f"up to entry {outrun.position} of a start that this journal knows only in part"
+        f"entry {outrun.position}, which is not in this journal"
         if outrun.is_known
-        else "of a start that this journal does not know"
+        else "a start of the coordinator that is not in this journal"
     )
     return (
         f"The journal of the coordinator is older than what host {outrun.host_id} has seen "

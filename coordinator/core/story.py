@@ -1,4 +1,4 @@
-"""What happened to a job, told to people: one sentence an event.
+"""What happened to a job, told to people: one sentence an event; and to the cluster, for its log.
 
 Kinds are the events' own names, so that watchers can match on them. No I/O.
 """
@@ -87,6 +87,45 @@ def _sentence(event: e.JobEvent) -> str:
             return f"host {event.host_id} is free of it: {event.proof}"
         case e.JobArchived():
             return "nothing of it is left on any host"
+        case _:
+            assert_never(event)
+
+
+def tell_cluster(event: e.ClusterEvent) -> str:
+    """For the log. Of a definition its name alone: its environment is the user's, and logs have
+    other readers."""
+    match event:
+        case e.CoordinatorStarted():
+            return f"start {event.epoch} with this journal"
+        case e.ClusterKeyMade():
+            return "the cluster has a key from now on"
+        case e.OlderJournalAccepted():
+            return (
+                f"what host {event.host_id} has seen of start {event.life_id}, up to entry "
+                f"{event.position}, is given up"
+            )
+        case e.DefinitionRegistered(definition=definition):
+            return f"{definition.job_definition_name}:{definition.revision}"
+        case e.DefinitionDeregistered() | e.DefinitionForgotten():
+            return f"{event.name}:{event.revision}"
+        case e.QueueCreated() | e.QueueUpdated():
+            state = "ENABLED" if event.enabled else "DISABLED"
+            return f"queue={event.name} {state} priority={event.priority}"
+        case e.QueueDeleting() | e.QueueDeleted():
+            return f"queue={event.name}"
+        case e.HostRegistered():
+            return (
+                f"host={event.host_id} at {event.private_ipv4}, {event.instance_type}, "
+                f"{event.engine}, {event.vcpus} vCPUs, {event.memory_mib} MiB, {event.gpus} GPUs; "
+                f"agent {event.version} uuid={event.agent_uuid} boot={event.boot_id}"
+            )
+        case e.HostDrained():
+            return f"host={event.host_id} gets no new work: {event.reason or 'no reason given'}"
+        case e.AgentStopped():
+            on = ", ".join(map(str, event.goes_on))
+            return f"host={event.host_id} its agent was stopped in order; what goes on there: {on}"
+        case e.HostResumed() | e.AgentReturned() | e.HostForgotten():
+            return f"host={event.host_id}"
         case _:
             assert_never(event)
 

@@ -67,13 +67,15 @@ def must_be_gone(job: Job) -> None:
     what should be stopped is what cannot be read."""
     if job.may_be_on:
         raise Conflict(
-            f"Job {job.job_id} is UNREADABLE and may still run on {hosts_of(job)}; it can be given "
-            "up when nothing of it is left there: when it has ended by itself or was stopped on "
-            "the host, or a host that is certainly off was fenced with: muster hosts fence HOST"
+            f"Job {job.job_id} is UNREADABLE and may still run on {names_of(job.may_be_on)}; it "
+            "can be given up when nothing of it is left there: when it has ended by itself or was "
+            "stopped on the host, or a host that is certainly off was fenced with: muster hosts "
+            "fence HOST"
         )
 
 
-def hosts_of(job: Job) -> str:
-    names = list(job.may_be_on)
+def names_of(hosts: Iterable[HostId]) -> str:
+    """The first of them, for people."""
+    names = list(hosts)
     more = len(names) - _MOST_NAMED
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -47,7 +47,7 @@ def copy_open(journal: Path, made: Path) -> None:
             with contextlib.suppress(FileNotFoundError):
                 _copy(log, made_log)
             if _header(log) == header:
-                _fold(made)
+                _fold(made, journal)
                 return
     finally:
         made_log.unlink(missing_ok=True)
@@ -65,10 +65,11 @@ def copy_closed(file: Path, made: Path) -> None:
     if _header(log_of(file)):
         raise JournalError(
             f"{log_of(file)} is a part of {file}, so that is no backup but a copied data "
-            "directory, or a journal in use; make one file of it: muster-coordinator backup"
+            "directory, or a journal in use; make one file of it: muster-coordinator backup FILE "
+            "--data-dir DIR"
         )
     _copy(file, made)
-    _fold(made)
+    _fold(made, file)
 
 
 @contextmanager
@@ -117,16 +118,16 @@ def _copy(source: Path, target: Path) -> None:
             shutil.copyfileobj(read, write, 1024 * 1024)
 
 
-def _fold(made: Path) -> None:
-    """Take the log into the database, and look whether all is sound."""
+def _fold(made: Path, source: Path) -> None:
+    """Take the log of a copy into the database, and look whether all is sound."""
     try:
         with contextlib.closing(sqlite3.connect(made, isolation_level=None)) as connection:
             connection.execute("PRAGMA journal_mode = DELETE")
             (application,) = connection.execute("PRAGMA application_id").fetchone()
             (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     except sqlite3.Error as error:
-        raise JournalError(f"the copy cannot be read: {error}") from error
+        raise JournalError(f"the copy of {source} cannot be read: {error}") from error
     if verdict != "ok":
-        raise JournalError(f"the copy is damaged: {verdict}")
+        raise JournalError(f"the copy of {source} is damaged: {verdict}")
     if application != APPLICATION_ID:
-        raise JournalError("it is no journal of a coordinator")
+        raise JournalError(f"{source} is no journal of a coordinator")

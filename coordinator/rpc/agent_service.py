@@ -67,6 +67,9 @@ class AgentService(pb_grpc.AgentServiceServicer):
                 for message in await outbox.take():
                     yield message
                 if outbox.refusal is not None:
+                    if outbox.refusal.is_refusal:
+                        who, why = first.hello.host_id, outbox.refusal.message
+                        logger.warning("refused: host=%s session=%s %s", who, session_id, why)
                     code = (
                         grpc.StatusCode.ALREADY_EXISTS
                         if outbox.refusal.is_refusal

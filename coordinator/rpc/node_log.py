@@ -10,7 +10,7 @@ from coordinator.core.arn import job_ref
 from coordinator.core.errors import InvalidArgument, NotFound
 from coordinator.core.ids import JobId, NodeKey
 from coordinator.core.state import Job
-from coordinator.core.unreadable import hosts_of
+from coordinator.core.unreadable import names_of
 from coordinator.journal.port import LogTail
 from coordinator.rpc.errors import Stopping
 from coordinator.rpc.job_lookup import one_job
@@ -102,7 +102,7 @@ async def _wait(cluster: Output, wanted: _Wanted) -> _Found:
 
 def _find(job: Job, wanted: _Wanted) -> _Found:
     if job.set_aside:
-        where = f"; it may be on {hosts_of(job)}" if job.may_be_on else ""
+        where = f"; it may be on {names_of(job.may_be_on)}" if job.may_be_on else ""
         return _Found(None, f"Job {job.job_id} is UNREADABLE: its output cannot be found{where}")
     index = job.spec.main_node if wanted.node_index is None else wanted.node_index
     named = f"{job.job_id}#{index}"

@@ -5,6 +5,7 @@ Must not import the daemon; it is given what it serves.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 
 import grpc
@@ -89,7 +90,7 @@ class Server:
             else:
                 port = self._server.add_secure_port(str(listen), _credentials(tls))
         except RuntimeError as error:
-            raise OSError(f"cannot listen on {listen}: {error}") from error
+            raise OSError(f"cannot listen on {listen}: {_why_not(listen, error)}") from error
         await self._server.start()
         await self._tell_health(health_pb2.HealthCheckResponse.SERVING)
         return port
@@ -123,3 +124,15 @@ def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
         root_certificates=tls.ca.read_bytes(),
         require_client_auth=True,
     )
+
+
+def _why_not(listen: Endpoint, error: Exception) -> str:
+    """In the kernel's words: gRPC only says that it failed."""
+    try:
+        found = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.bind(address)
+    except OSError as refused:
+        return refused.strerror or str(refused)
+    return str(error)

@@ -151,3 +151,12 @@ def test_an_imds_endpoint(url: str) -> None:
 def test_a_host_name_of_the_machine_that_is_no_host_id() -> None:
     with pytest.raises(ConfigError, match="host_id is 'my host'; it must be 1 to 128 of"):
         AgentConfig(coordinator=Endpoint("c", 7400), data_dir=Path("/d"), host_id="my host")
+
+
+def test_a_setting_that_was_appended_behind_the_labels(
+    toml: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toml.write_text('coordinator = "c:7400"\n[label]\nrack = "12"\ndata_dir = "/d"\n')
+    said = refusal(["--config", str(toml)], capsys)
+    assert "data_dir is missing" in said
+    assert "; there it stands below [label]: move it above that" in said

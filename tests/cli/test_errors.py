@@ -124,6 +124,23 @@ async def test_a_file_that_is_not_there(muster: Muster) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("verb", "said"),
+    [
+        ("drain", "What it runs goes on"),
+        ("resume", "QUARANTINED"),
+        ("fence", "Look first that the machine is off: if it lives, two attempts of the job run"),
+        ("forget", "refused while its agent is connected and while something may run there"),
+    ],
+)
+def test_the_help_of_a_verb_on_hosts_says_what_it_does(
+    verb: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main.parse(["hosts", verb, "--help"])
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
 def test_help_needs_no_grpc() -> None:
     """`muster --help` answers at once, so nothing slow may creep into its imports."""
     import subprocess

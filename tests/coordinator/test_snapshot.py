@@ -17,9 +17,11 @@ from pathlib import Path
 import pytest
 
 from coordinator import backup
+from coordinator.core.events import QueueCreated
 from coordinator.journal import snapshot
 from coordinator.journal.port import Batch, Entry, JournalError
 from coordinator.journal.sqlite import SqliteJournal
+from coordinator.shell import CODEC
 from tests.coordinator import journal_writer
 
 ROOT = Path(__file__).parents[2]
@@ -137,9 +139,9 @@ def test_what_a_backup_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[s
     ("what", "why"),
     [
         ("nothing", "there is no file"),
-        ("empty", "it is no journal"),
-        ("text", "cannot be read"),
-        ("another", "it is no journal"),
+        ("empty", "/file is no journal"),
+        ("text", "the copy of .*/file cannot be read"),
+        ("another", "/file is no journal"),
         ("two files", "so that is no backup"),
         ("damaged", "damaged|malformed"),
         ("unreadable", "could not start with the copy: row 1 of job/a"),
@@ -187,6 +189,40 @@ def test_a_damaged_journal_is_kept_and_replaced(
     assert log.read_bytes() == b"what was committed last"
     assert str(kept) in capsys.readouterr().out
     assert asyncio.run(bodies(path)) == []
+
+
+def test_what_a_restore_kept_of_a_killed_coordinator_can_be_brought_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, file = tmp_path / "data", tmp_path / "file"
+    data.mkdir()
+    path = journal_of(data)
+    assert backup.run("backup", file, data) == 0
+
+    async def killed() -> None:
+        """The files of a coordinator that has written since, and was killed."""
+        journal = await SqliteJournal.open(tmp_path / "live")
+        try:
+            kind, body = CODEC.encode(QueueCreated(name="newer", priority=1))
+            entry = Entry(stream="queue/newer", at_ms=1, kind=kind, body=body)
+            await journal.append(Batch(entries=[entry]))
+            for suffix in ("", "-wal"):
+                path.with_name(f"{path.name}{suffix}").write_bytes(
+                    (tmp_path / f"live{suffix}").read_bytes()
+                )
+        finally:
+            await journal.close()
+
+    asyncio.run(killed())
+    assert backup.run("restore", file, data) == 0
+    assert asyncio.run(bodies(path)) == []
+    kept, log = sorted(data.glob("journal.db.before-*"))
+    assert log.name == f"{kept.name}-wal"
+    capsys.readouterr()
+    assert backup.run("restore", kept, data) == 0, capsys.readouterr().err
+    (body,) = asyncio.run(bodies(path))
+    assert "newer" in body
+    assert (kept.exists(), log.exists()) == (True, True)
 
 
 def test_a_restore_needs_no_journal_to_be_there(tmp_path: Path) -> None:
@@ -254,6 +290,7 @@ OPEN = """
 import asyncio, sys
 from pathlib import Path
 from coordinator.journal.sqlite import SqliteJournal
+from coordinator.shell import CODEC
 asyncio.run(SqliteJournal.open(Path(sys.argv[1])))
 """
 

@@ -20,7 +20,9 @@ def test_a_host_is_forgotten_when_nothing_may_run_there(cluster: Cluster) -> Non
     with pytest.raises(Conflict, match="stop its agent first"):
         cluster.do(i.ForgetHost(host_id=child))
     cluster.wait(40, silent=(child,))
-    with pytest.raises(Conflict, match=f"may still run {job}#1 attempt 1; .* muster hosts fence"):
+    with pytest.raises(
+        Conflict, match=f"may still run {job}#1 attempt 1; .* off, run first: muster hosts fence"
+    ):
         cluster.do(i.ForgetHost(host_id=child))
     cluster.do(i.FenceHost(host_id=child))
     with pytest.raises(Conflict, match=f"is reserved for {job}#1, whose gang has not ended"):

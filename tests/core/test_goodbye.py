@@ -90,7 +90,7 @@ def test_an_agent_that_cannot_look_at_its_host_has_not_given_leases_back(cluster
     cluster.hello(main, is_attached=False)
     assert "AgentReturned" not in cluster.facts()
     cluster.wait(1)
-    with pytest.raises(Conflict, match="is not LOST"):
+    with pytest.raises(Conflict, match="cannot be fenced while its agent is connected"):
         cluster.do(i.FenceHost(host_id=main))
     cluster.wait(LONG_SECONDS, silent=(main,))
     assert cluster.is_(job) is JobState.RUNNING

@@ -282,7 +282,7 @@ def test_an_operators_word_is_proof(cluster: Cluster) -> None:
 
 def test_only_a_lost_host_can_be_fenced(cluster: Cluster) -> None:
     cluster.hosts(1)
-    with pytest.raises(Conflict, match="is not LOST"):
+    with pytest.raises(Conflict, match="cannot be fenced while its agent is connected"):
         cluster.do(i.FenceHost(host_id=HostId("h1")))
     with pytest.raises(NotFound):
         cluster.do(i.FenceHost(host_id=HostId("nowhere")))

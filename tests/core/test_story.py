@@ -8,9 +8,9 @@ from typing import Any, get_args
 import pytest
 
 from coordinator.core import events as e
-from coordinator.core.ids import HostId, JobId
+from coordinator.core.ids import HostId, JobId, NodeKey
 from coordinator.core.job_events import Placement
-from coordinator.core.story import tell
+from coordinator.core.story import tell, tell_cluster
 from coordinator.core.submission import resolve
 from tests.core.shapes import SUBMISSION, multinode
 
@@ -91,3 +91,38 @@ def test_what_is_not_known_is_not_said() -> None:
     assert tell(end)[1] == "ended: x"
     running = e.NodeRunning(job_id=JOB, attempt=1, node_index=0, private_ipv4="")
     assert tell(running)[1] == "runs"
+
+
+OF_THE_CLUSTER: list[tuple[e.ClusterEvent, str]] = [
+    (e.CoordinatorStarted(epoch=3), "start 3 with this journal"),
+    (e.ClusterKeyMade(key="a secret"), "the cluster has a key from now on"),
+    (
+        e.OlderJournalAccepted(life_id="aa", host_id=HostId("h-3"), position=57),
+        "what host h-3 has seen of start aa, up to entry 57, is given up",
+    ),
+    (
+        e.DefinitionRegistered(definition=multinode("0:", num_nodes=7)),
+        "gang:3",
+    ),
+    (e.DefinitionForgotten(name="train", revision=2), "train:2"),
+    (e.QueueCreated(name="slow", priority=2, enabled=False), "queue=slow DISABLED priority=2"),
+    (e.QueueDeleted(name="slow"), "queue=slow"),
+    (
+        e.HostRegistered(
+            host_id=HostId("h-3"), agent_uuid="u", boot_id="b", version="1.0", engine="docker",
+            instance_type="generic", vcpus=4, memory_mib=512, gpus=0, private_ipv4="10.0.0.3",
+        ),
+        "host=h-3 at 10.0.0.3, generic, docker, 4 vCPUs, 512 MiB, 0 GPUs; agent 1.0 uuid=u boot=b",
+    ),
+    (e.HostDrained(host_id=HostId("h-3")), "host=h-3 gets no new work: no reason given"),
+    (
+        e.AgentStopped(host_id=HostId("h-3"), goes_on=(NodeKey(JOB, 2, 0),)),
+        "host=h-3 its agent was stopped in order; what goes on there: j#0 attempt 2",
+    ),
+    (e.HostForgotten(host_id=HostId("h-3")), "host=h-3"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("event", "said"), OF_THE_CLUSTER)
+def test_what_the_log_says_of_the_cluster(event: e.ClusterEvent, said: str) -> None:
+    assert tell_cluster(event) == said

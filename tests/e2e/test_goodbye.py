@@ -67,3 +67,27 @@ async def test_what_runs_goes_on_without_its_agent_and_nothing_starts_beside_it(
         done = await c.until(job_id, "SUCCEEDED")
         assert len(done.attempts) == 1
         await c.until_gone(job_id)
+
+
+async def test_an_agent_whose_goodbye_nobody_heard_says_what_becomes_of_its_job(
+    tmp_path: Path,
+) -> None:
+    async with cluster(tmp_path, agents=1) as c:
+        groups = {"0": node("until", str(tmp_path / "go"), "exit", "0")}
+        job_id = await c.submit(await c.register(definition("until", groups, num_nodes=1)))
+        await c.until(job_id, "RUNNING")
+        await c.first_line(job_id)
+        (agent,) = c.agents.values()
+        assert await c.coordinator.end() == 0
+        assert await agent.end() == 0
+        said = agent.log.read_text()
+        name = f"muster-{job_id}-1-0"
+        assert f"its lease is over, unless an agent is started here before: {name}" in said
+        assert "goes on" not in said, "more than is certain"
+        await c.coordinator.start()
+        await agent.start()
+        found = f"found here: node={name}, which runs"
+        await eventually(lambda: found in agent.log.read_text(), 20, agent.log.read_text)
+        (tmp_path / "go").touch()
+        await c.until(job_id, "SUCCEEDED")
+        await c.until_gone(job_id)

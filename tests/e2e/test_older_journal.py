@@ -220,7 +220,7 @@ async def test_a_backup_of_a_running_coordinator_is_brought_back(tmp_path: Path)
         await c.until_gone(first)
         done = await run("backup")
         assert done[0] == 0, done
-        assert "1 that have" in done[1]
+        assert "ended: 1" in done[1]
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         again = await run("backup")
         assert (again[0], "is there already" in again[1]) == (2, True), again

@@ -221,6 +221,8 @@ async def test_second_machine_with_the_same_host_id_is_refused(tmp_path: Path) -
         twin.log = tmp_path / "twin.log"
         await twin.start()
         await eventually(lambda: "belongs to another agent" in twin.story(), 15, c.story)
+        # Its operator may look at the coordinator first.
+        assert "refused: host=h1 " in c.coordinator.log.read_text()
         hosts = await c.hosts.ListHosts(host_service_pb2.ListHostsRequest())
         assert [h.private_ipv4_address for h in hosts.hosts] == ["127.0.0.11"]
 

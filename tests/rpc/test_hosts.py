@@ -101,7 +101,7 @@ async def test_silence_and_a_fence(client: Client, cluster: FakeCluster, hosts: 
     assert await _word(client, "h-2") == ("FREE", "its agent is not connected")
     code, details = await refusal(client.hosts.FenceHost(pb.FenceHostRequest(host_id="h-1")))
     assert code is grpc.StatusCode.FAILED_PRECONDITION
-    assert "only a lost host can be fenced" in details
+    assert "host h-1 cannot be fenced before it is LOST" in details
     cluster.tick(40)
     word, reason = await _word(client, "h-1")
     assert word == "LOST"
@@ -178,11 +178,11 @@ async def test_operators_are_told_that_the_journal_is_older(
     cluster.state.shortage = "the disk is nearly full"
     listed = await client.hosts.ListHosts(pb.ListHostsRequest())
     assert listed.notice == (
-        "The journal of the coordinator is older than what host h-1 has seen (up to entry 12 of a "
-        "start that this journal knows only in part): nothing is placed, since jobs that have "
-        "ended could run again; what runs goes on. Bring back the newer journal, or start the "
-        "coordinator once with --accept-older-journal; the disk is nearly full: no new jobs, "
-        "definitions and queues are taken until there is room"
+        "The journal of the coordinator is older than what host h-1 has seen (entry 12, which is "
+        "not in this journal): nothing is placed, since jobs that have ended could run again; what "
+        "runs goes on. Bring back the newer journal, or start the coordinator once with "
+        "--accept-older-journal; the disk is nearly full: no new jobs, definitions and queues are "
+        "taken until there is room"
     )
 
 

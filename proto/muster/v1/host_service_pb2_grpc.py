@@ -101,9 +101,9 @@ class HostServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def FenceHost(self, request, context):
-        """The operator's word that nothing of Muster's runs on a lost host any more (it was switched
-        off): jobs that wait for it go on. Idempotent. Adds NOT_FOUND and FAILED_PRECONDITION (the
-        host is not lost).
+        """The operator's word that nothing of Muster's runs any more on a host that is LOST or STOPPED
+        (it was switched off): what it ran counts as failed, and jobs that wait for it go on.
+        Idempotent. Adds NOT_FOUND and FAILED_PRECONDITION (the host is neither LOST nor STOPPED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

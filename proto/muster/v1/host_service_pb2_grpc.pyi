@@ -51,9 +51,9 @@ class HostServiceStub:
         muster.v1.host_service_pb2.FenceHostRequest,
         muster.v1.host_service_pb2.FenceHostResponse,
     ]
-    """The operator's word that nothing of Muster's runs on a lost host any more (it was switched
-    off): jobs that wait for it go on. Idempotent. Adds NOT_FOUND and FAILED_PRECONDITION (the
-    host is not lost).
+    """The operator's word that nothing of Muster's runs any more on a host that is LOST or STOPPED
+    (it was switched off): what it ran counts as failed, and jobs that wait for it go on.
+    Idempotent. Adds NOT_FOUND and FAILED_PRECONDITION (the host is neither LOST nor STOPPED).
     """
 
     ForgetHost: grpc.UnaryUnaryMultiCallable[
@@ -98,9 +98,9 @@ class HostServiceAsyncStub:
         muster.v1.host_service_pb2.FenceHostRequest,
         muster.v1.host_service_pb2.FenceHostResponse,
     ]
-    """The operator's word that nothing of Muster's runs on a lost host any more (it was switched
-    off): jobs that wait for it go on. Idempotent. Adds NOT_FOUND and FAILED_PRECONDITION (the
-    host is not lost).
+    """The operator's word that nothing of Muster's runs any more on a host that is LOST or STOPPED
+    (it was switched off): what it ran counts as failed, and jobs that wait for it go on.
+    Idempotent. Adds NOT_FOUND and FAILED_PRECONDITION (the host is neither LOST nor STOPPED).
     """
 
     ForgetHost: grpc.aio.UnaryUnaryMultiCallable[
@@ -155,9 +155,9 @@ class HostServiceServicer(metaclass=abc.ABCMeta):
         request: muster.v1.host_service_pb2.FenceHostRequest,
         context: _ServicerContext,
     ) -> typing.Union[muster.v1.host_service_pb2.FenceHostResponse, collections.abc.Awaitable[muster.v1.host_service_pb2.FenceHostResponse]]:
-        """The operator's word that nothing of Muster's runs on a lost host any more (it was switched
-        off): jobs that wait for it go on. Idempotent. Adds NOT_FOUND and FAILED_PRECONDITION (the
-        host is not lost).
+        """The operator's word that nothing of Muster's runs any more on a host that is LOST or STOPPED
+        (it was switched off): what it ran counts as failed, and jobs that wait for it go on.
+        Idempotent. Adds NOT_FOUND and FAILED_PRECONDITION (the host is neither LOST nor STOPPED).
         """
 
     @abc.abstractmethod
