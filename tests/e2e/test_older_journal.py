@@ -166,7 +166,7 @@ async def _agents_change_cluster(c: Cluster) -> None:
             return agent.fell is not None
 
         await eventually(has_fallen, 30, c.story)
-        assert "and the coordinator is of" in agent.story()
+        assert "this agent was of cluster" in agent.story()
         await agent.end()
         await agent.start()
 
