@@ -256,7 +256,7 @@ class Daemon:
         if shortage and not before:
             logger.error("%s: no new jobs, definitions and queues are taken", shortage)
         elif before and not shortage:
-            logger.info("there is room on the disk again: new jobs are taken")
+            logger.info("new jobs are taken again: what kept them away is put right")
         if shortage != before:
             self._first.append(_Waiting(i.RoomSeen(shortage=shortage), None, None))
 

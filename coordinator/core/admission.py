@@ -33,7 +33,9 @@ def _need_room(turn: Turn, what: str) -> None:
     """What grows the journal and could wait is refused while room is short: what is left is for
     the ends of jobs."""
     if turn.state.shortage:
-        raise NoRoom(f"no {what} now: {turn.state.shortage}; make room there, it goes on by itself")
+        raise NoRoom(
+            f"no {what} now: {turn.state.shortage}. When that is put right, it goes on by itself"
+        )
 
 
 def register_definition(turn: Turn, request: i.RegisterDefinition) -> JobDefinition:

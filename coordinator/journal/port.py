@@ -141,8 +141,9 @@ class Journal(Protocol):
 
     @property
     def shortage(self) -> str:
-        """Why nothing should be written that can wait: the place and the sizes; empty when there is
-        room. As it was after the newest `append` or `measure`."""
+        """Why nothing should be written that can wait: too little room, or a file that the next
+        start would not find; empty when nothing is wrong. As it was after the newest `append` or
+        `measure`."""
         ...
 
     async def measure(self) -> None:

@@ -17,6 +17,7 @@ from sqlite3 import Connection
 from typing import Concatenate, ParamSpec, TypeVar
 
 from coordinator.journal.numbers import newest, newest_kept
+from coordinator.journal.place import Place
 from coordinator.journal.port import (
     Batch,
     EndedJob,
@@ -133,6 +134,7 @@ class SqliteJournal:
         self._connection = connection
         self._thread = thread
         self._reserve = reserve
+        self._place = Place(path)
         self._shortage = ""
         self._closed = False
         self._position = position
@@ -188,7 +190,8 @@ class SqliteJournal:
         await self._run("measure", lambda connection: self._measure())
 
     def _measure(self) -> None:
-        self._shortage = self._reserve.shortage()
+        # In that order: where the directory is gone there is no disk to measure.
+        self._shortage = self._place.lost() or self._reserve.shortage()
 
     def _with_reserve(
         self,

@@ -113,7 +113,7 @@ class HostService(HostServiceServicer):
 def _notice(state: ClusterState) -> str:
     told = [why_nothing_starts(state)]
     if state.shortage:
-        room = "no new jobs, definitions and queues are taken until there is room"
+        room = "no new jobs, definitions and queues are taken until that is put right"
         told.append(f"{state.shortage}: {room}")
     return "; ".join(filter(None, told))
 

@@ -10,7 +10,7 @@ from coordinator.core.states import JobState
 from tests.core.harness import Cluster
 
 SHORTAGE = "the disk of the coordinator (/data) has 3 MiB free, less than 64"
-WHY = r"the disk of the coordinator \(/data\) has 3 MiB free, less than 64; make room there"
+WHY = r"the disk of the coordinator \(/data\) has 3 MiB free, less than 64\. When that is put right"
 
 
 def test_new_jobs_definitions_and_queues_are_refused_by_name() -> None:

@@ -179,3 +179,29 @@ async def test_a_start_on_a_disk_without_any_room_goes_on_by_itself(
         make_room(small_disk)
         await _until_room(c)
         await _ends_well(c, job_id)
+
+
+async def test_without_its_directory_it_takes_no_jobs_and_ends_none(tmp_path: Path) -> None:
+    """Somebody has moved it. What would be taken would be unknown at the next start."""
+    go, moved = tmp_path / "go", tmp_path / "moved"
+    async with cluster(tmp_path, agents=2, coordinator_args=HASTY) as c:
+        job_id = await _running(c, go)
+        (tmp_path / "coordinator").rename(moved)
+
+        async def is_refused() -> bool:
+            return "it was moved to" in await _refusal(c)
+
+        await eventually(is_refused, 20, c.story)
+        listed = await c.hosts.ListHosts(host_service_pb2.ListHostsRequest())
+        assert "move it back" in listed.notice
+        go.touch()
+        await _ends_well(c, job_id)
+        moved.rename(tmp_path / "coordinator")
+
+        async def is_taken() -> bool:
+            return not await _refusal(c)
+
+        await eventually(is_taken, 20, c.story)
+        await c.coordinator.end(signal.SIGKILL)
+        await c.coordinator.start()
+        assert (await c.until(job_id, "SUCCEEDED")).attempts[0].container.exit_code == 0

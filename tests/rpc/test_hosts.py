@@ -182,7 +182,7 @@ async def test_operators_are_told_that_the_journal_is_older(
         "not in this journal): nothing is placed, since jobs that have ended could run again; what "
         "runs goes on. Bring back the newer journal, or start the coordinator once with "
         "--accept-older-journal; the disk is nearly full: no new jobs, definitions and queues are "
-        "taken until there is room"
+        "taken until that is put right"
     )
 
 
