@@ -120,7 +120,9 @@ class Machine:
         """Hold the ledger against what the engine still has; then go on where it stopped."""
         self.state.attached = True
         told_ms = lease.contact_ms(given.managed, self._now)
-        self.state.last_contact_ms = max(self.state.last_contact_ms, told_ms)
+        if told_ms > self.state.last_contact_ms:
+            self.state.last_contact_ms = told_ms
+            self._effects.append(KeepContact(last_contact_ms=told_ms))
         running = {managed.key: managed for managed in given.managed}
         for slot in list(self.state.slots.values()):
             found = running.pop(slot.key, None)
@@ -151,9 +153,8 @@ class Machine:
         self._effects.append(Attached())
 
     def _came_up(self, found: i.Found, wall_ms: int, not_before_ms: int = 0) -> int:
-        """When a container came up that nobody saw coming up. The wall clock is all there is, and
-        it may have been set since; but no container came up before it was started, or before the
-        boot, so that no clock makes a young job old."""
+        """When a container came up unseen. The wall clock is all there is, and may have been set
+        since: not before the start or the boot, so that no clock makes a young job old."""
         return max(self._now - max(wall_ms - found.started_at_ms, 0), not_before_ms)
 
     def _adopt(self, key: NodeKey, found: i.Found, wall_ms: int) -> None:
@@ -217,8 +218,7 @@ class Machine:
         return lease.ends_at_ms(slot, self.state.last_contact_ms)
 
     def _renew(self, slot: Slot) -> None:
-        """Tell the holder when the lease ends now. What is to be stopped has no new lease: the last
-        one holds, should the stop be broken off."""
+        """Tell the holder when the lease ends now. What is to be stopped keeps its last one."""
         if lease.is_held(slot) and slot.desired is Desired.RUN:
             self._effects.append(lease.told(slot, self.state.last_contact_ms))
 

@@ -50,6 +50,17 @@ def test_another_start_keeps_what_the_first_has_found(bench: Bench) -> None:
     assert again.wait(1) == ["EndLease"]
 
 
+def test_a_later_start_counts_from_what_the_holder_has_shown() -> None:
+    """The ledger of an older copy knows an older contact, and the next start reads the ledger."""
+    bench = Bench(contact=500_000)
+    bench.begin(found(ends_in_ms=500_000, at=bench.now))
+    (kept,) = bench.found(f.KeepContact)
+    assert kept.last_contact_ms == bench.now - 100_000
+    again = bench.restarted(contact=kept.last_contact_ms)
+    again.begin(found(ends_in_ms=500_000, at=bench.now))
+    assert again.found(f.KeepContact) == []
+
+
 def test_a_lease_that_never_ends_is_left_at_that(bench: Bench) -> None:
     bench.begin(found(ends_in_ms=None, at=bench.now, seconds=0))
     assert [told.ends_at_ms for told in bench.found(f.SetLease)] == [None]
