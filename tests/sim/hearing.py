@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from tests.sim.sim_host import SimHost
 
 
+Memory = tuple[dict[HostId, "SimHost"], dict[HostId, "Session"]]
+
+
 class Hearing:
     def __init__(self, coordinator: SimCoordinator) -> None:
         self._coordinator = coordinator
@@ -29,6 +32,14 @@ class Hearing:
         self._heard_ms: dict[HostId, list[int]] = {}
         """When each host's messages came out of its socket, by `awake_ms`."""
         self._newest: dict[HostId, Session] = {}
+
+    def remembered(self) -> Memory:
+        """Who has spoken for which host, as a journal knows it."""
+        return dict(self.speakers), dict(self._newest)
+
+    def go_back(self, memory: Memory) -> None:
+        """The journal that knew this is back."""
+        self.speakers, self._newest = dict(memory[0]), dict(memory[1])
 
     def message(self, session: Session, message: pb.AgentMessage) -> None:
         """It came, and is taken in. A message of an older session is no sign of its host."""
@@ -75,7 +86,6 @@ class Hearing:
         last = self._newest.get(host_id)
         return (
             last is not None
-            and self.speakers.get(host_id) is session.agent.host
             and last.agent.directory is session.agent.directory
             and last.agent.boot_id == session.agent.boot_id
             and last.incarnation < session.incarnation

@@ -16,8 +16,6 @@ from coordinator.journal.memory import MemoryJournal
 from tests.sim.knobs import SETTINGS
 
 if TYPE_CHECKING:
-    from coordinator.core.ids import HostId
-    from tests.sim.sim_host import SimHost
     from tests.sim.world import World
 
 AGES_MS = (2_000, 20_000, 60_000)
@@ -30,8 +28,8 @@ class OlderJournal:
     def __init__(self, world: World) -> None:
         self.world = world
         self._newer: MemoryJournal | None = None
-        self._speakers: dict[HostId, SimHost] = {}
-        """The machines that speak for their hosts by what the newer journal knows."""
+        self._heard = world.coordinator.hearing.remembered()
+        """Who speaks for which host by what the newer journal knows."""
 
     def strike(self) -> None:
         """A backup is made, and brought back some time later; or there is no journal at all."""
@@ -55,7 +53,7 @@ class OlderJournal:
             return
         self.world.note(f"the journal of entry {copy.position} is brought back")
         mistaken_ms = self.world.rng.randint(*MISTAKEN_MS)
-        self._speakers = dict(self.world.coordinator.hearing.speakers)
+        self._heard = self.world.coordinator.hearing.remembered()
         newer = self._newer = self._swap(copy, is_mistaken=True)
         self.world.faults.disturb_all(self.world.now + mistaken_ms)
         self.world.after(mistaken_ms, lambda: self._right(newer))
@@ -80,7 +78,7 @@ class OlderJournal:
             return
         self._newer = None
         self.world.note("the newer journal is brought back")
-        self.world.coordinator.hearing.speakers = self._speakers
+        self.world.coordinator.hearing.go_back(self._heard)
         self._swap(newer, is_mistaken=False)
 
     def _swap(self, journal: MemoryJournal, *, is_mistaken: bool) -> MemoryJournal:
