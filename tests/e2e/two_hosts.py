@@ -93,6 +93,8 @@ class Bench:
         done = await self.cluster.until(job_id, "SUCCEEDED")
         assert len(done.attempts) == attempts
         assert self.said.said(f"{job_id}#0", attempts) == ["started", "ended"]
+        # Its container is removed by then, and so its keeper has left.
+        await self.cluster.until_gone(job_id)
 
 
 @asynccontextmanager
