@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent.host import nodes
-from tests.e2e.two_hosts import ENGINES, PATIENT, Bench, two_hosts
+from tests.e2e.two_hosts import ENGINES, EVERY_ENGINE, PATIENT, Bench, two_hosts
 from tests.wait import eventually
 
 pytestmark = pytest.mark.limit(180)
@@ -26,7 +26,7 @@ async def is_back(bench: Bench, host_id: str, job_id: str) -> None:
     assert list(bench.said.lives(job_id)) == [1], bench.cluster.story()
 
 
-@ENGINES
+@EVERY_ENGINE
 async def test_an_agent_whose_files_were_deleted_takes_over_what_runs(
     tmp_path: Path, engine_name: str, request: pytest.FixtureRequest
 ) -> None:

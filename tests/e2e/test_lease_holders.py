@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.two_hosts import ENGINES, LEASE_GRACE_MARGIN_SECONDS, two_hosts
+from tests.e2e.two_hosts import ENGINES, EVERY_ENGINE, LEASE_GRACE_MARGIN_SECONDS, two_hosts
 
 pytestmark = pytest.mark.limit(180)
 
 
-@ENGINES
+@EVERY_ENGINE
 async def test_an_agent_that_hangs_for_longer_than_the_lease(
     tmp_path: Path, engine_name: str, request: pytest.FixtureRequest
 ) -> None:
@@ -29,7 +29,7 @@ async def test_an_agent_that_hangs_for_longer_than_the_lease(
         await c.until_gone(job_id)
 
 
-@ENGINES
+@EVERY_ENGINE
 async def test_an_agent_that_is_killed_and_never_comes_back(
     tmp_path: Path, engine_name: str, request: pytest.FixtureRequest
 ) -> None:
