@@ -20,8 +20,8 @@ VOLUME_LABEL = "muster.container"
 _CPU_SHARES = range(2, 262_144 + 1)
 """What the kernel takes; one vCPU is 1024 (aws-batch-evidence: cpu of a task)."""
 
-# The shell's own words on an interrupted wait are nobody's.
 _LABEL = "--label="
+# The shell's own words on an interrupted wait are nobody's.
 _WAITING = """trap "exit 143" TERM
 { read -r _ < "$0"; } 2>/dev/null || { echo "muster: cannot read $0" >&2; exit 125; }
 exec "$@"

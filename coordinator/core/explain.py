@@ -132,11 +132,10 @@ def status_reason(state: ClusterState, settings: Settings, job: Job) -> str | No
 
 
 def _unreadable(state: ClusterState, job: Job) -> str:
-    uncalled = [host_id for host_id, presence in state.presence.items() if not presence.seen]
     if job.may_be_on:
         on = names_of(job.may_be_on)
         where = f"it may still run on {on}; nothing else is placed there before it is gone"
-    elif uncalled:
+    elif uncalled := [host for host, presence in state.presence.items() if not presence.seen]:
         where = (
             "no host that has called since the coordinator started has anything of it, but these "
             f"have not called: {names_of(uncalled)}; to give it up nevertheless: muster terminate "

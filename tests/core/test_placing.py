@@ -277,7 +277,9 @@ def test_a_main_that_its_agent_does_not_have_waits_too(cluster: Cluster) -> None
     assert cluster.wants(host) is Desired.RUN
 
 
-def test_reports_are_acknowledged_when_the_wait_is_over(cluster: Cluster) -> None:
+def released_too_soon(cluster: Cluster) -> tuple[JobId, str, str]:
+    """After a start the first host to call has reported the end of a job: the job, that host, and a
+    host whose call ends the wait."""
     cluster.hosts(3)
     job = cluster.submit(1)
     (host,) = cluster.run(job)
@@ -285,35 +287,20 @@ def test_reports_are_acknowledged_when_the_wait_is_over(cluster: Cluster) -> Non
     cluster.restart()
     cluster.hello(host, seen(key, Progress.UP))
     cluster.says(host, Progress.RELEASED, key, exit_code=0, was_up=True)
+    return job, host, next(name for name in ("h1", "h2", "h3") if name != host)
+
+
+def test_reports_are_acknowledged_when_the_wait_is_over(cluster: Cluster) -> None:
+    job, _, other = released_too_soon(cluster)
     assert (cluster.is_(job), acks(cluster)) == (JobState.SUCCEEDED, [])
-    cluster.hello(next(name for name in ("h1", "h2", "h3") if name != host))
+    cluster.hello(other)
     assert acks(cluster) == [1]
 
 
 def test_a_report_of_a_session_before_is_not_acknowledged_to_the_next(cluster: Cluster) -> None:
     """An agent that was started anew numbers its reports anew, and would forget what it has not
     told."""
-    cluster.hosts(3)
-    job = cluster.submit(1)
-    (host,) = cluster.run(job)
-    key = NodeKey(job, 1, 0)
-    cluster.restart()
-    cluster.hello(host, seen(key, Progress.UP))
-    cluster.says(host, Progress.RELEASED, key, exit_code=0, was_up=True)
+    _, host, other = released_too_soon(cluster)
     cluster.hello(host)
-    cluster.hello(next(name for name in ("h1", "h2", "h3") if name != host))
+    cluster.hello(other)
     assert acks(cluster) == []
-
-
-def test_a_coordinator_that_knows_no_host_waits_for_nothing(cluster: Cluster) -> None:
-    cluster.restart()
-    cluster.hosts(1)
-    cluster.run(cluster.submit(1))
-
-
-def test_nothing_is_told_before_something_may_start(cluster: Cluster) -> None:
-    cluster.hosts(2)
-    cluster.restart()
-    assert cluster.token() == b""
-    cluster.hello("h1")
-    assert cluster.token() != b""
