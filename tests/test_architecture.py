@@ -51,7 +51,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent.secret_store": {"agent.core"},
     "agent.convert": {"agent.core", "agent.host.machine"} | WIRE,
     # Runs without the agent, as a file of its own; whatever it imports is paid for by each job.
-    "agent.engine.shim": {"agent.engine.user", "agent.lease_file", "agent.spool"},
+    "agent.engine.shim": {
+        *("agent.engine.command", "agent.engine.user", "agent.lease_file", "agent.spool"),
+    },
+    "agent.engine.command": set(),
     "agent.engine.user": set(),
     "agent.engine.keeper": {"agent.core", "agent.engine.cli", "agent.host", "agent.lease_file"},
     "agent.engine": {"agent.core", "agent.host", "agent.lease_file", "agent.spool"},

@@ -18,8 +18,8 @@ Signals to the shim: SIGTERM goes on to the whole tree; SIGUSR1 kills the whole 
 it to look at its lease now.
 
 One of these runs per node, so it must start fast and stay small: standard library only, and
-neither asyncio, pathlib nor subprocess. Must not import anything of `agent` but `engine.user`,
-`lease_file` and `spool`.
+neither asyncio, pathlib nor subprocess. Must not import anything of `agent` but
+`engine.command`, `engine.user`, `lease_file` and `spool`.
 """
 # ruff: noqa: PTH103, PTH104, PTH108, PTH110, PTH116, PTH118, PTH208
 
@@ -35,6 +35,7 @@ import signal
 import sys
 import time
 
+from agent.engine import command
 from agent.engine.user import CannotStart, user_ids
 from agent.lease_file import HeldLease, now_ms
 from agent.spool import SpoolWriter
@@ -138,7 +139,7 @@ class _Shim:
                 raise OSError(errno.ETIME, "the node's lease is over")
 
     def _start(self, output: int) -> None:
-        command = self._spec["command"]
+        words = self._spec["command"]
         user = self._spec["user"]
         ids = user_ids(user) if user else None
         scratch = os.path.join(self._directory, SCRATCH)
@@ -155,11 +156,11 @@ class _Shim:
             os.close(go_write)
             try:
                 # While still privileged: only root may raise a hard limit.
-                _set_limits(self._spec["ulimits"])
+                command.set_limits(self._spec["ulimits"])
                 _become_command(shim, output, scratch, ids, go_read)
-                _exec(command, environment)
+                command.execute(words, environment)
             except Exception as error:
-                os.write(failed_write, _exec_failure(command[0], error).encode())
+                os.write(failed_write, command.failure(words[0], error).encode())
             finally:
                 os._exit(127)
         os.close(failed_write)
@@ -347,42 +348,6 @@ def _become_command(
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != shim or os.read(go, 1) != b"g":
         raise OSError(errno.ESRCH, "the shim is gone")
-
-
-def _set_limits(ulimits: list[tuple[str, int, int]]) -> None:
-    """-1 is unlimited, to the kernel too. OSError or ValueError for what the kernel refuses."""
-    if not ulimits:
-        return
-    import resource  # here, since only a node with limits should pay for it
-
-    for name, soft, hard in ulimits:
-        number = getattr(resource, f"RLIMIT_{name.upper()}", None)
-        if number is None:
-            raise OSError(errno.EINVAL, f"this host has no limit {name}")
-        resource.setrlimit(number, (soft, hard))
-
-
-def _exec(command: list[str], environment: dict[str, str]) -> NoReturn:
-    """Search the PATH of `environment`. Not os.execvpe, which imports a module, and the user
-    switched to may not be allowed to read this Python."""
-    failure: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    directories = [""] if "/" in command[0] else environment["PATH"].split(":")
-    for directory in directories:
-        try:
-            os.execve(os.path.join(directory, command[0]), command, environment)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except PermissionError as error:
-            # As a shell does: go on looking, but say this if nothing else is found.
-            failure = error
-    raise failure
-
-
-def _exec_failure(program: str, error: Exception) -> str:
-    if isinstance(error, FileNotFoundError) and "/" not in program:
-        return f'exec: "{program}": executable file not found in $PATH'
-    why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return f'exec: "{program}": {why.lower()}'
 
 
 def _signals_to_pipe() -> int:
