@@ -227,6 +227,11 @@ class HeldLease:
         self.wake_at(self.ends_ms)
         return False
 
+    def kill_at_ms(self, grace_seconds: int) -> int:
+        """When the grace is over too. It counts from the end of the lease, whenever the holder gets
+        to it, since the coordinator counts from there."""
+        return (self.ends_ms or 0) + 1000 * grace_seconds
+
     def wake_at(self, at_ms: int) -> None:
         """Be readable then; 0 for not at all."""
         seconds, milliseconds = divmod(at_ms, 1000)

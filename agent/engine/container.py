@@ -25,8 +25,10 @@ from agent.engine.cli import CALL_SECONDS, Cli, EngineHangs, Output, calls_under
 from agent.engine.coming import coming
 from agent.engine.images import Images
 from agent.engine.keeping import Keepers
+from agent.engine.network import Network
 from agent.engine.output import OutputCopies, OutputCopy
 from agent.engine.port import EngineError, ErrorClass, Exit, Managed, Started
+from agent.engine.records import Records
 from agent.engine.volumes import Volumes
 from agent.host import ids, nodes, processes
 from agent.host.ids import ContainerId
@@ -69,11 +71,12 @@ class ContainerEngine(abc.ABC):
         self._site = site
         self._spool_dir = spool_dir
         self._spool_limit_bytes = spool_limit_bytes
-        self._network_address = network_address
         self._copies = OutputCopies(spool_dir, spool_limit_bytes, self._dialect.decode_log)
         self._just_started: dict[NodeKey, parse.Container] = {}
         """As `start` saw them, for the `wait` that follows: to inspect takes 0.1 s."""
         self._survivors = Survivors(self._look, site.host_id)
+        self._records = Records(self._cli, site.host_id, self._survivors)
+        self._network = Network(self._cli, self._records, network_address)
 
     @property
     @abc.abstractmethod
@@ -126,25 +129,7 @@ class ContainerEngine(abc.ABC):
         except OSError as error:
             raise _transient(f"CannotCreateContainerError: {error}") from error
         await self._images.pull(spec)
-        return await self._choose_address()
-
-    async def _choose_address(self) -> str:
-        """On a host with one container at a time a free address stays free until the start."""
-        if self._site.network == "host":
-            return ""
-        network = await self._cli.call(argv.inspect_network(self._site.network))
-        if network.exit_code:
-            raise network.error("CannotCreateContainerError")
-        if self._network_address:
-            return self._network_address
-        listed = await self._cli.call(argv.list_all_ids())
-        others = await self._inspect_all(listed.stdout.split()) if listed.stdout.split() else []
-        try:
-            taken = [other.private_ipv4 for other in others]
-            return parse.free_address(network.stdout, taken)
-        except ValueError as error:
-            reason = f"CannotCreateContainerError: network {self._site.network}: {error}"
-            raise _transient(reason) from error
+        return await self._network.choose_address(self._site.network)
 
     async def start(self, key: NodeKey, spec: ContainerSpec) -> Started:
         """The engine's `run`, which fails when an earlier call has made the container: then that
@@ -155,7 +140,7 @@ class ContainerEngine(abc.ABC):
                 container = await self._run_or_find(key, spec)
             except EngineError:
                 # What goes before the `run` may fail where an earlier one has done its work.
-                found = await self._inspect(key)
+                found = await self._records.of(key)
                 if found is None or found.started is None:
                     raise
                 container = found
@@ -172,24 +157,24 @@ class ContainerEngine(abc.ABC):
     async def _look_back(self, key: NodeKey) -> None:
         """See that nothing of an earlier start is in the way."""
         await self._outwait(key)
-        if await self._identify(key) and await self._inspect(key) is None:
+        if await self._identify(key) and await self._records.of(key) is None:
             raise EngineError(ErrorClass.TRANSIENT, f"{_NO_RECORD}: {key.name}", may_have_run=True)
 
     async def _run_or_find(self, key: NodeKey, spec: ContainerSpec) -> parse.Container:
         output = await self._run(key, spec)
-        container = await self._inspect(key)
+        container = await self._records.of(key)
         if container is None and parse.says_taken(output.stderr):
-            if await self._is_anothers(key):
+            if await self._records.is_anothers(key):
                 raise output.error("CannotCreateContainerError")
             # A podman that was killed while it created leaves a name that only `rm` still sees,
             # and that no `run` can have.
             await self._cli.call_through(argv.remove(key, self._dialect.remove))
             output = await self._run(key, spec)
-            container = await self._inspect(key)
+            container = await self._records.of(key)
         if container is not None and container.started is None and parse.says_taken(output.stderr):
             self._keepers.check(key)
             output = await self._cli.call_through(argv.start(key), directory=self._spool(key))
-            container = await self._inspect(key)
+            container = await self._records.of(key)
         if container is None and output.exit_code:
             raise output.error("CannotCreateContainerError")
         if container is None:
@@ -213,7 +198,7 @@ class ContainerEngine(abc.ABC):
         """Remember the container that runs, if its supervisor shows it, whatever the engine knows.
         Whether it does."""
         found = await asyncio.to_thread(self._supervised, key)
-        if found is None or await self._is_anothers(key):
+        if found is None or await self._records.is_anothers(key):
             return False
         self._survivors.remember(key, found)
         return True
@@ -221,18 +206,22 @@ class ContainerEngine(abc.ABC):
     async def wait(self, key: NodeKey) -> Exit:
         """The engine's own record of the end, once all output is in the spool."""
         container = self._just_started.pop(key, None)
-        if container is None and (container := await self._inspect(key)) and container.is_running:
+        if (
+            container is None
+            and (container := await self._records.of(key))
+            and container.is_running
+        ):
             await self._keepers.go_on(key, container.pid, container.container_id)
         copy, again = None, False
         if container is not None and container.started is not None:
             copy = self._copy(key, container)
             if container.is_running or container.is_lost:
                 await self._wait_for_end(key, container)
-                begun, container = container, await self._inspect(key)
+                begun, container = container, await self._records.of(key)
                 if again := container is not None and container.began_after(begun):
                     # A node runs once in an attempt, and how that went is not known any more.
                     await self.kill(key)
-                    container = await self._inspect(key)
+                    container = await self._records.of(key)
         orphan = container is not None and container.is_running and self._is_orphan(container)
         if container is not None and container.is_running and not orphan:
             raise _transient(f"CannotInspectContainerError: {key.name} still runs")
@@ -265,7 +254,7 @@ class ContainerEngine(abc.ABC):
         is passed over: the job's processes end all the same, and the failure is reported."""
         kill_at = time.monotonic() + grace_seconds
         try:
-            if await self._is_anothers(key):
+            if await self._records.is_anothers(key):
                 return
             await self._survivors.note_ports(key)
             await self._cli.call(
@@ -279,7 +268,7 @@ class ContainerEngine(abc.ABC):
     async def end_lease(self, key: NodeKey, grace_seconds: int) -> None:
         """As `stop`, and the reason is written down. Its keeper may be doing the same."""
         with contextlib.suppress(EngineError):  # `stop` says what it thinks of such an engine
-            container = await self._inspect(key)
+            container = await self._records.of(key)
             if container is None or not (container.is_running or container.is_lost):
                 return
         self._keepers.note_end(key)
@@ -294,7 +283,7 @@ class ContainerEngine(abc.ABC):
             await self._end_directly(key, failure, 0)
 
     async def _kill(self, key: NodeKey) -> None:
-        container = await self._inspect(key)
+        container = await self._records.of(key)
         if container is None or container.is_lost:
             await self._identify(key)
             if await self._survivors.pids(key):
@@ -304,7 +293,7 @@ class ContainerEngine(abc.ABC):
             return
         output = await self._cli.call(argv.kill(key))
         # It may have ended by itself meanwhile, which is an error to the engine and not to us.
-        container = await self._inspect(key)
+        container = await self._records.of(key)
         if container is not None and container.is_running:
             if output.exit_code:
                 raise output.error("CannotStopContainerError")
@@ -324,7 +313,7 @@ class ContainerEngine(abc.ABC):
         error = await self._killed_directly(key, failure, grace_seconds)
         if failure.error_class is ErrorClass.ENGINE_GONE or isinstance(failure, EngineHangs):
             raise error from failure
-        container = await self._inspect(key)
+        container = await self._records.of(key)
         if container is not None and container.is_running:
             await self._see_end(key, container)
         logger.warning("%s", error.reason)
@@ -357,7 +346,7 @@ class ContainerEngine(abc.ABC):
             container = None
             if not self._survivors.knows(key):
                 await self._identify(key)
-                container = await self._inspect(key)
+                container = await self._records.of(key)
             await self._survivors.note_ports(key)
             if container is not None and container.is_lost:
                 await self._survivors.kill(key)
@@ -375,10 +364,10 @@ class ContainerEngine(abc.ABC):
         await self._copies.end(key.name)
 
     async def _remove_container(self, key: NodeKey) -> None:
-        if await self._is_anothers(key):
+        if await self._records.is_anothers(key):
             return
         output = await self._cli.call_through(argv.remove(key, self._dialect.remove))
-        left = await self._inspect(key)
+        left = await self._records.of(key)
         if left is not None:
             evidence = f"{key.name} is {left.status}, pid {left.pid}"
             error = output.error("CannotRemoveContainerError")
@@ -387,11 +376,7 @@ class ContainerEngine(abc.ABC):
     async def list_managed(self) -> list[Managed]:
         """By label; containers that go meanwhile are left out."""
         begun = await asyncio.to_thread(coming, self._site.host_id)
-        listed = await self._cli.call(argv.list_ids(self._site.host_id))
-        if listed.exit_code:
-            raise listed.error("CannotListContainersError")
-        names = listed.stdout.split()
-        found = await self._inspect_all(names) if names else []
+        found = await self._records.labelled()
         managed = {entry.key: entry for entry in begun}
         managed |= {each.key: each for entry in found if (each := entry.managed) is not None}
         # Of another host's, which may be on this machine too, nothing is opened.
@@ -459,33 +444,6 @@ class ContainerEngine(abc.ABC):
         except OSError as error:
             raise _transient(f"CannotStartContainerError: {error}") from error
         return directory
-
-    async def _inspect(self, key: NodeKey) -> parse.Container | None:
-        """None also where another host's agent has given that name to a container."""
-        found = await self._inspect_all([key.name])
-        return found[0] if found and found[0].may_be_of(self._site.host_id) else None
-
-    async def _is_anothers(self, key: NodeKey) -> bool:
-        """Whether the node's name is that of a container of another host, whose agent shares this
-        engine: a node that did not start here may run there, in the same attempt."""
-        if self._survivors.knows(key):
-            return False
-        found = await self._inspect_all([key.name])
-        return bool(found) and not found[0].may_be_of(self._site.host_id)
-
-    async def _inspect_all(self, names: list[str]) -> list[parse.Container]:
-        """Those of `names` that are there."""
-        output = await self._cli.call(argv.inspect(names))
-        if output.exit_code and not parse.says_absent(output.stderr):
-            raise output.error("CannotInspectContainerError")
-        try:
-            found = parse.containers(output.stdout)
-        except ValueError as error:
-            raise _transient(f"CannotInspectContainerError: {error}") from error
-        for container in found:
-            if container.key is not None and container.may_be_of(self._site.host_id):
-                self._survivors.remember(container.key, container.container_id)
-        return found
 
     def _copy(self, key: NodeKey, container: parse.Container) -> OutputCopy:
         """The task that copies the container's output, started if there is none."""

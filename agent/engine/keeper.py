@@ -63,14 +63,16 @@ def main(arguments: list[str]) -> NoReturn:
     for fd in (1, 2):
         os.dup2(null, fd)
     os.close(null)
-    _Keeper(lease, 1000 * int(grace_seconds), name, engine).run()
+    _Keeper(lease, int(grace_seconds), name, engine).run()
     os._exit(0)
 
 
 class _Keeper:
-    def __init__(self, lease: HeldLease, grace_ms: int, name: str, engine: Sequence[str]) -> None:
+    def __init__(
+        self, lease: HeldLease, grace_seconds: int, name: str, engine: Sequence[str]
+    ) -> None:
         self._lease = lease
-        self._grace_ms = grace_ms
+        self._grace_seconds = grace_seconds
         self._name = name
         self._engine = engine
         self._pidfd = -1
@@ -143,7 +145,7 @@ class _Keeper:
         if self._pidfd < 0 and not self._find():
             return
         self._lease.note_end()
-        kill_at_ms = (self._lease.ends_ms or 0) + self._grace_ms
+        kill_at_ms = self._lease.kill_at_ms(self._grace_seconds)
         left_ms = kill_at_ms - now_ms()
         if left_ms > 0:
             # In whole seconds, as both engines take them.

@@ -242,7 +242,7 @@ class _Shim:
         if self._kill_at_ms is None:
             if not is_over:
                 return
-            self._kill_at_ms = (lease.ends_ms or 0) + 1000 * self._spec["grace_seconds"]
+            self._kill_at_ms = lease.kill_at_ms(self._spec["grace_seconds"])
             if now_ms() < self._kill_at_ms:
                 _signal_tree(signal.SIGTERM)
         if now_ms() >= self._kill_at_ms:

@@ -64,7 +64,7 @@ async def test_two_containers_reach_each_other_at_promised_addresses(
 
 async def test_a_configured_address(bench: Bench, network: str) -> None:
     assert isinstance(bench.engine, ContainerEngine)
-    bench.engine._network_address = "10.214.5.77"
+    bench.engine._network.address = "10.214.5.77"
     key = bench.key()
     spec = bench.spec(key, bench.programs.once)
     assert await bench.engine.prepare(key, spec) == "10.214.5.77"
