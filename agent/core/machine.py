@@ -340,7 +340,8 @@ class Machine:
         elif slot.desired is not Desired.RUN:
             return
         elif slot.progress is Progress.PREPARED and not slot.keeps_promise(assignment):
-            slot.reason, slot.not_started = FORGOTTEN, True
+            # It may also have run, before those files were brought back.
+            slot.reason = FORGOTTEN
             self._advance(slot, Progress.EXITED)
             self._go_on(slot)
         elif slot.progress in (Progress.PREPARED, Progress.STARTING):

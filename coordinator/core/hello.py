@@ -295,17 +295,18 @@ def _compare(turn: Turn, hello: i.HostHello, *, goes_on: bool) -> None:
 def _not_there(
     turn: Turn, hello: i.HostHello, key: NodeKey, seen: Progress | None, *, goes_on: bool
 ) -> None:
-    """An agent writes a node down before it starts it. What it does not know was never started, and
-    is asked for again; or it ran, by the agent's own earlier word, and a ledger that names it as
-    not up is an older copy. Without all of its ledger it may have run to its end unseen: starting
-    it again could double it. A vote that it does not know is none: its next one may promise another
-    address."""
+    """An agent writes a vote down before it says it, and a start before it begins. What it knows as
+    voted was never started, and is asked for again; or it ran, by the agent's own earlier word.
+    When its ledger is an older copy, or does not know the vote, and so has been lost, the node may
+    have run to its end unseen: starting it again could double it. A vote of which a gang was not
+    told is none then: the next one may promise another address."""
     held = held_node(turn, hello.host_id, key)
     if held is None:
         return
     job, attempt, node = held
     ended = (NodeState.SUCCEEDED, NodeState.FAILED)
-    may_have_run = node.state in ended or (node.state is NodeState.STARTING and not goes_on)
+    is_whole = goes_on and seen is Progress.PREPARED
+    may_have_run = node.state in ended or (node.state is NodeState.STARTING and not is_whole)
     if node.state is NodeState.RUNNING or (may_have_run and seen in _NOT_BEGUN):
         lose(turn, job, attempt, node)
         release(turn, job, attempt, node, NOT_THERE)

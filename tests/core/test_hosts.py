@@ -325,11 +325,12 @@ def test_an_agent_that_no_longer_knows_what_ran_is_proof(cluster: Cluster) -> No
     assert attempt_starts(cluster)
 
 
-def test_an_agent_that_never_got_its_node_is_sent_it_again(cluster: Cluster) -> None:
+def test_an_agent_that_never_got_the_start_is_sent_it_again(cluster: Cluster) -> None:
     cluster.hosts(2)
     job = cluster.submit(2)
     main, _ = cluster.start_main(job)
-    cluster.hello(main)
+    voted = i.Observation(key=cluster.key(main), progress=Progress.PREPARED)
+    cluster.hello(main, voted)
     assert cluster.wants(main) is Desired.RUN
     assert cluster.is_(job) is JobState.STARTING
 

@@ -337,6 +337,20 @@ def test_a_main_whose_start_a_copy_of_the_files_does_not_know_is_not_started_aga
     assert len(cluster.job(job).attempts) == 2
 
 
+def test_a_restarted_coordinator_starts_no_main_again_whose_vote_its_agent_does_not_know(
+    cluster: Cluster,
+) -> None:
+    """It has forgotten how new the agent's files were. What they say is all there is: they are of
+    before the vote, and what came of it may have ended meanwhile."""
+    cluster.hosts(1, incarnation=5)
+    job = cluster.submit(1, attempts=2)
+    cluster.prepared("h1")
+    assert cluster.is_(job) is JobState.STARTING
+    cluster.restart()
+    cluster.hello("h1", incarnation=3)
+    assert len(cluster.job(job).attempts) == 2
+
+
 def test_a_main_that_is_still_being_started_goes_on_without_the_lost_files(
     cluster: Cluster,
 ) -> None:

@@ -264,13 +264,13 @@ def test_a_vote_that_is_complete_starts_its_main_after_the_wait(cluster: Cluster
     assert cluster.wants("h2") is Desired.PREPARE
 
 
-def test_a_main_that_its_agent_does_not_have_waits_too(cluster: Cluster) -> None:
-    """It was launched by the copy; it may have run and ended since."""
+def test_a_main_that_its_agent_has_not_started_waits_too(cluster: Cluster) -> None:
     cluster.hosts(3)
     job = cluster.submit(1)
     (host,) = cluster.start_main(job)
+    voted = seen(cluster.key(host), Progress.PREPARED)
     cluster.restart()
-    cluster.hello(host)
+    cluster.hello(host, voted)
     assert cluster.wants(host) is Desired.PREPARE
     other = next(name for name in ("h1", "h2", "h3") if name != host)
     cluster.hello(other)
