@@ -192,6 +192,12 @@ def test_what_is_known_of_a_cluster_waits_until_the_agent_is_back(
     copied = reopened()
     contents = copied.open("boot", "h2")
     assert (contents.slots, contents.elsewhere) == ((), ())
+    # Nor has this host seen anything of the other cluster.
+    copied.keep_cluster("b")
+    copied.close()
+    copied = reopened()
+    contents = copied.open("boot", "h2")
+    assert (contents.journal_token, contents.last_contact_ms) == (b"", 0)
     copied.close()
 
 
