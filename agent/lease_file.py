@@ -238,17 +238,25 @@ class HeldLease:
         setting = (ctypes.c_long * 4)(0, 0, seconds, milliseconds * 1_000_000)
         _checked(_libc().timerfd_settime(self._timer, _TFD_TIMER_ABSTIME, setting, None))
 
-    def note_end(self) -> None:
-        """Write down that the node is being ended because its lease is over."""
-        os.pwrite(self._fd, _ENDED, _ENDED_AT)
+    def note_end(self) -> bool:
+        """Write down that the node is being ended because its lease is over. False when the disk
+        does not take it, as one that has become read-only: the node has to end all the same."""
+        try:
+            os.pwrite(self._fd, _ENDED, _ENDED_AT)
+        except OSError:
+            return False
+        return True
 
     def _read(self) -> bool:
         """Whether there was something to read. What is damaged changes nothing: the deadline that
         was read last stays in force."""
-        content = os.pread(self._fd, _DIGITS, 0)
-        # Twice the same: nobody was in the middle of writing it.
-        while (again := os.pread(self._fd, _DIGITS, 0)) != content:
-            content = again
+        try:
+            content = os.pread(self._fd, _DIGITS, 0)
+            # Twice the same: nobody was in the middle of writing it.
+            while (again := os.pread(self._fd, _DIGITS, 0)) != content:
+                content = again
+        except OSError:
+            return False
         if content == _GONE:
             self.is_gone = True
         elif len(content) == _DIGITS and content.isdigit():

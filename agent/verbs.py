@@ -124,7 +124,7 @@ class Verbs:
 
     async def wait(self, effect: f.Wait) -> i.Input:
         async def wait() -> i.Input:
-            ended = await self._engine.wait(effect.key)
+            ended = await self._engine.wait(effect.key, effect.began_at_ms)
             if await asyncio.to_thread(self._goes_down):
                 # systemd stops containers beside their agent, and a main that was told to stop may
                 # well end with 0: its host has ended, and not the job.

@@ -99,6 +99,7 @@ SLEEPS = {"asyncio.sleep", "sleep", "time.sleep"}
 # Nothing waits for time to pass but a back-off, a heartbeat and what has nobody to wake it.
 MAY_SLEEP = {
     "agent/host/inotify.py": "while others have used up inotify nobody tells of a change",
+    "agent/engine/keeper.py": "before an end that failed is tried again: nobody else would",
     "agent/daemon.py": "heartbeats, and back-off before an engine that does not answer",
     "agent/link.py": "back-off before the next dial",
     "agent/main.py": "back-off of a start that fails each time: systemd's own does not grow",

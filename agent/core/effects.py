@@ -82,7 +82,10 @@ class Lift:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
+    """`began_at_ms` is when it came up, as the engine said then: a later start is not its own."""
+
     key: NodeKey
+    began_at_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -323,7 +323,7 @@ class Machine:
             return
         if slot.progress is Progress.RUNNING and not slot.waiting:
             slot.waiting = True
-            self._effects.append(Wait(key=slot.key))
+            self._effects.append(Wait(key=slot.key, began_at_ms=slot.started_at_ms))
         if slot.work is not Work.IDLE or slot.progress is Progress.RELEASED:
             return
         stopping = slot.desired is Desired.STOP

@@ -203,7 +203,7 @@ class ContainerEngine(abc.ABC):
         self._survivors.remember(key, found)
         return True
 
-    async def wait(self, key: NodeKey) -> Exit:
+    async def wait(self, key: NodeKey, began_at_ms: int = 0) -> Exit:
         """The engine's own record of the end, once all output is in the spool."""
         container = self._just_started.pop(key, None)
         if (
@@ -215,13 +215,16 @@ class ContainerEngine(abc.ABC):
         copy, again = None, False
         if container is not None and container.started is not None:
             copy = self._copy(key, container)
-            if container.is_running or container.is_lost:
+            began_at_ms = began_at_ms or container.started_at_ms
+            if not container.began_again(began_at_ms) and (
+                container.is_running or container.is_lost
+            ):
                 await self._wait_for_end(key, container)
-                begun, container = container, await self._records.of(key)
-                if again := container is not None and container.began_after(begun):
-                    # A node runs once in an attempt, and how that went is not known any more.
-                    await self.kill(key)
-                    container = await self._records.of(key)
+                container = await self._records.of(key)
+            if again := container is not None and container.began_again(began_at_ms):
+                # A node runs once in an attempt, and how that went is not known any more.
+                await self.kill(key)
+                container = await self._records.of(key)
         orphan = container is not None and container.is_running and self._is_orphan(container)
         if container is not None and container.is_running and not orphan:
             raise _transient(f"CannotInspectContainerError: {key.name} still runs")

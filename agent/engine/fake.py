@@ -111,7 +111,7 @@ class FakeEngine:
             self.host.end(key, 137, "OutOfMemoryError: Container killed due to memory usage")
         return started
 
-    async def wait(self, key: NodeKey) -> Exit:
+    async def wait(self, key: NodeKey, began_at_ms: int = 0) -> Exit:
         """The end of the container, or an Exit without a code when there is none."""
         container = self.host.containers.get(key)
         if container is not None:

@@ -27,6 +27,7 @@ import os
 import select
 import signal
 import sys
+import time
 
 from agent.lease_file import HeldLease, now_ms
 
@@ -40,6 +41,7 @@ _CALL_SECONDS = 5.0
 _DEATH_MS = 1000
 """How long after the engine's word a container may take to be gone."""
 _TELL_BYTES = 4096
+_RETRY_SECONDS = 1.0
 
 
 def main(arguments: list[str]) -> NoReturn:
@@ -89,11 +91,7 @@ class _Keeper:
         is_over = False
         while not self._lease.is_gone:
             if is_over:
-                if not self._has_ended():
-                    self._end()
-                # Not told of one that comes so late: its agent may hang.
-                while self._pidfd < 0 and _outwaited_calls(self._name):
-                    self._end()
+                self._end_whatever_fails()
                 if self._pidfd < 0 and not may_come:
                     return
                 if self._has_ended():
@@ -138,6 +136,20 @@ class _Keeper:
         return self._pidfd >= 0 and _is_readable(self._pidfd, 0)
 
     # the end of the lease
+
+    def _end_whatever_fails(self) -> None:
+        """Nobody else ends it: without a free descriptor, say, it is tried until there is one."""
+        while True:
+            try:
+                if not self._has_ended():
+                    self._end()
+                # Not told of one that comes so late: its agent may hang.
+                while self._pidfd < 0 and _outwaited_calls(self._name):
+                    self._end()
+            except OSError:
+                time.sleep(_RETRY_SECONDS)
+            else:
+                return
 
     def _end(self) -> None:
         """End the container, if there is one that runs. No grace is given that is over by now:

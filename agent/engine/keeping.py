@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Coroutine, Mapping, Sequence
 
@@ -15,6 +16,8 @@ from agent.engine import own_program
 from agent.engine.port import EngineError, ErrorClass
 from agent.host import nodes
 from agent.lease_file import Leases
+
+logger = logging.getLogger(__name__)
 
 _KEEP = "from agent.engine.keeper import main; main(sys.argv[3:])"
 _START_SECONDS = 30.0
@@ -103,12 +106,13 @@ class Keepers:
             raise _transient(f"CannotStartContainerError: the lease of {key.name} is over")
 
     def note_end(self, key: NodeKey) -> None:
-        """Write down that the container is being ended because its lease is over."""
+        """Write down that the container is being ended because its lease is over. It ends all the
+        same on a disk that does not take it."""
         try:
             if self._leases is not None:
                 self._leases.note_end(key.name)
         except OSError as error:
-            raise _transient(f"CannotStopContainerError: {error}") from error
+            logger.error("cannot note the end of a lease: node=%s %s", key.name, error)
 
     def is_end_noted(self, key: NodeKey) -> bool:
         """Whether the container was ended because its lease was over. Raises OSError."""

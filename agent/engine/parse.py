@@ -119,9 +119,10 @@ class Container:
         ran = self.started_at_ms > 0 and self.finished_at_ms == 0
         return ran and (self.status in _NEVER_STARTED or self.status == "exited")
 
-    def began_after(self, earlier: Container) -> bool:
-        """Whether it was started again since it ran as `earlier`."""
-        return self.started_at_ms > earlier.started_at_ms > 0
+    def began_again(self, began_at_ms: int) -> bool:
+        """Whether it was started again since it came up then, by a clock that may have been set
+        back meanwhile; 0 when that is not known."""
+        return self.started_at_ms != began_at_ms and 0 not in (self.started_at_ms, began_at_ms)
 
     @property
     def has_ended(self) -> bool:

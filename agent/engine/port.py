@@ -107,10 +107,13 @@ class Engine(Protocol):
         its Started is returned. Nothing is started when the lease is over."""
         ...
 
-    async def wait(self, key: NodeKey) -> Exit:
+    async def wait(self, key: NodeKey, began_at_ms: int = 0) -> Exit:
         """Return when the container has ended and all its output is in the spool. Works for a
         container that an earlier agent process started, and sees that it has a holder. Never
-        polls."""
+        polls.
+
+        `began_at_ms` is the `Started.started_at_ms` of its start; 0 when nobody knows. What was
+        started again since is ended, and has an Exit without a code: a node runs once."""
         ...
 
     async def stop(self, key: NodeKey, grace_seconds: int) -> None:

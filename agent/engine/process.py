@@ -100,8 +100,9 @@ class ProcessEngine:
             raise _transient("CannotStartContainerError: the shim left no record of its start")
         return Started(container_id=key.name, started_at_ms=started.started_at_ms)
 
-    async def wait(self, key: NodeKey) -> Exit:
-        """Wait for the shim. A shim that was itself killed is exit code 137 with a reason."""
+    async def wait(self, key: NodeKey, began_at_ms: int = 0) -> Exit:
+        """Wait for the shim. A shim that was itself killed is exit code 137 with a reason. No shim
+        runs twice."""
         started = self._started(key)
         if started is not None:
             async with started.opened() as pidfd:

@@ -238,11 +238,18 @@ class SqliteLedger:
 
     def keep_contact(self, last_contact_ms: int | None) -> None:
         text = b" " * 20 if last_contact_ms is None else b"%020d" % last_contact_ms
-        os.pwrite(self._contact, text, 0)
+        self._write_contact(text, 0)
 
     def keep_token(self, token: bytes) -> None:
         # Behind the contact, in one write; what is left of a longer one comes after the line.
-        os.pwrite(self._contact, b" %b\n" % token, _CONTACT_BYTES)
+        self._write_contact(b" %b\n" % token, _CONTACT_BYTES)
+
+    def _write_contact(self, text: bytes, offset: int) -> None:
+        try:
+            os.pwrite(self._contact, text, offset)
+        except OSError as error:
+            # A descriptor has no name, and who reads this has to find the disk.
+            raise OSError(error.errno, error.strerror, str(self._contact_path)) from error
 
     def _take_ballast(self) -> None:
         """Only where it leaves as much again: a full disk stays as it is."""

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from coordinator.core.capacity import shape_of
 from coordinator.core.ids import HostId, NodeKey
-from coordinator.core.leftovers import Leftover, leftovers, unsettled_dependency
+from coordinator.core.leftovers import Leftover, leftovers, may_run, unsettled_dependency
 from coordinator.core.lineage import kept_because, why_nothing_starts
 from coordinator.core.names import clip
 from coordinator.core.placement import place, shortfall
@@ -112,7 +112,7 @@ def status_reason(state: ClusterState, settings: Settings, job: Job) -> str | No
         return why_nothing_starts(state)
     if job.state is not JobState.RUNNABLE or job.current is not None:
         return None
-    if job.unsettled:
+    if may_run(state, job):
         return f"Waiting until nothing of the last attempt runs: {_proof(state, settings, job)}"
     dependency = unsettled_dependency(state, job)
     if dependency is not None:

@@ -6,6 +6,7 @@ for here; what is late or older than what is known is taken and ignored. No I/O.
 
 from __future__ import annotations
 
+from coordinator.core import astray
 from coordinator.core import events as e
 from coordinator.core.barrier import check_barrier, pass_barrier
 from coordinator.core.capacity import could_run, refresh, wake
@@ -22,7 +23,7 @@ from coordinator.core.ending import (
 from coordinator.core.ids import HostId, NodeKey
 from coordinator.core.inputs import Observation
 from coordinator.core.placement import shortfall
-from coordinator.core.reservation import refuse, refusing, retry_after_ms
+from coordinator.core.reservation import abandon, refuse, refusing, retry_after_ms
 from coordinator.core.state import Attempt, Job, NodeRun, Presence, Ran
 from coordinator.core.states import NodeState, Progress
 from coordinator.core.turn import Turn
@@ -162,10 +163,13 @@ def _blame(turn: Turn, job: Job, runs_on: HostId) -> None:
 def _observe_stray(turn: Turn, host_id: HostId, seen: Observation) -> None:
     presence = turn.presence(host_id)
     turn.touch_host(host_id)
+    if seen.progress is Progress.RELEASED:
+        astray.let_go(turn, host_id, seen.key)
     if turn.state.outrun is not None:
         _let_be(presence, seen)
     elif seen.progress is not Progress.RELEASED:
         presence.strays[seen.key] = None
+        astray.note(turn.state, host_id, seen)
     elif presence.strays.pop(seen.key, 0) is None:
         turn.reschedule = True
 
@@ -218,7 +222,11 @@ def start_if_ready(turn: Turn, job: Job) -> None:
     attempt = job.current
     if attempt is None or attempt.started or not turn.state.may_start:
         return
-    if attempt.prepared == job.spec.num_nodes:
+    if attempt.prepared < job.spec.num_nodes:
+        return
+    if job.job_id in turn.state.astray:
+        abandon(turn, job, "another attempt of it runs, which this journal does not know")
+    else:
         _start_main(turn, job, attempt)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from coordinator.core import astray
 from coordinator.core import events as e
 from coordinator.core import inputs as i
 from coordinator.core.effects import CloseSession, SendInquiry, SendWelcome
@@ -283,6 +284,7 @@ def _compare(turn: Turn, hello: i.HostHello, *, goes_on: bool) -> None:
     """Hold what the agent has against what it should have."""
     observed = {seen.key: seen.progress for seen in hello.observed}
     if _has_looked(turn, hello):
+        astray.let_go(turn, hello.host_id)  # what is there it says anew
         for key in list(turn.state.hosts[hello.host_id].holds):
             progress = observed.get(key)
             if progress is None or progress in _NOT_UP:

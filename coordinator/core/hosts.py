@@ -7,6 +7,7 @@ host, or everything there has stopped by itself because its lease ran out. No I/
 
 from __future__ import annotations
 
+from coordinator.core import astray
 from coordinator.core import events as e
 from coordinator.core import inputs as i
 from coordinator.core.effects import (
@@ -117,6 +118,7 @@ def fence(turn: Turn, request: i.FenceHost) -> str:
         )
     held = may_still_run(turn.state, request.host_id)
     give_up(turn, request.host_id, FENCED)
+    astray.let_go(turn, request.host_id)
     leave_all(turn, request.host_id, FENCED)
     turn.touch_host(request.host_id)
     return held

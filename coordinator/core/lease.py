@@ -47,6 +47,17 @@ def stopped_after_ms(settings: Settings, job: Job, attempt: Attempt) -> int | No
     return 1000 * (lease + grace + settings.fence_margin_seconds)
 
 
+def unknown_stopped_after_ms(settings: Settings) -> int | None:
+    """The same for what this journal does not know: the longest that it may have been told."""
+    lease = _longest(
+        _BEFORE.lease_seconds, settings.lease_seconds, settings.last_attempt_lease_seconds
+    )
+    if lease == 0:
+        return None
+    grace = max(_BEFORE.stop_grace_seconds, settings.stop_grace_seconds)
+    return 1000 * (lease + grace + settings.fence_margin_seconds)
+
+
 def verdict_after_ms(settings: Settings, job: Job, attempt: Attempt) -> int:
     """How long a host may be silent before a node of the attempt that runs there has failed: never
     sooner than the host is lost, and never later than the node has stopped by itself."""

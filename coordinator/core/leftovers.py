@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coordinator.core import astray
 from coordinator.core.ids import HostId, JobId, NodeKey
-from coordinator.core.lease import stopped_after_ms
+from coordinator.core.lease import stopped_after_ms, unknown_stopped_after_ms
 from coordinator.core.settings import Settings
 from coordinator.core.state import Attempt, ClusterState, Job, NodeRun
 
@@ -33,14 +34,42 @@ class Leftover:
 
 
 def leftovers(state: ClusterState, settings: Settings, job: Job) -> tuple[Leftover, ...]:
-    """Every node of attempts that are over and whose host has not let go of it."""
-    return tuple(
+    """Every node of attempts that are over and whose host has not let go of it, and what runs of
+    attempts that this journal does not know."""
+    known = [
         _leftover(state, settings, job, attempt, node)
         for attempt in job.attempts
         if attempt.over and attempt.unreleased
         for node in attempt.nodes.values()
         if not node.released
+    ]
+    unknown = [
+        _unknown(state, settings, host_id, key) for host_id, key in state.astray.get(job.job_id, ())
+    ]
+    return (*known, *unknown)
+
+
+def _unknown(state: ClusterState, settings: Settings, host_id: HostId, key: NodeKey) -> Leftover:
+    presence = state.presence[host_id]
+    is_silent = presence.lost or presence.session_id is None
+    after_ms = unknown_stopped_after_ms(settings)
+    until_ms = None
+    if is_silent and after_ms is not None:
+        until_ms = state.wall_of(presence.last_contact_ms + after_ms + settings.heartbeat_ms)
+    return Leftover(
+        attempt=key.attempt,
+        node_index=key.node_index,
+        host_id=host_id,
+        is_silent=is_silent,
+        goes_on=False,
+        until_ms=until_ms,
+        unclean_reason="",
     )
+
+
+def may_run(state: ClusterState, job: Job) -> bool:
+    """Whether something of it may be on a host, so that nothing is started after it."""
+    return job.unsettled or job.job_id in state.astray
 
 
 def _leftover(
@@ -73,7 +102,8 @@ def may_run_on(state: ClusterState, host_id: HostId) -> list[NodeKey]:
         for key in state.hosts[host_id].holds
         if (node := state.jobs[key.job_id].node(key)) is not None and not node.released
     ]
-    return found + [key for key in state.presence[host_id].kept if key not in found]
+    others = [*state.presence[host_id].kept, *astray.on_host(state, host_id)]
+    return found + [key for key in dict.fromkeys(others) if key not in found]
 
 
 def may_still_run(state: ClusterState, host_id: HostId) -> str:
@@ -86,7 +116,7 @@ def unsettled_dependency(state: ClusterState, job: Job) -> Job | None:
     """A job that this one depends on and that may still write somewhere, although it has ended."""
     for dependency in job.spec.depends_on:
         other = state.jobs.get(JobId(dependency.job_id or ""))
-        if other is not None and other.unsettled:
+        if other is not None and may_run(state, other):
             return other
     return None
 

@@ -8,6 +8,8 @@ this journal counts.
 
 After each start the coordinator waits in the same way, until half of the hosts that it knows have
 called or had the time to: else one host without evidence could be given what has ended elsewhere.
+Where an older journal is to count it waits for all of them. What they run and this journal does not
+know is stopped, and nothing else of its job starts before that is done (`astray.py`).
 No I/O.
 """
 
@@ -23,8 +25,10 @@ from coordinator.core.turn import Turn
 
 
 def await_hosts(turn: Turn) -> None:
-    """At a start: wait for half of the hosts, if there are any."""
-    turn.state.hosts_awaited = (len(turn.state.hosts) + 1) // 2
+    """At a start: wait for half of the hosts, if there are any. For all where an older journal is
+    to count: each may run what that does not know, and none of them stops it from being placed."""
+    hosts = len(turn.state.hosts)
+    turn.state.hosts_awaited = hosts if turn.state.accepts_older else (hosts + 1) // 2
     if turn.state.hosts_awaited:
         turn.timers.arm("placing", "", turn.now + turn.settings.lost_after_ms)
 

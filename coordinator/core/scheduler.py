@@ -15,7 +15,7 @@ from coordinator.core.capacity import could_run, pass_over, refresh
 from coordinator.core.ending import end_dependents_of, fail_job
 from coordinator.core.explain import waiting_code
 from coordinator.core.ids import HostId
-from coordinator.core.leftovers import unsettled_dependency
+from coordinator.core.leftovers import may_run, unsettled_dependency
 from coordinator.core.placement import place, shortfall
 from coordinator.core.reservation import abandon, missing_nodes, refusing, replace, reserve
 from coordinator.core.state import ClusterState, Job, Queue
@@ -114,7 +114,7 @@ def _place_in_order(
             return 0
         left -= 1
         job = state.jobs[job_id]
-        waits_for = job if job.unsettled else unsettled_dependency(state, job)
+        waits_for = job if may_run(state, job) else unsettled_dependency(state, job)
         left_out = refusing(turn, job)
         if waits_for is not None:
             pass_over(state, job, until_ms=math.inf, waits_for=waits_for)

@@ -10,10 +10,16 @@ that said goodbye suspends verdict and fence for what goes on without it. No I/O
 
 from __future__ import annotations
 
+from coordinator.core import astray
 from coordinator.core.effects import Silence
 from coordinator.core.gang import held_node, lose, release
 from coordinator.core.ids import HostId, NodeKey
-from coordinator.core.lease import default_verdict_seconds, stopped_after_ms, verdict_after_ms
+from coordinator.core.lease import (
+    default_verdict_seconds,
+    stopped_after_ms,
+    unknown_stopped_after_ms,
+    verdict_after_ms,
+)
 from coordinator.core.reservation import remember_stray
 from coordinator.core.state import Attempt, Job, NodeRun, Presence
 from coordinator.core.states import NodeState
@@ -54,6 +60,7 @@ def check_host(turn: Turn, host_id: HostId) -> None:
     _count_upon(turn, host_id, presence, silent_ms)
     _judge(turn, host_id, presence, silent_ms)
     _fence_by_lease(turn, host_id, presence)
+    _outlive_astray(turn, host_id, presence)
 
 
 def _tell(turn: Turn, host_id: HostId, presence: Presence, *, is_lost: bool) -> None:
@@ -136,6 +143,18 @@ def _fence_by_lease(turn: Turn, host_id: HostId, presence: Presence) -> None:
             _look_again(turn, host_id, left_ms)
         else:
             give_up(turn, host_id, LEASE_OVER)
+
+
+def _outlive_astray(turn: Turn, host_id: HostId, presence: Presence) -> None:
+    """What runs there unknown to this journal has a lease too, which nobody here was told."""
+    after_ms = unknown_stopped_after_ms(turn.settings)
+    if after_ms is None or not astray.on_host(turn.state, host_id):
+        return
+    left_ms = _unheard_ms(turn, presence.last_contact_ms + after_ms)
+    if left_ms > 0:
+        _look_again(turn, host_id, left_ms)
+    else:
+        astray.let_go(turn, host_id)
 
 
 def _unheard_ms(turn: Turn, stopped_at_ms: int) -> int:

@@ -320,6 +320,8 @@ class ClusterState:
     accepts_older: bool = False
     """An operator has said at this start, and not at the one before it, that this journal counts,
     whatever hosts have seen."""
+    astray: dict[JobId, dict[tuple[HostId, NodeKey], None]] = field(default_factory=dict)
+    """What runs of a job where this journal does not place it. Read `astray.py`."""
     boot_id: str = ""
     now_ms: int = 0
     wall_ms: int = 0

@@ -22,7 +22,7 @@ KEY = NodeKey.parse("muster-11111111-2222-3333-4444-555555555555-1-0")
 
 
 class _EndsWell:
-    async def wait(self, key: NodeKey) -> Exit:
+    async def wait(self, key: NodeKey, began_at_ms: int = 0) -> Exit:
         return Exit(exit_code=0, stopped_at_ms=1)
 
 
@@ -41,7 +41,7 @@ async def test_an_end_while_the_machine_goes_down_is_told_to_nobody(
 ) -> None:
     assert KEY is not None
     caplog.set_level("INFO")
-    waiting = asyncio.create_task(_verbs(goes_down=True).wait(f.Wait(key=KEY)))
+    waiting = asyncio.create_task(_verbs(goes_down=True).wait(f.Wait(key=KEY, began_at_ms=5)))
     await eventually(lambda: "as the machine goes down" in caplog.text, 10, lambda: caplog.text)
     assert not waiting.done()
     waiting.cancel()
@@ -51,6 +51,6 @@ async def test_an_end_while_the_machine_goes_down_is_told_to_nobody(
 
 async def test_an_end_on_a_machine_that_goes_on_is_told() -> None:
     assert KEY is not None
-    ended = await _verbs(goes_down=False).wait(f.Wait(key=KEY))
+    ended = await _verbs(goes_down=False).wait(f.Wait(key=KEY, began_at_ms=5))
     assert isinstance(ended, i.Ended)
     assert ended.exit_code == 0

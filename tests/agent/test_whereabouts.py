@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from agent import whereabouts
-from agent.core.assignment import NodeKey
+from agent.core.assignment import FoundLease, NodeKey
 from agent.core.marks import Marks
-from agent.engine.port import Managed
+from agent.engine.port import Managed, Started
 from agent.host.nodes import FoundNode
 from agent.whereabouts import Found, Whereabouts
 
@@ -82,3 +82,15 @@ def test_a_ledger_that_knows_all_needs_no_coordinator() -> None:
     assert Found((replace(RUNNING, marks=None),), ()).is_all_in([])
     assert not Found((RUNNING,), ()).is_all_in([])
     assert not Found((), (PROCESS,)).is_all_in([])
+
+
+def test_what_is_taken_over_keeps_the_lease_that_its_holder_has() -> None:
+    started = Started(container_id="c", started_at_ms=5, private_ipv4="10.0.0.1")
+    found = whereabouts.taken_over(replace(RUNNING, started=started), 77)
+    assert (found.started_at_ms, found.private_ipv4) == (5, "10.0.0.1")
+    assert found.lease == FoundLease(seconds=600, grace_seconds=30, ends_at_ms=77)
+
+
+def test_what_an_older_release_began_or_has_not_come_up_has_none() -> None:
+    found = whereabouts.taken_over(replace(RUNNING, marks=None), None)
+    assert (found.started_at_ms, found.private_ipv4, found.lease) == (0, "", None)

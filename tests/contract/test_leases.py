@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 from pathlib import Path
@@ -54,6 +55,14 @@ async def kill_keeper(key: NodeKey) -> None:
     try:
         os.kill(keeper, signal.SIGKILL)
         assert await ended(pidfd, DEADLINE_SECONDS)
+    finally:
+        os.close(pidfd)
+
+
+async def ended_within(pid: int, seconds: float) -> bool:
+    pidfd = os.pidfd_open(pid)
+    try:
+        return await ended(pidfd, seconds)
     finally:
         os.close(pidfd)
 
@@ -250,6 +259,34 @@ async def test_a_keeper_that_never_learnt_its_container_finds_it(bench: Bench) -
     await eventually(lambda: not keepers(key), DEADLINE_SECONDS, lambda: keepers(key))
     assert '"Running": false' in await bench.inspected(key)
     assert bench.leases.is_end_noted(key.name)
+
+
+@CONTAINERS
+async def test_a_disk_that_takes_no_note_of_the_end_of_a_lease(bench: Bench) -> None:
+    """As one that has become read-only: then there is no agent either, as it cannot write."""
+    key = await bench.held(bench.programs.ignore_term, grace_seconds=1)
+    (keeper,) = keepers(key)
+    resource.prlimit(keeper, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    bench.lease(key, 300, grace_seconds=1)
+    await ended_without_an_agent(bench, key)
+    assert not bench.leases.is_end_noted(key.name)
+
+
+@CONTAINERS
+async def test_a_keeper_without_a_free_descriptor_tries_again(bench: Bench) -> None:
+    key = await bench.held(bench.programs.ignore_term, grace_seconds=1)
+    (keeper,) = keepers(key)
+    before = resource.prlimit(keeper, resource.RLIMIT_NOFILE)
+    resource.prlimit(keeper, resource.RLIMIT_NOFILE, (3, before[1]))
+    bench.lease(key, 100, grace_seconds=1)
+    await eventually(
+        lambda: bench.leases.is_end_noted(key.name), DEADLINE_SECONDS, lambda: keepers(key)
+    )
+    # It is alone when its lease has ended, and is so for longer than one try takes.
+    assert not await ended_within(keeper, 2)
+    assert pids_of(key)
+    resource.prlimit(keeper, resource.RLIMIT_NOFILE, before)
+    await ended_without_an_agent(bench, key)
 
 
 @CONTAINERS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sqlite3
@@ -191,6 +192,12 @@ def test_what_is_known_of_a_cluster_waits_until_the_agent_is_back(
     copied = reopened()
     contents = copied.open("boot", "h2")
     assert (contents.slots, contents.elsewhere) == ((), ())
+    # Nor has this host seen anything of the other cluster.
+    copied.keep_cluster("b")
+    copied.close()
+    copied = reopened()
+    contents = copied.open("boot", "h2")
+    assert (contents.journal_token, contents.last_contact_ms) == (b"", 0)
     copied.close()
 
 
@@ -220,6 +227,20 @@ def test_sqlite_is_for_one_agent_and_its_owner_alone(tmp_path: Path) -> None:
     ledger.close()
     with pytest.raises(LedgerError, match="is closed"):
         ledger.save([slot()], [])
+
+
+def test_a_contact_that_the_disk_does_not_take_is_told_with_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(SqliteLedger(tmp_path)) as ledger:
+        ledger.open("boot", "h1")
+
+        def pwrite(fd: int, data: bytes, offset: int) -> int:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+        monkeypatch.setattr(os, "pwrite", pwrite)
+        with pytest.raises(OSError, match=f"Read-only file system: '{tmp_path}/contact'"):
+            ledger.keep_contact(7)
 
 
 def test_closing_waits_for_a_save_in_another_thread(tmp_path: Path) -> None:

@@ -236,6 +236,27 @@ async def test_a_container_that_was_started_again_past_its_agent(bench: Bench) -
     assert not pids_of(key)
 
 
+@CONTAINERS
+@pytest.mark.parametrize("still_runs", [True, False])
+async def test_a_container_that_was_started_again_while_its_agent_was_away(
+    bench: Bench, still_runs: bool
+) -> None:
+    """How its second run ended is no result of the node."""
+    program = shell("echo ready; trap 'exit 0' TERM; sleep 1000 & wait")
+    key = bench.key()
+    began = (await bench.engine.start(key, bench.spec(key, program))).started_at_ms
+    await bench.ready(key)
+    await bench.restart_agent()
+    await bench.cli("restart", "--time=0", key.name)
+    if not still_runs:
+        await bench.cli("stop", key.name)
+    async with asyncio.timeout(60):
+        end = await bench.engine.wait(key, began)
+    assert (end.exit_code, end.reason) == (None, STARTED_AGAIN)
+    await bench.engine.remove(key)
+    assert not pids_of(key)
+
+
 @engines(PODMAN)
 @pytest.mark.parametrize("is_stopped", [True, False])
 async def test_a_killed_supervisor(bench: Bench, is_stopped: bool) -> None:

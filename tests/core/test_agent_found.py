@@ -72,6 +72,17 @@ def test_what_nobody_holds_ends_at_once_without_contact(bench: Bench) -> None:
     assert bench.wait(0) == ["EndLease"]
 
 
+def test_who_waits_is_told_which_run_is_the_node_s() -> None:
+    """Somebody may have started the container again while no agent was here."""
+    bench = Bench()
+    bench.begin()
+    bench.connect()
+    bench.run()
+    again = bench.restarted()
+    again.begin(i.Found(key=KEY, started_at_ms=8))
+    assert [wait.began_at_ms for wait in again.found(f.Wait)] == [5]
+
+
 def test_an_assignment_says_it_from_then_on(bench: Bench) -> None:
     bench.begin(found(ends_in_ms=20_000, at=bench.now))
     bench.now += 10

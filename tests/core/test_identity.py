@@ -152,6 +152,32 @@ def test_an_agent_of_an_older_release_is_believed_without_being_asked(cluster: C
     assert cluster.state.hosts[HostId("h1")].facts.boot_id == "boot-2"
 
 
+def test_neither_is_it_when_the_session_before_was_heard(cluster: Cluster) -> None:
+    cluster.hosts(1)
+    alive = cluster.session("h1")
+    cluster.hello("h1", boot_id="boot-2", answers_inquiries=False, waits=False)
+    cluster.wait(1)
+    cluster.do(i.HostHeartbeat(session_id=alive, seq=1))
+    cluster.wait(wait_s(cluster))
+    assert [close.is_refusal for close in cluster.closed] == [True]
+    cluster.closed.clear()
+    assert cluster.state.presence[HostId("h1")].session_id == alive
+    assert cluster.state.hosts[HostId("h1")].facts.boot_id == "boot-1"
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_one_that_is_let_in_is_not_refused_for_the_next(cluster: Cluster, answers: bool) -> None:
+    """Two reboots in a row."""
+    cluster.hosts(1)
+    cluster.hello("h1", boot_id="boot-2", answers_inquiries=answers)
+    assert not cluster.state.waiting
+    cluster.superseded.clear()
+    cluster.hello("h1", boot_id="boot-3", answers_inquiries=answers, waits=False)
+    assert not [close for close in (*cluster.closed, *cluster.superseded) if close.is_refusal]
+    cluster.wait(wait_s(cluster), silent=("h1",))
+    assert cluster.state.hosts[HostId("h1")].facts.boot_id == "boot-3"
+
+
 def test_of_two_that_wait_the_newer_goes_on(cluster: Cluster) -> None:
     cluster.hosts(1)
     cluster.hello("h1", boot_id="boot-2", waits=False)

@@ -6,12 +6,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from coordinator.core import events as e
 from coordinator.core import inputs as i
 from coordinator.core.effects import SendAck, SendGoodbyeAck
 from coordinator.core.explain import explain, status_reason
 from coordinator.core.ids import HostId, JobId, NodeKey
-from coordinator.core.lineage import ACCEPT
+from coordinator.core.lineage import ACCEPT, Seen, token
 from coordinator.core.states import Desired, JobState, Progress
 from tests.core.harness import Cluster
 
@@ -252,6 +254,17 @@ def test_time_in_which_nobody_listened_does_not_count(cluster: Cluster) -> None:
     assert not is_placed(cluster, job)
 
 
+def test_after_such_a_time_the_rest_of_the_wait_follows(cluster: Cluster) -> None:
+    cluster.hosts(3)
+    cluster.restart()
+    cluster.hello("h1")
+    cluster.now += 60_000
+    cluster.do(i.Tick())
+    assert not cluster.state.may_start
+    cluster.wait(cluster.settings.lost_after_ms / 1000)
+    assert cluster.state.may_start
+
+
 def test_a_vote_that_is_complete_starts_its_main_after_the_wait(cluster: Cluster) -> None:
     cluster.hosts(2)
     job = cluster.submit(2)
@@ -304,3 +317,28 @@ def test_a_report_of_a_session_before_is_not_acknowledged_to_the_next(cluster: C
     cluster.hello(host)
     cluster.hello(other)
     assert acks(cluster) == []
+
+
+def test_also_when_the_others_never_call(cluster: Cluster) -> None:
+    released_too_soon(cluster)
+    told = []
+    while not cluster.state.may_start:
+        cluster.wait(1)
+        told += acks(cluster)
+    assert told == [1]
+
+
+@pytest.mark.parametrize("calls", [True, False])
+def test_never_when_the_journal_is_an_older_one(cluster: Cluster, calls: bool) -> None:
+    """The wait is over, by a call or by time, and a host has shown meanwhile that it is older."""
+    _, _, other = released_too_soon(cluster)
+    newer = token("c0ffee", Seen(life_id="ffff", position=99))
+    if not calls:
+        cluster.hello("h4", agent_uuid="new", journal_token=newer)
+    else:
+        cluster.hello(other, journal_token=newer)
+    told = list(acks(cluster))
+    for _ in range(40):
+        cluster.wait(1)
+        told += acks(cluster)
+    assert (told, cluster.state.hosts_awaited) == ([], 0)
