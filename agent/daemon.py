@@ -133,17 +133,16 @@ class Daemon:
             self._ledger.close()
 
     async def say_goodbye(self, limit_seconds: float) -> None:
-        """Tell the coordinator that this agent stops and which nodes go on without it, and the log
-        what becomes of them. When it could not be told in time, the coordinator takes this host for
-        a silent one. From here on nothing is started."""
+        """Tell the coordinator that this agent stops and which nodes go on without it, if any, and
+        the log what becomes of them. When it could not be told in time, the coordinator takes this
+        host for a silent one. From here on nothing is started."""
         # Also one whose start is in hand: it may come up when this process has gone.
         goes_on = [slot.key for slot in self._machine.state.slots.values() if slot.may_run]
-        if not goes_on:
-            return
-        if await self._is_told(goes_on, limit_seconds):
+        is_told = await self._is_told(goes_on, limit_seconds)
+        if is_told and goes_on:
             shell.suspend_leases(self._machine, self._ledger, self._leases)
             logger.info("the coordinator knows that what runs here goes on")
-        else:
+        elif goes_on:
             logger.warning(
                 "the coordinator could not be told that this agent stops: what runs here ends when "
                 "its lease is over, unless an agent is started here before: %s",

@@ -154,7 +154,7 @@ def _silence(state: ClusterState, job: Job, attempt: Attempt) -> str | None:
         return (
             f"The agent of the main node's host {host_id} was stopped at "
             f"{clock(host.stopped_at_ms)}; the job goes on. Start the agent again; or, if the "
-            f"machine is off, run: muster hosts fence {host_id}"
+            f"machine is off, run: muster hosts fence {host_id} --nothing-runs"
         )
     if not presence.lost:
         return None
@@ -250,7 +250,8 @@ def _obstacle(state: ClusterState, job: Job, host_id: HostId) -> str:
     sizes = [shortfall(group, host.facts) for group in job.spec.groups if group.nodes]
     if all(sizes):
         return sizes[0]
-    if host.stopped_at_ms:
+    # An agent that is back and cannot look at its host yet says itself what is the matter.
+    if host.stopped_at_ms and (presence.lost or presence.session_id is None):
         return f"is STOPPED: its agent was stopped at {clock(host.stopped_at_ms)}"
     if presence.lost:
         return f"is LOST: silent since {clock(state.wall_of(presence.last_contact_ms))}"
@@ -311,7 +312,7 @@ def _proof_awaited(left: Leftover) -> str:
     if left.goes_on:
         return (
             f"{where} goes on, as the agent there was stopped; start the agent again, or, if the "
-            f"machine is off, run: muster hosts fence {left.host_id}"
+            f"machine is off, run: muster hosts fence {left.host_id} --nothing-runs"
         )
     sentence = (
         f"{where} may still run, as the host is silent; goes on when the host is back and clean, "

@@ -123,7 +123,7 @@ class SimAgent:
             return
         self._stopping = True
         self._goes_on = [slot.key for slot in self.machine.state.slots.values() if slot.may_run]
-        if self._goes_on and self.is_welcome and self.session is not None:
+        if self.is_welcome and self.session is not None:
             self.session.send_up(pb.AgentMessage(goodbye=goodbye(self._goes_on)))
             self._later(GOODBYE_MS, lambda: self._leave(acknowledged=False))
         else:
@@ -132,8 +132,8 @@ class SimAgent:
     def _leave(self, *, acknowledged: bool) -> None:
         self.die(notice_ms=100)
         self.host.goes_on = self._goes_on if acknowledged else []
-        self.host.leases_rest = acknowledged
-        if acknowledged:
+        self.host.leases_rest = bool(self.host.goes_on)
+        if self.host.goes_on:
             shell.suspend_leases(self.machine, self.directory.ledger, self.directory.leases)
         self.world.faults.agent_left(self.host, acknowledged=acknowledged)
 

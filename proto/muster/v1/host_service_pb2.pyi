@@ -36,7 +36,7 @@ class _HostStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enum
     LOST: _HostState.ValueType  # 40
     """Silent for longer than the coordinator tolerates."""
     STOPPED: _HostState.ValueType  # 45
-    """Its agent was stopped in order; what it runs goes on, whatever the time."""
+    """Its agent was stopped in order; what it runs, if anything, goes on, whatever the time."""
     QUARANTINED: _HostState.ValueType  # 50
     """Could not be cleaned up; takes no work until it is."""
     UNUSABLE: _HostState.ValueType  # 60
@@ -56,7 +56,7 @@ BUSY: HostState.ValueType  # 30
 LOST: HostState.ValueType  # 40
 """Silent for longer than the coordinator tolerates."""
 STOPPED: HostState.ValueType  # 45
-"""Its agent was stopped in order; what it runs goes on, whatever the time."""
+"""Its agent was stopped in order; what it runs, if anything, goes on, whatever the time."""
 QUARANTINED: HostState.ValueType  # 50
 """Could not be cleaned up; takes no work until it is."""
 UNUSABLE: HostState.ValueType  # 60
@@ -345,14 +345,20 @@ class FenceHostRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     HOST_ID_FIELD_NUMBER: builtins.int
+    NOTHING_RUNS_FIELD_NUMBER: builtins.int
     host_id: builtins.str
     """Required."""
+    nothing_runs: builtins.bool
+    """Nothing runs there any more, although the agent of this host, when it was stopped in order, left
+    something running: the machine is off, or somebody has ended it. Needed of no other host.
+    """
     def __init__(
         self,
         *,
         host_id: builtins.str = ...,
+        nothing_runs: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["host_id", b"host_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["host_id", b"host_id", "nothing_runs", b"nothing_runs"]) -> None: ...
 
 global___FenceHostRequest = FenceHostRequest
 
