@@ -8,7 +8,7 @@ import sys
 from cli.arguments import Parser
 from cli.connect import ANSWER_SECONDS, Coordinator, coordinator
 from cli.failure import ExitCode, Failure
-from cli.table import Style, ago, fields, now_ms, rows
+from cli.table import Style, ago, fields, now_ms, plain, rows
 from muster.v1.host_service_pb2 import (
     DescribeHostsRequest,
     DrainHostRequest,
@@ -92,6 +92,11 @@ async def run(args: argparse.Namespace) -> int:
         if reply.notice:
             print(f"muster: {reply.notice}", file=sys.stderr)
         print("\n".join(_table(reply, Style.of(sys.stdout))))
+        sys.stdout.flush()
+        for agent in reply.refused:
+            who = f"{plain(agent.host_id)} ({plain(agent.private_ipv4_address)})"
+            when, why = ago(agent.at, now_ms()), plain(agent.reason)
+            print(f"muster: the agent {who} was refused {when}: {why}", file=sys.stderr)
     return 0
 
 
@@ -100,6 +105,7 @@ async def _all(there: Coordinator) -> ListHostsResponse:
     while True:
         page = await there.hosts.ListHosts(request, timeout=ANSWER_SECONDS)
         whole.hosts.extend(page.hosts)
+        whole.refused.extend(page.refused)
         whole.notice = page.notice
         if not page.next_token:
             return whole

@@ -6,7 +6,12 @@ import json
 from pathlib import Path
 
 from cli.table import Style, ago, plain, rows, span
-from muster.v1.host_service_pb2 import DescribeHostsResponse, DrainHostResponse, ListHostsResponse
+from muster.v1.host_service_pb2 import (
+    DescribeHostsResponse,
+    DrainHostResponse,
+    ListHostsResponse,
+    RefusedAgent,
+)
 from muster.v1.job_pb2 import (
     JobDefinition,
     JobDefinitionType,
@@ -92,6 +97,17 @@ async def test_hosts_tell_what_operators_should_know(fake: FakeCoordinator, must
     ended = await muster("hosts")
     assert ended.err == f"muster: {notice}\n"
     assert "MiB free" not in ended.text
+
+
+async def test_hosts_name_the_agents_that_were_refused(
+    fake: FakeCoordinator, muster: Muster
+) -> None:
+    refused = RefusedAgent(host_id="b", private_ipv4_address="10.0.0.9", at=AT, reason="a\ncopy")
+    fake.answer("ListHosts", ListHostsResponse(hosts=[host("a")], refused=[refused]))
+    ended = await muster("hosts")
+    assert ended.err.startswith("muster: the agent b (10.0.0.9) was refused ")
+    assert ended.err.endswith(" ago: a copy\n")
+    assert len(ended.text.splitlines()) == 2
 
 
 async def test_hosts_of_many_pages(fake: FakeCoordinator, muster: Muster) -> None:
