@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
+from collections.abc import Iterable, Sequence
 
 from cli.arguments import Parser
 from cli.connect import ANSWER_SECONDS, Coordinator, coordinator
@@ -25,6 +27,8 @@ from muster.v1.host_service_pb2 import (
 )
 
 _HEADERS = ("HOST", "STATE", "NODE", "ADDRESS", "TYPE", "VCPUS", "MIB", "GPUS", "ENGINE", "SEEN")
+_SPARED = ("TYPE", "ENGINE", "GPUS", "MIB", "VCPUS", "ADDRESS")
+"""Where a terminal is too narrow, in this order; `muster hosts describe` has them."""
 
 
 def arguments(parser: Parser) -> None:
@@ -116,23 +120,54 @@ def _table(reply: ListHostsResponse, style: Style) -> list[str]:
     if not reply.hosts:
         return ["no hosts; muster-agent --coordinator HOST:PORT makes a machine one"]
     now = now_ms()
-    cells = [
-        (
-            host.host_id,
-            HostState.Name(host.state),
-            host.job_id,
-            host.private_ipv4_address,
-            host.instance_type,
-            host.vcpus,
-            host.memory_mib,
-            host.gpus,
-            host.engine,
-            ago(host.last_contact_at, now),
-            _remark(host),
-        )
-        for host in reply.hosts
-    ]
-    return rows((*_HEADERS, "REMARK"), cells, style)
+    cells = [_cells(host, now) for host in reply.hosts]
+    remarks = [_remark(host) for host in reply.hosts]
+    whole = [(*row, remark) for row, remark in zip(cells, remarks, strict=True)]
+    headers = (*_HEADERS, "REMARK")
+    if style.width is None or _width(headers, whole) <= style.width:
+        return rows(headers, whole, style)
+    return _narrow(cells, remarks, style.width, style)
+
+
+def _narrow(
+    cells: list[tuple[object, ...]], remarks: list[str], width: int, style: Style
+) -> list[str]:
+    """For a terminal that is too narrow: without the columns that say what a machine is, as far as
+    need be, and what there is to say of a host in full below it."""
+    headers = list(_HEADERS)
+    for spared in (None, *_SPARED):
+        if spared is not None:
+            headers.remove(spared)
+        at = [_HEADERS.index(header) for header in headers]
+        shown = [[row[column] for column in at] for row in cells]
+        if _width(headers, shown) <= width:
+            break
+    first, *lines = rows(headers, shown, style)
+    told = [first]
+    for line, remark in zip(lines, remarks, strict=True):
+        told.append(line)
+        wrapped = textwrap.wrap(plain(remark), max(width - 4, 20), break_on_hyphens=False)
+        told += [f"    {part}" for part in wrapped]
+    return told
+
+
+def _width(headers: Sequence[str], cells: Iterable[Sequence[object]]) -> int:
+    return max(map(len, rows(headers, cells, Style())))
+
+
+def _cells(host: Host, now: float) -> tuple[object, ...]:
+    return (
+        host.host_id,
+        HostState.Name(host.state),
+        host.job_id,
+        host.private_ipv4_address,
+        host.instance_type,
+        host.vcpus,
+        host.memory_mib,
+        host.gpus,
+        host.engine,
+        ago(host.last_contact_at, now),
+    )
 
 
 def _remark(host: Host) -> str:

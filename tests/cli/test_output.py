@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from cli.hosts import _table
 from cli.table import Style, ago, plain, rows, span
 from muster.v1.host_service_pb2 import (
     DescribeHostsResponse,
@@ -89,6 +90,23 @@ async def test_hosts(fake: FakeCoordinator, muster: Muster) -> None:
     assert lines[2].split()[:3] == ["b", "BUSY", f"{JOB}#1"]
     assert lines[2].endswith("ago  draining")
     assert "\x1b" not in ended.text
+
+
+def test_hosts_on_a_narrow_terminal_are_read_in_full() -> None:
+    stopped = host("a-long-name", "STOPPED")
+    stopped.job_id, stopped.reason = f"{JOB}#0", "its agent was stopped; " + "and so on " * 12
+    reply = ListHostsResponse(hosts=[host("b"), stopped])
+    for width, last in ((80, "SEEN"), (120, "SEEN")):
+        lines = _table(reply, Style(width=width))
+        assert max(map(len, lines)) <= width
+        assert lines[0].split()[:3] == ["HOST", "STATE", "NODE"]
+        assert lines[0].split()[-1] == last
+        assert len(lines[1].split()) >= 5
+        told = " ".join(line.strip() for line in lines[3:])
+        assert told == stopped.reason.strip(), "nothing is cut"
+        assert all(line.startswith("    ") for line in lines[3:])
+    assert "REMARK" in _table(reply, Style(width=400))[0]
+    assert "REMARK" in _table(reply, Style())[0]
 
 
 async def test_hosts_tell_what_operators_should_know(fake: FakeCoordinator, muster: Muster) -> None:
