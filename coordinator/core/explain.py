@@ -141,8 +141,8 @@ def _unreadable(state: ClusterState, job: Job) -> str:
     elif uncalled := [host for host, presence in state.presence.items() if not presence.seen]:
         where = (
             "no host that has called since the coordinator started has anything of it, but these "
-            f"have not called: {names_of(uncalled)}; to give it up nevertheless: muster terminate "
-            f"{job.job_id}"
+            f"have not called: {names_of(uncalled)}; to give it up nevertheless, so that what they "
+            f"have of it is stopped when they call: muster terminate {job.job_id}"
         )
     else:
         where = f"no host has anything of it; to give it up: muster terminate {job.job_id}"

@@ -12,7 +12,6 @@ import pytest
 from coordinator.core import inputs as i
 from coordinator.core.errors import DuplicateAgent
 from coordinator.core.ids import SessionId
-from coordinator.rpc import refused as refused_module
 from coordinator.rpc.agent_service import AgentService
 from coordinator.rpc.host_service import HostService
 from coordinator.rpc.log_relay import LogRelay
@@ -75,7 +74,7 @@ async def test_a_refused_agent_is_shown_with_the_reason(
 
 def test_only_the_newest_are_kept_and_not_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     refused, now = RefusedAgents(), [100.0]
-    monkeypatch.setattr(refused_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("coordinator.rpc.refused.time.monotonic", lambda: now[0])
     for number in range(30):
         refused.note(hello(f"h-{number}"), "x" * 1_000)
     found = refused.recent()

@@ -442,7 +442,7 @@ class SimAgent:
 
     def _join(self, cluster_id: str) -> None:
         before, self._cluster_id = self._cluster_id, cluster_id
-        shell.join(self.directory.ledger, before, cluster_id)
+        shell.join(self.directory.ledger, before, cluster_id, "sim")
         if self._when_in_cluster is not None:
             take_over, self._when_in_cluster = self._when_in_cluster, None
             self._later(0, take_over)
