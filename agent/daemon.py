@@ -89,6 +89,7 @@ class Daemon:
         self._kit = kit
         self._leases = leases
         self._verbs = Verbs(engine, admission, kit, leases, self._mark, self._engine_is_gone)
+        self._coordinator = str(coordinator)
         self._link = Link(coordinator, tls, self)
         self._inbox: asyncio.Queue[i.Input] = asyncio.Queue()
         self._machine = Machine()
@@ -133,17 +134,16 @@ class Daemon:
             self._ledger.close()
 
     async def say_goodbye(self, limit_seconds: float) -> None:
-        """Tell the coordinator that this agent stops and which nodes go on without it, and the log
-        what becomes of them. When it could not be told in time, the coordinator takes this host for
-        a silent one. From here on nothing is started."""
+        """Tell the coordinator that this agent stops and which nodes go on without it, if any, and
+        the log what becomes of them. When it could not be told in time, the coordinator takes this
+        host for a silent one. From here on nothing is started."""
         # Also one whose start is in hand: it may come up when this process has gone.
         goes_on = [slot.key for slot in self._machine.state.slots.values() if slot.may_run]
-        if not goes_on:
-            return
-        if await self._is_told(goes_on, limit_seconds):
+        is_told = await self._is_told(goes_on, limit_seconds)
+        if is_told and goes_on:
             shell.suspend_leases(self._machine, self._ledger, self._leases)
             logger.info("the coordinator knows that what runs here goes on")
-        else:
+        elif goes_on:
             logger.warning(
                 "the coordinator could not be told that this agent stops: what runs here ends when "
                 "its lease is over, unless an agent is started here before: %s",
@@ -188,7 +188,7 @@ class Daemon:
         while True:
             found = await whereabouts.find(self._engine, who.host_id)
             if found.is_undecided(known, self._cluster_id):
-                self._unusable(whereabouts.UNDECIDED)
+                self._unusable(whereabouts.UNDECIDED, logging.WARNING)
                 self.ready.set()
                 await self._is_in_cluster.wait()
             here = whereabouts.sort(
@@ -198,7 +198,7 @@ class Daemon:
             )
             if not here.strange:
                 return here
-            self._unusable(here.words)
+            self._unusable(here.words, logging.WARNING)
             self.ready.set()
             await whereabouts.outwait(here.strange)
 
@@ -220,9 +220,10 @@ class Daemon:
             await asyncio.sleep(pause * (0.5 + random.random() / 2))
             pause = min(2 * pause, ENGINE_PAUSE_MAX_SECONDS)
 
-    def _unusable(self, reason: str) -> None:
+    def _unusable(self, reason: str, level: int = logging.ERROR) -> None:
+        """`level` is a warning for what passes by itself."""
         if reason != self._unusable_reason:
-            logger.error("the host cannot be used: %s", reason)
+            logger.log(level, "the host cannot be used: %s", reason)
             self._unusable_reason = reason
             self._link.restart()
 
@@ -396,7 +397,7 @@ class Daemon:
         """From now on what is started is of this cluster. An agent that was of another one has to
         begin anew: what it holds is nothing to this coordinator."""
         before, self._cluster_id = self._cluster_id, cluster_id
-        shell.join(self._ledger, before, cluster_id)
+        shell.join(self._ledger, before, cluster_id, self._coordinator)
         self._is_in_cluster.set()
 
     def _mark(self, start: f.Start) -> Marks:

@@ -50,16 +50,18 @@ def owner(host_id: str, machine: str) -> str:
     return f"host {host_id} on machine {machine}"
 
 
-def join(ledger: Ledger, before: str, cluster_id: str) -> None:
+def join(ledger: Ledger, before: str, cluster_id: str, coordinator: str) -> None:
     """From now on this agent is of that cluster. LedgerError for one that was of another: it has to
     begin anew, since what it holds is nothing to this coordinator."""
     ledger.keep_cluster(cluster_id)
     if before:
         raise LedgerError(
-            f"this agent was of cluster {before}, and the coordinator that it calls is of cluster "
-            f"{cluster_id}; what runs is left to its lease, and the next start serves the other "
-            "cluster. If it is the wrong coordinator, correct the setting `coordinator`: what runs "
-            "is found again while its lease lasts"
+            f"the coordinator at {coordinator} is of another cluster than the one that this agent "
+            "served before: what runs here is left to its lease, and the next start of the agent "
+            "serves the other cluster. If that coordinator was started without its journal, stop "
+            "it and bring the journal back; if it is the wrong one, correct the setting "
+            "`coordinator` of this agent: what runs is found again while its lease lasts (it was "
+            f"cluster {before}, this is {cluster_id})"
         )
 
 

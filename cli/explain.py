@@ -36,6 +36,8 @@ def _render(reply: ExplainJobResponse, style: Style) -> Iterator[str]:
         yield f"statusReason: {plain(reply.status_reason)}"
     for need in reply.needs:
         yield f"- {plain(need)}"
+    for node in reply.nodes:
+        yield f"- {plain(node)}"
     if reply.hosts:
         yield ""
         usable = sum(host.usable for host in reply.hosts)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
+from collections.abc import Iterable, Sequence
 
 from cli.arguments import Parser
 from cli.connect import ANSWER_SECONDS, Coordinator, coordinator
 from cli.failure import ExitCode, Failure
-from cli.table import Style, ago, fields, now_ms, rows
+from cli.table import Style, ago, fields, now_ms, plain, rows
 from muster.v1.host_service_pb2 import (
     DescribeHostsRequest,
     DrainHostRequest,
@@ -25,6 +27,8 @@ from muster.v1.host_service_pb2 import (
 )
 
 _HEADERS = ("HOST", "STATE", "NODE", "ADDRESS", "TYPE", "VCPUS", "MIB", "GPUS", "ENGINE", "SEEN")
+_SPARED = ("TYPE", "ENGINE", "GPUS", "MIB", "VCPUS", "ADDRESS")
+"""Where a terminal is too narrow, in this order; `muster hosts describe` has them."""
 
 
 def arguments(parser: Parser) -> None:
@@ -52,9 +56,15 @@ def arguments(parser: Parser) -> None:
         help="vouch that nothing runs any more on a host that is LOST or STOPPED",
         description="Vouch that nothing runs any more on a host that is LOST or STOPPED. What ran "
         "there counts as failed at once, and its job may start elsewhere. Look first that the "
-        "machine is off: if it lives, two attempts of the job run until its agent is back.",
+        "machine is off: if it lives, two attempts of the job run until its agent is back. A "
+        "STOPPED host on which something went on is refused without --nothing-runs.",
     )
     fence.add_argument("host", metavar="HOST")
+    fence.add_argument(
+        "--nothing-runs",
+        action="store_true",
+        help="nothing runs there, although its agent left something running when it was stopped",
+    )
     forget = actions.add_parser(
         "forget",
         help="take a host that will not come back off the list",
@@ -86,6 +96,11 @@ async def run(args: argparse.Namespace) -> int:
         if reply.notice:
             print(f"muster: {reply.notice}", file=sys.stderr)
         print("\n".join(_table(reply, Style.of(sys.stdout))))
+        sys.stdout.flush()
+        for agent in reply.refused:
+            who = f"{plain(agent.host_id)} ({plain(agent.private_ipv4_address)})"
+            when, why = ago(agent.at, now_ms()), plain(agent.reason)
+            print(f"muster: the agent {who} was refused {when}: {why}", file=sys.stderr)
     return 0
 
 
@@ -94,6 +109,7 @@ async def _all(there: Coordinator) -> ListHostsResponse:
     while True:
         page = await there.hosts.ListHosts(request, timeout=ANSWER_SECONDS)
         whole.hosts.extend(page.hosts)
+        whole.refused.extend(page.refused)
         whole.notice = page.notice
         if not page.next_token:
             return whole
@@ -104,23 +120,54 @@ def _table(reply: ListHostsResponse, style: Style) -> list[str]:
     if not reply.hosts:
         return ["no hosts; muster-agent --coordinator HOST:PORT makes a machine one"]
     now = now_ms()
-    cells = [
-        (
-            host.host_id,
-            HostState.Name(host.state),
-            host.job_id,
-            host.private_ipv4_address,
-            host.instance_type,
-            host.vcpus,
-            host.memory_mib,
-            host.gpus,
-            host.engine,
-            ago(host.last_contact_at, now),
-            _remark(host),
-        )
-        for host in reply.hosts
-    ]
-    return rows((*_HEADERS, "REMARK"), cells, style)
+    cells = [_cells(host, now) for host in reply.hosts]
+    remarks = [_remark(host) for host in reply.hosts]
+    whole = [(*row, remark) for row, remark in zip(cells, remarks, strict=True)]
+    headers = (*_HEADERS, "REMARK")
+    if style.width is None or _width(headers, whole) <= style.width:
+        return rows(headers, whole, style)
+    return _narrow(cells, remarks, style.width, style)
+
+
+def _narrow(
+    cells: list[tuple[object, ...]], remarks: list[str], width: int, style: Style
+) -> list[str]:
+    """For a terminal that is too narrow: without the columns that say what a machine is, as far as
+    need be, and what there is to say of a host in full below it."""
+    headers = list(_HEADERS)
+    for spared in (None, *_SPARED):
+        if spared is not None:
+            headers.remove(spared)
+        at = [_HEADERS.index(header) for header in headers]
+        shown = [[row[column] for column in at] for row in cells]
+        if _width(headers, shown) <= width:
+            break
+    first, *lines = rows(headers, shown, style)
+    told = [first]
+    for line, remark in zip(lines, remarks, strict=True):
+        told.append(line)
+        wrapped = textwrap.wrap(plain(remark), max(width - 4, 20), break_on_hyphens=False)
+        told += [f"    {part}" for part in wrapped]
+    return told
+
+
+def _width(headers: Sequence[str], cells: Iterable[Sequence[object]]) -> int:
+    return max(map(len, rows(headers, cells, Style())))
+
+
+def _cells(host: Host, now: float) -> tuple[object, ...]:
+    return (
+        host.host_id,
+        HostState.Name(host.state),
+        host.job_id,
+        host.private_ipv4_address,
+        host.instance_type,
+        host.vcpus,
+        host.memory_mib,
+        host.gpus,
+        host.engine,
+        ago(host.last_contact_at, now),
+    )
 
 
 def _remark(host: Host) -> str:
@@ -184,7 +231,8 @@ async def _change(there: Coordinator, args: argparse.Namespace) -> int:
             )
         case _:
             reply = await there.hosts.FenceHost(
-                FenceHostRequest(host_id=host_id), timeout=ANSWER_SECONDS
+                FenceHostRequest(host_id=host_id, nothing_runs=args.nothing_runs),
+                timeout=ANSWER_SECONDS,
             )
     if args.output == "json":
         from cli.jsonout import show

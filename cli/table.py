@@ -31,6 +31,7 @@ _COLOURS = {
     "FAILED": _RED,
     "LOST": _RED,
     "QUARANTINED": _RED,
+    "STOPPED": _YELLOW,
     "SUBMITTED": _DIM,
     "PENDING": _DIM,
     "RUNNABLE": _DIM,

@@ -23,6 +23,7 @@ from coordinator.options import make_directory
 from coordinator.rpc.agent_service import AgentService
 from coordinator.rpc.host_service import HostService
 from coordinator.rpc.job_service import JobService
+from coordinator.rpc.refused import RefusedAgents
 from coordinator.rpc.roles import RoleInterceptor
 from coordinator.rpc.server import Server
 from coordinator.shell import UnreadableEntry
@@ -71,11 +72,12 @@ async def _run(settings: CoordinatorConfig, *, accepts_older: bool) -> None:
     )
     try:
         await daemon.open()
+        refused = RefusedAgents()
         arns = Arns(settings.region, settings.account_id)
         server = Server(
             jobs=JobService(daemon, arns),
-            hosts=HostService(daemon),
-            agents=AgentService(daemon),
+            hosts=HostService(daemon, refused),
+            agents=AgentService(daemon, refused),
             interceptors=[RoleInterceptor()] if settings.tls is not None else [],
         )
         port = await server.start(settings.listen, settings.tls)

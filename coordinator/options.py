@@ -15,7 +15,7 @@ import importlib.metadata
 import ipaddress
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -192,7 +192,7 @@ def load(config: type[Config], program: str, argv: Sequence[str]) -> Config:
             if key not in values and is_required(field):
                 raise ConfigError(
                     f"{key} is missing: give {flag(key)} {option.kind.metavar}, "
-                    f"or set {key} in the file that --config names{_misplaced(values, key)}"
+                    f"or set {key} in the file that --config names"
                 )
         return _fill(config, values, path)
     except ConfigError as error:
@@ -203,10 +203,15 @@ def _flags(config: type) -> list[str]:
     return [*map(flag, settings(config)), "--config", "--help", "--version"]
 
 
-def _misplaced(values: Mapping[str, object], key: str) -> str:
-    """What is appended to a file that ends with a table belongs to the table."""
-    tables = (name for name, value in values.items() if isinstance(value, dict) and key in value)
-    return "".join(f"; there it stands below [{name}]: move it above that" for name in tables)
+def _refuse_misplaced(path: Path, table: Mapping[str, object], known: Collection[str]) -> None:
+    """What is appended to a file that ends with a table belongs to the table, and is no setting."""
+    for name, value in table.items():
+        for key in value if isinstance(value, dict) else ():
+            if key in known:
+                raise ConfigError(
+                    f"{path}: {key} stands below [{name}], where it is no setting; move it above "
+                    f"that (if it is meant so: {flag(name)} {key}=VALUE)"
+                )
 
 
 def make_directory(path: Path, key: str) -> None:
@@ -264,6 +269,7 @@ def _read_file(config: type, path: Path) -> dict[str, object]:
             near = difflib.get_close_matches(key, known, n=1)
             right = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
             raise ConfigError(f"{path}: unknown key {key}; {right}")
+    _refuse_misplaced(path, table, known)
     return {key: _read(known[key][0].kind, raw, f"{path}: {key}") for key, raw in table.items()}
 
 

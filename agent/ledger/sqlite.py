@@ -200,7 +200,7 @@ class SqliteLedger:
         version = db.execute("pragma user_version").fetchone()[0]
         if version == 0:
             if before is None and self._contact_path.exists():
-                logger.error(
+                logger.warning(
                     "%s is not there, or is empty, though an agent has run here before: this agent "
                     "goes on without it, and finds what runs here from the host itself",
                     self._path,

@@ -170,8 +170,8 @@ class HostResumed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentStopped:
-    """An agent said that it stops in order, and which of its nodes go on without it. Its silence
-    says nothing of those until it is back, or an operator fences the host."""
+    """An agent said that it stops in order, and which of its nodes go on without it, if any. Its
+    silence says nothing of those until it is back, or an operator fences the host."""
 
     host_id: HostId
     goes_on: tuple[NodeKey, ...]

@@ -1,4 +1,5 @@
-"""Why a job waits, host by host: what `muster explain` and a RUNNABLE job's statusReason say.
+"""Why a job waits, host by host, or where its nodes are: what `muster explain` and a statusReason
+say.
 
 The sentences that AWS is known to send come first and verbatim, since clients look for them
 (aws-batch-spec section 13); what follows in parentheses is ours. No I/O.
@@ -16,7 +17,7 @@ from coordinator.core.lineage import kept_because, why_nothing_starts
 from coordinator.core.names import clip
 from coordinator.core.placement import place, shortfall
 from coordinator.core.settings import Settings
-from coordinator.core.state import Attempt, ClusterState, Job
+from coordinator.core.state import Attempt, ClusterState, Job, NodeRun
 from coordinator.core.states import JobState
 from coordinator.core.unreadable import names_of
 
@@ -41,6 +42,7 @@ nothing about what the cluster could run."""
 _REASON_CHARS = 300
 """How much is shown of what a host says: an OSError with a long path would fill pages."""
 _MOST_NAMED = 3
+_MOST_NODES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,7 @@ class Explanation:
     status_reason: str | None
     needs: tuple[str, ...]
     hosts: tuple[Verdict, ...]
+    nodes: tuple[str, ...]
 
 
 def clock(at_ms: int) -> str:
@@ -138,8 +141,8 @@ def _unreadable(state: ClusterState, job: Job) -> str:
     elif uncalled := [host for host, presence in state.presence.items() if not presence.seen]:
         where = (
             "no host that has called since the coordinator started has anything of it, but these "
-            f"have not called: {names_of(uncalled)}; to give it up nevertheless: muster terminate "
-            f"{job.job_id}"
+            f"have not called: {names_of(uncalled)}; to give it up nevertheless, so that what they "
+            f"have of it is stopped when they call: muster terminate {job.job_id}"
         )
     else:
         where = f"no host has anything of it; to give it up: muster terminate {job.job_id}"
@@ -154,7 +157,7 @@ def _silence(state: ClusterState, job: Job, attempt: Attempt) -> str | None:
         return (
             f"The agent of the main node's host {host_id} was stopped at "
             f"{clock(host.stopped_at_ms)}; the job goes on. Start the agent again; or, if the "
-            f"machine is off, run: muster hosts fence {host_id}"
+            f"machine is off, run: muster hosts fence {host_id} --nothing-runs"
         )
     if not presence.lost:
         return None
@@ -250,7 +253,8 @@ def _obstacle(state: ClusterState, job: Job, host_id: HostId) -> str:
     sizes = [shortfall(group, host.facts) for group in job.spec.groups if group.nodes]
     if all(sizes):
         return sizes[0]
-    if host.stopped_at_ms:
+    # An agent that is back and cannot look at its host yet says itself what is the matter.
+    if host.stopped_at_ms and (presence.lost or presence.session_id is None):
         return f"is STOPPED: its agent was stopped at {clock(host.stopped_at_ms)}"
     if presence.lost:
         return f"is LOST: silent since {clock(state.wall_of(presence.last_contact_ms))}"
@@ -311,7 +315,7 @@ def _proof_awaited(left: Leftover) -> str:
     if left.goes_on:
         return (
             f"{where} goes on, as the agent there was stopped; start the agent again, or, if the "
-            f"machine is off, run: muster hosts fence {left.host_id}"
+            f"machine is off, run: muster hosts fence {left.host_id} --nothing-runs"
         )
     sentence = (
         f"{where} may still run, as the host is silent; goes on when the host is back and clean, "
@@ -326,9 +330,51 @@ def explain(state: ClusterState, settings: Settings, job: Job) -> Explanation:
     hosts: tuple[Verdict, ...] = ()
     if job.state is JobState.RUNNABLE:
         hosts = tuple(_verdict(state, job, host_id) for host_id in sorted(state.hosts))
+    is_placed = job.state in (JobState.STARTING, JobState.RUNNING)
     return Explanation(
-        summary=reason or _summary(job), status_reason=reason, needs=_needs(job), hosts=hosts
+        summary=reason or _summary(job),
+        status_reason=reason,
+        needs=() if is_placed or job.state.is_terminal else _needs(job),
+        hosts=hosts,
+        nodes=_nodes(state, job) if is_placed and job.attempts else (),
     )
+
+
+def _nodes(state: ClusterState, job: Job) -> tuple[str, ...]:
+    """Where the nodes of a job that runs are, and what becomes of them: the main first, then those
+    that something is the matter with."""
+    attempt, main = job.attempts[-1], job.spec.main_node
+    plights = {
+        node.node_index: _plight(state, job, attempt, node) for node in attempt.nodes.values()
+    }
+    order = sorted(plights, key=lambda index: (index != main, not plights[index], index))
+    told = [
+        f"node {index}{' (main)' * (index == main)} is {attempt.nodes[index].state} on "
+        f"{attempt.nodes[index].host_id}{plights[index] and f', {plights[index]}'}"
+        for index in order[:_MOST_NODES]
+    ]
+    if len(order) > _MOST_NODES:
+        told.append(f"and {len(order) - _MOST_NODES} nodes more")
+    tries = f"attempt {attempt.number} of {job.spec.attempts}"
+    return (f"{tries}; the job ends when its main node does", *told)
+
+
+def _plight(state: ClusterState, job: Job, attempt: Attempt, node: NodeRun) -> str:
+    """What is the matter with a node that has not ended, or with its host; empty when nothing."""
+    host, presence = state.hosts[node.host_id], state.presence[node.host_id]
+    if node.state.is_terminal:
+        return ""
+    if NodeKey(job.job_id, attempt.number, node.node_index) in host.goes_on:
+        return f"whose agent was stopped at {clock(host.stopped_at_ms)}; it goes on without it"
+    if presence.lost and presence.verdict_at_ms is not None:
+        until = clock(state.wall_of(presence.verdict_at_ms))
+        since = clock(state.wall_of(presence.last_contact_ms))
+        return f"which is silent since {since}; it fails at {until} unless the host is heard before"
+    if presence.lost:
+        return f"which is silent since {clock(state.wall_of(presence.last_contact_ms))}"
+    if presence.session_id is None:
+        return "whose agent is not connected"
+    return clip(presence.unusable_reason, _REASON_CHARS)
 
 
 def _summary(job: Job) -> str:

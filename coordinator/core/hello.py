@@ -187,7 +187,7 @@ def _open(turn: Turn, hello: i.HostHello) -> None:
     facts = _facts(hello)
     if before != facts:
         turn.emit(facts)
-    if host is not None and host.stopped_at_ms and _has_armed(turn, hello):
+    if host is not None and host.stopped_at_ms and (not host.goes_on or _has_armed(turn, hello)):
         turn.emit(e.AgentReturned(host_id=hello.host_id))
     presence = turn.state.presence.setdefault(hello.host_id, Presence(last_contact_ms=turn.now))
     is_awaited = host is not None and not presence.seen

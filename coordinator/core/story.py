@@ -122,7 +122,7 @@ def tell_cluster(event: e.ClusterEvent) -> str:
         case e.HostDrained():
             return f"host={event.host_id} gets no new work: {event.reason or 'no reason given'}"
         case e.AgentStopped():
-            on = ", ".join(map(str, event.goes_on))
+            on = ", ".join(map(str, event.goes_on)) or "nothing"
             return f"host={event.host_id} its agent was stopped in order; what goes on there: {on}"
         case e.HostResumed() | e.AgentReturned() | e.HostForgotten():
             return f"host={event.host_id}"

@@ -18,6 +18,7 @@ from coordinator.rpc import agent_convert
 from coordinator.rpc.log_relay import LogRelay
 from coordinator.rpc.outbox import Outbox
 from coordinator.rpc.ports import Overloaded
+from coordinator.rpc.refused import RefusedAgents
 from coordinator.rpc.roles import role_of
 from muster.v1 import agent_service_pb2 as pb
 from muster.v1 import agent_service_pb2_grpc as pb_grpc
@@ -47,8 +48,9 @@ Context = grpc.aio.ServicerContext[pb.AgentMessage, pb.CoordinatorMessage]
 
 
 class AgentService(pb_grpc.AgentServiceServicer):
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, refused: RefusedAgents) -> None:
         self._sessions = sessions
+        self._refused = refused
         self._silent: dict[SessionId, asyncio.Timeout] = {}
 
     async def Session(
@@ -70,6 +72,7 @@ class AgentService(pb_grpc.AgentServiceServicer):
                     if outbox.refusal.is_refusal:
                         who, why = first.hello.host_id, outbox.refusal.message
                         logger.warning("refused: host=%s session=%s %s", who, session_id, why)
+                        self._refused.note(first.hello, why)
                     code = (
                         grpc.StatusCode.ALREADY_EXISTS
                         if outbox.refusal.is_refusal
@@ -115,16 +118,17 @@ class AgentService(pb_grpc.AgentServiceServicer):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be Hello")
         role, who = role_of(context)
         if role and who != first.hello.host_id:
-            await context.abort(
-                grpc.StatusCode.PERMISSION_DENIED,
-                f"the certificate is for host {who}, not {first.hello.host_id}",
-            )
+            why = f"the certificate is for host {who}, not {first.hello.host_id}"
+            self._refused.note(first.hello, why)
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, why)
         try:
             await self._sessions.ask(agent_convert.hello(session_id, first.hello))
         except InvalidArgument as error:
+            self._refused.note(first.hello, str(error))
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except DuplicateAgent as error:
             logger.warning("refused: host=%s %s", first.hello.host_id, error)
+            self._refused.note(first.hello, str(error))
             await context.abort(grpc.StatusCode.ALREADY_EXISTS, str(error))
         except Overloaded as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))

@@ -16,6 +16,7 @@ from coordinator.core.validation import validate_reason
 from coordinator.rpc.errors import answering
 from coordinator.rpc.paging import last_seen, page_size, token
 from coordinator.rpc.ports import Cluster
+from coordinator.rpc.refused import RefusedAgents
 from coordinator.rpc.render import host
 from coordinator.rpc.turns import Turns, too_much
 from muster.v1 import host_service_pb2 as pb
@@ -32,7 +33,8 @@ Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 class HostService(HostServiceServicer):
     """The hosts of the cluster."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, refused: RefusedAgents) -> None:
+        self._refused = refused
         self._cluster = cluster
         self._turns = Turns(cluster)
 
@@ -51,7 +53,9 @@ class HostService(HostServiceServicer):
         )
         shown, more = await self._turns.fill(host_ids, host, size)
         reply = pb.ListHostsResponse(
-            next_token=token("hosts", (shown[-1][0],)) if more else None, notice=notice
+            next_token=token("hosts", (shown[-1][0],)) if more else None,
+            notice=notice,
+            refused=[] if after else self._refused.recent(),
         )
         await self._turns.put((each for _, each in shown), reply.hosts)
         return reply
@@ -85,7 +89,8 @@ class HostService(HostServiceServicer):
         self, request: pb.FenceHostRequest, context: Context
     ) -> pb.FenceHostResponse:
         host_id = _host_id(request.host_id)
-        gone = await self._cluster.ask(i.FenceHost(host_id=host_id))
+        fence = i.FenceHost(host_id=host_id, nothing_runs=request.nothing_runs)
+        gone = await self._cluster.ask(fence)
         return pb.FenceHostResponse(host=await self._one(host_id), gone=str(gone))
 
     async def ForgetHost(

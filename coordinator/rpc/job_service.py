@@ -277,6 +277,7 @@ class JobService(JobServiceServicer):
                 summary=found.summary,
                 status_reason=found.status_reason,
                 needs=found.needs,
+                nodes=found.nodes,
                 hosts=[
                     pb.HostVerdict(
                         host_id=verdict.host_id, usable=verdict.usable, reason=verdict.reason

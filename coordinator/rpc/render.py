@@ -379,7 +379,8 @@ def host(state: ClusterState, host_id: HostId) -> host_service_pb2.Host:
     known, presence = state.hosts[host_id], state.presence[host_id]
     facts = known.facts
     word, reasons = _host_state(state, host_id)
-    if presence.unusable_reason:
+    # Of an agent that is not there its last words are not true any more, such as that it starts.
+    if presence.unusable_reason and presence.session_id is not None and not presence.lost:
         reasons.append(presence.unusable_reason)
     if known.draining:
         why = f": {known.drain_reason}" if known.drain_reason else ""
@@ -426,7 +427,7 @@ def _host_state(
         elif goes_on:
             reasons.append(
                 f"{goes_on} may go on; start the agent again, or, if the machine is off: muster "
-                f"hosts fence {host_id}"
+                f"hosts fence {host_id} --nothing-runs"
             )
         return host_service_pb2.STOPPED, reasons + calls
     if presence.lost:

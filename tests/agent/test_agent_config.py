@@ -153,10 +153,13 @@ def test_a_host_name_of_the_machine_that_is_no_host_id() -> None:
         AgentConfig(coordinator=Endpoint("c", 7400), data_dir=Path("/d"), host_id="my host")
 
 
+@pytest.mark.parametrize("appended", ["data_dir = '/d'", "engine = 'podman'"])
 def test_a_setting_that_was_appended_behind_the_labels(
-    toml: Path, capsys: pytest.CaptureFixture[str]
+    toml: Path, appended: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    toml.write_text('coordinator = "c:7400"\n[label]\nrack = "12"\ndata_dir = "/d"\n')
-    said = refusal(["--config", str(toml)], capsys)
-    assert "data_dir is missing" in said
-    assert "; there it stands below [label]: move it above that" in said
+    """Also of one that need not be given: it would be a label, and the default would be used."""
+    toml.write_text(f'coordinator = "c:7400"\n[label]\nrack = "12"\n{appended}\n')
+    said = refusal(["--config", str(toml), *NEEDED], capsys)
+    key = appended.partition(" ")[0]
+    assert f"{toml}: {key} stands below [label], where it is no setting; move it above that" in said
+    assert load([*NEEDED, "--label", "engine=podman"]).label == {"engine": "podman"}

@@ -5,8 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from cli.hosts import _table
 from cli.table import Style, ago, plain, rows, span
-from muster.v1.host_service_pb2 import DescribeHostsResponse, DrainHostResponse, ListHostsResponse
+from muster.v1.host_service_pb2 import (
+    DescribeHostsResponse,
+    DrainHostResponse,
+    ListHostsResponse,
+    RefusedAgent,
+)
 from muster.v1.job_pb2 import (
     JobDefinition,
     JobDefinitionType,
@@ -86,12 +92,40 @@ async def test_hosts(fake: FakeCoordinator, muster: Muster) -> None:
     assert "\x1b" not in ended.text
 
 
+def test_hosts_on_a_narrow_terminal_are_read_in_full() -> None:
+    stopped = host("a-long-name", "STOPPED")
+    stopped.job_id, stopped.reason = f"{JOB}#0", "its agent was stopped; " + "and so on " * 12
+    reply = ListHostsResponse(hosts=[host("b"), stopped])
+    for width, last in ((80, "SEEN"), (120, "SEEN")):
+        lines = _table(reply, Style(width=width))
+        assert max(map(len, lines)) <= width
+        assert lines[0].split()[:3] == ["HOST", "STATE", "NODE"]
+        assert lines[0].split()[-1] == last
+        assert len(lines[1].split()) >= 5
+        told = " ".join(line.strip() for line in lines[3:])
+        assert told == stopped.reason.strip(), "nothing is cut"
+        assert all(line.startswith("    ") for line in lines[3:])
+    assert "REMARK" in _table(reply, Style(width=400))[0]
+    assert "REMARK" in _table(reply, Style())[0]
+
+
 async def test_hosts_tell_what_operators_should_know(fake: FakeCoordinator, muster: Muster) -> None:
     notice = "the disk of the coordinator (/var/lib/muster) has 3 MiB free, less than 64"
     fake.answer("ListHosts", ListHostsResponse(hosts=[host("a")], notice=notice))
     ended = await muster("hosts")
     assert ended.err == f"muster: {notice}\n"
     assert "MiB free" not in ended.text
+
+
+async def test_hosts_name_the_agents_that_were_refused(
+    fake: FakeCoordinator, muster: Muster
+) -> None:
+    refused = RefusedAgent(host_id="b", private_ipv4_address="10.0.0.9", at=AT, reason="a\ncopy")
+    fake.answer("ListHosts", ListHostsResponse(hosts=[host("a")], refused=[refused]))
+    ended = await muster("hosts")
+    assert ended.err.startswith("muster: the agent b (10.0.0.9) was refused ")
+    assert ended.err.endswith(" ago: a copy\n")
+    assert len(ended.text.splitlines()) == 2
 
 
 async def test_hosts_of_many_pages(fake: FakeCoordinator, muster: Muster) -> None:

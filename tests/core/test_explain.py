@@ -296,3 +296,21 @@ def test_what_a_host_says_is_clipped(cluster: Cluster, way: str) -> None:
     assert 300 < len(verdict(cluster, job, "h1")) < 400
     assert f"{'p' * 300}..." in reason(cluster, job)
     assert len(reason(cluster, job)) < 800
+
+
+def test_of_a_job_that_runs_it_is_told_where_its_nodes_are(cluster: Cluster) -> None:
+    cluster.hosts(14)
+    job = cluster.submit(13, attempts=2)
+    main, *children = cluster.run(job)
+    cluster.goodbye(children[11], cluster.key(children[11]))
+    cluster.wait(40, silent=(children[8], children[11]))
+    found = explain(cluster.state, cluster.settings, cluster.job(job))
+    assert (found.needs, found.hosts) == ((), ())
+    first, of_main, silent, stopped, *others, more = found.nodes
+    assert first == "attempt 1 of 2; the job ends when its main node does"
+    assert of_main == f"node 0 (main) is RUNNING on {main}"
+    assert silent.startswith(f"node 9 is RUNNING on {children[8]}, which is silent since 2023-")
+    assert "; it fails at 2023-11-14 22:18:" in silent
+    assert stopped.startswith(f"node 12 is RUNNING on {children[11]}, whose agent was stopped at ")
+    assert others[0] == f"node 1 is RUNNING on {children[0]}"
+    assert (len(others), more) == (7, "and 3 nodes more")

@@ -134,7 +134,11 @@ def test_an_operator_may_fence_it_without_waiting_for_its_silence(cluster: Clust
     job, main, _ = stopped_main(cluster, nodes=1)
     with pytest.raises(Conflict, match="muster hosts fence"):
         cluster.do(i.ForgetHost(host_id=main))
-    assert cluster.do(i.FenceHost(host_id=main)) == f"{job}#0 attempt 1"
+    with pytest.raises(Conflict, match=f"{job}#0 attempt 1 went on there .* --nothing-runs"):
+        cluster.do(i.FenceHost(host_id=main))
+    assert cluster.is_(job) is JobState.RUNNING, "that it lives is what is known of it last"
+    fence = i.FenceHost(host_id=main, nothing_runs=True)
+    assert cluster.do(fence) == f"{job}#0 attempt 1"
     attempt = cluster.job(job).attempts[0]
     assert (attempt.over, attempt.status_reason) == (True, GONE.format(main))
     assert cluster.job(job).current is not None, "the next attempt is placed"
@@ -152,7 +156,7 @@ def test_it_is_not_fenced_while_its_agent_is_on_its_way_back(cluster: Cluster) -
     assert cluster.is_(job) is JobState.RUNNING
     # One that hangs, and never answers, is no reason to wait for ever.
     cluster.wait(cluster.settings.lost_after_ms / 1000, silent=(main,))
-    assert cluster.do(i.FenceHost(host_id=main)) == f"{job}#0 attempt 1"
+    assert cluster.do(i.FenceHost(host_id=main, nothing_runs=True)) == f"{job}#0 attempt 1"
 
 
 def test_a_reboot_is_proof_as_ever(cluster: Cluster) -> None:
@@ -167,7 +171,37 @@ def test_its_votes_are_replaced_at_once(cluster: Cluster) -> None:
     cluster.prepared("h2")
     cluster.goodbye("h1")
     assert cluster.placed(job) == ["h3", "h2"]
-    assert not cluster.all_facts(e.AgentStopped), "nothing goes on there"
+    (stopped,) = cluster.all_facts(e.AgentStopped)
+    assert stopped.goes_on == ()
+
+
+def test_a_host_on_which_nothing_runs_is_stopped_too(cluster: Cluster) -> None:
+    """It was stopped in order, and nothing has failed."""
+    cluster.hosts(2)
+    cluster.goodbye("h1")
+    assert cluster.all_facts(e.AgentStopped)
+    job = cluster.submit(2)
+    assert cluster.job(job).current is None, "it takes no work from the same moment on"
+    told = status_reason(cluster.state, cluster.settings, cluster.job(job))
+    assert told is not None
+    assert "h1: is STOPPED: its agent was stopped at 2023-11-14 " in told
+    cluster.restart()
+    cluster.hello("h2")
+    cluster.wait(LONG_SECONDS, silent=("h1",))
+    assert cluster.do(i.FenceHost(host_id=HostId("h1"))) == ""
+    cluster.hello("h1", is_attached=False)
+    assert "AgentReturned" in cluster.facts()
+    assert cluster.job(job).current is not None
+
+
+def test_a_goodbye_that_names_nothing_takes_no_earlier_one_back(cluster: Cluster) -> None:
+    """Its files were deleted while it was away, and it was stopped again before it could look."""
+    job, main, key = stopped_main(cluster, nodes=1)
+    cluster.hello(main, is_attached=False)
+    cluster.goodbye(main)
+    assert list(cluster.state.hosts[main].goes_on) == [key]
+    cluster.wait(LONG_SECONDS, silent=(main,))
+    assert cluster.is_(job) is JobState.RUNNING
 
 
 def test_a_child_that_does_not_run_there_yet_waits_for_the_verdict_alone(cluster: Cluster) -> None:
@@ -188,7 +222,7 @@ def test_it_is_told_why_a_job_goes_on_unseen(cluster: Cluster) -> None:
     assert told.startswith(f"The agent of the main node's host {main} was stopped at 2023-11-14 ")
     assert told.endswith(
         "; the job goes on. Start the agent again; or, if the machine is off, run: muster hosts "
-        f"fence {main}"
+        f"fence {main} --nothing-runs"
     )
     other = cluster.submit(3)
     told = status_reason(cluster.state, cluster.settings, cluster.job(other))

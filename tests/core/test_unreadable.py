@@ -112,7 +112,7 @@ def test_it_is_told_as_unreadable_with_its_hosts() -> None:
     # A row that named a host may be among those that cannot be read.
     said = status_reason(c.state, c.settings, job) or ""
     assert "no host that has called since the coordinator started has anything of it" in said
-    assert ", but these have not called: h2, h3; to give it up nevertheless: " in said
+    assert ", but these have not called: h2, h3; to give it up nevertheless, so that " in said
     c.hello("h2")
     c.hello("h3")
     said = status_reason(c.state, c.settings, job) or ""
@@ -134,6 +134,22 @@ def test_it_is_given_up_when_nothing_of_it_is_left(kind: type[i.Terminate | i.Ca
     assert c.is_(dependent) is JobState.FAILED
     assert LOST not in c.state.jobs
     assert not c.state.set_aside
+
+
+def test_what_is_found_after_it_was_given_up_is_stopped() -> None:
+    """No host had called, and nobody knew of the one that runs it."""
+    c = repaired()
+    c.do(i.Terminate(job_id=LOST, node_index=None, reason="never mind"))
+    assert c.is_(LOST) is JobState.FAILED
+    waits = c.submit(3)
+    c.hello("h1", seen(MAIN, Progress.UP))
+    c.hello("h2")
+    c.hello("h3")
+    assert wanted(c, "h1") == {MAIN: Desired.STOP}
+    assert MAIN in c.state.presence[HostId("h1")].strays
+    assert c.job(waits).current is None, "its host takes nothing before it has let go"
+    c.says("h1", Progress.RELEASED, MAIN)
+    assert c.job(waits).current is not None
 
 
 def test_a_fence_vouches_for_it() -> None:

@@ -37,6 +37,7 @@ async def test_an_agent_whose_files_were_deleted_takes_over_what_runs(
         shutil.rmtree(tmp_path / host_id)
         await c.agents[host_id].start()
         await is_back(bench, host_id, job_id)
+        assert " ERROR " not in c.agents[host_id].log.read_text(), "it passes by itself"
         await bench.ends_well(job_id, 1)
         await c.until_gone(job_id)
         await c.until_hosts({host_id: "FREE"})

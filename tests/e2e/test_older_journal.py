@@ -41,11 +41,7 @@ async def _reasons(c: Cluster) -> set[str]:
 async def _stop_agents(c: Cluster) -> None:
     for agent in c.agents.values():
         await agent.end()
-
-    async def are_gone() -> bool:
-        return await _reasons(c) == {"its agent is not connected"}
-
-    await eventually(are_gone, 20, c.story)
+    await c.until_hosts(dict.fromkeys(c.agents, "STOPPED"))
 
 
 async def _start_agents(c: Cluster) -> None:
@@ -166,7 +162,7 @@ async def _agents_change_cluster(c: Cluster) -> None:
             return agent.fell is not None
 
         await eventually(has_fallen, 30, c.story)
-        assert "this agent was of cluster" in agent.story()
+        assert "is of another cluster than the one that this agent served" in agent.story()
         await agent.end()
         await agent.start()
 

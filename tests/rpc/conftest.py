@@ -19,6 +19,7 @@ from coordinator.core.arn import Arns
 from coordinator.rpc.host_service import HostService
 from coordinator.rpc.job_service import JobService
 from coordinator.rpc.ports import Cluster
+from coordinator.rpc.refused import RefusedAgents
 from coordinator.rpc.sizes import sized_services
 from muster.v1 import job_service_pb2 as pb
 from muster.v1.host_service_pb2_grpc import HostServiceStub, add_HostServiceServicer_to_server
@@ -133,7 +134,7 @@ async def serving(cluster: Cluster, directory: Path) -> AsyncIterator[Client]:
     arns = Arns(region="local", account_id="000000000000")
     sized = sized_services(server)
     add_JobServiceServicer_to_server(JobService(cluster, arns), sized)
-    add_HostServiceServicer_to_server(HostService(cluster), sized)
+    add_HostServiceServicer_to_server(HostService(cluster, RefusedAgents()), sized)
     server.add_insecure_port(address)
     await server.start()
     try:

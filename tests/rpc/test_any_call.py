@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from coordinator.core.arn import Arns
 from coordinator.rpc.host_service import HostService
 from coordinator.rpc.job_service import JobService
+from coordinator.rpc.refused import RefusedAgents
 from muster.v1 import host_service_pb2
 from muster.v1 import job_service_pb2 as pb
 from muster.v1.job_pb2 import JobStatus
@@ -64,7 +65,7 @@ class World:
         self._runner = runner
         cluster = FakeCluster()
         arns = Arns(region="local", account_id="000000000000")
-        self._services: Any = (JobService(cluster, arns), HostService(cluster))
+        self._services: Any = (JobService(cluster, arns), HostService(cluster, RefusedAgents()))
         for definition in (GANG, ONE):
             self.must("RegisterJobDefinition", definition)
         self._job_ids: list[str] = []

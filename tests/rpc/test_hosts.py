@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 
+from coordinator.core import inputs as i
 from coordinator.core.ids import HostId
 from coordinator.core.machine import Machine
 from coordinator.core.state import Outrun
@@ -119,6 +120,31 @@ async def test_silence_and_a_fence(client: Client, cluster: FakeCluster, hosts: 
     assert (await client.only(job_id))["status"] == "FAILED"
     hosts.by_id["h-1"].hello()
     assert await _word(client, "h-1") == ("FREE", "")
+
+
+async def test_a_host_that_was_stopped_says_no_more_that_it_starts(
+    client: Client, cluster: FakeCluster, hosts: FakeHosts
+) -> None:
+    hosts.join("h-1")
+    job_id = await client.submit(ONE)
+    hosts.vote(job_id)
+    hosts.up(job_id, 0)
+    host, key = hosts.by_id["h-1"], hosts.key(job_id, 0)
+    host.hello((i.Observation(key=key, progress=Progress.UP),), "the agent is starting")
+    cluster.feed(i.HostGoodbye(session_id=host.session_id, goes_on=(key,)))
+    host.disconnect()
+    word, reason = await _word(client, "h-1")
+    assert word == "STOPPED"
+    assert "is starting" not in reason
+    assert reason.endswith(
+        f"{key} may go on; start the agent again, or, if the machine is off: "
+        "muster hosts fence h-1 --nothing-runs"
+    )
+    code, details = await refusal(client.hosts.FenceHost(pb.FenceHostRequest(host_id="h-1")))
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert f"{key} went on there without it" in details
+    request = pb.FenceHostRequest(host_id="h-1", nothing_runs=True)
+    assert (await client.hosts.FenceHost(request)).gone == str(key)
 
 
 async def test_a_host_is_reserved_for_longer_than_anything_may_run_there(

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from coordinator.core.events import HostRegistered
 from coordinator.core.ids import HostId, JobId, NodeKey, SessionId
-from coordinator.core.state import ClusterState, Presence
+from coordinator.core.state import ClusterState, Host, Presence
 from coordinator.rpc import log_relay
 from coordinator.rpc.log_relay import Away, LogRelay, away
 from coordinator.rpc.outbox import Outbox
@@ -161,6 +162,18 @@ async def test_a_reader_that_is_never_answered_is_told_so(monkeypatch: pytest.Mo
 
 
 def test_why_a_host_is_away() -> None:
+    facts = HostRegistered(
+        host_id=HOST,
+        agent_uuid="u",
+        boot_id="b",
+        version="1",
+        engine="process",
+        instance_type="generic",
+        vcpus=1,
+        memory_mib=1,
+        gpus=0,
+        private_ipv4="10.0.0.1",
+    )
     state, session = ClusterState(), SessionId("s1")
 
     def why() -> tuple[str, bool]:
@@ -174,6 +187,12 @@ def test_why_a_host_is_away() -> None:
     assert why() == ("host h1 has connected anew", True)
     presence.session_id = session
     assert why() == ("", False)
+    state.hosts[HOST] = Host(facts=facts, stopped_at_ms=1)
+    assert why() == ("", False), "its agent is back, and has not looked at its host yet"
+    presence.session_id = None
+    assert why() == ("the agent of host h1 was stopped", True)
+    presence.session_id = session
+    del state.hosts[HOST]
     presence.lost = True
     assert why() == ("host h1 is lost: it has been silent for too long", False)
 

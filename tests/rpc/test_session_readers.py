@@ -16,6 +16,7 @@ from coordinator.core.inputs import HostHello, Input
 from coordinator.rpc.agent_service import AgentService
 from coordinator.rpc.log_relay import LogRelay
 from coordinator.rpc.outbox import Outbox
+from coordinator.rpc.refused import RefusedAgents
 from muster.v1 import agent_service_pb2 as pb
 from muster.v1 import agent_service_pb2_grpc as pb_grpc
 from tests.rpc.test_log_relay import delivering, reading, why_it_ends
@@ -50,7 +51,7 @@ class Sessions:
 @pytest.fixture
 async def channel(sessions: Sessions, tmp_path: Path) -> AsyncIterator[grpc.aio.Channel]:
     server = grpc.aio.server()
-    pb_grpc.add_AgentServiceServicer_to_server(AgentService(sessions), server)
+    pb_grpc.add_AgentServiceServicer_to_server(AgentService(sessions, RefusedAgents()), server)
     address = f"unix:{tmp_path / 'coordinator.sock'}"
     server.add_insecure_port(address)
     await server.start()

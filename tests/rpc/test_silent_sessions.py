@@ -19,6 +19,7 @@ from coordinator.rpc import agent_convert, agent_service
 from coordinator.rpc.agent_service import AgentService
 from coordinator.rpc.log_relay import LogRelay
 from coordinator.rpc.outbox import Outbox
+from coordinator.rpc.refused import RefusedAgents
 from muster.v1 import agent_service_pb2 as pb
 from muster.v1.agent_service_pb2_grpc import (
     AgentServiceStub,
@@ -67,7 +68,7 @@ def daemon() -> Daemon:
 async def agents(daemon: Daemon, tmp_path: Path) -> AsyncIterator[Any]:
     address = f"unix:{tmp_path / 'coordinator.sock'}"
     server = grpc.aio.server()
-    add_AgentServiceServicer_to_server(AgentService(daemon), server)
+    add_AgentServiceServicer_to_server(AgentService(daemon, RefusedAgents()), server)
     server.add_insecure_port(address)
     await server.start()
     try:

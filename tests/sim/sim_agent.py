@@ -123,7 +123,7 @@ class SimAgent:
             return
         self._stopping = True
         self._goes_on = [slot.key for slot in self.machine.state.slots.values() if slot.may_run]
-        if self._goes_on and self.is_welcome and self.session is not None:
+        if self.is_welcome and self.session is not None:
             self.session.send_up(pb.AgentMessage(goodbye=goodbye(self._goes_on)))
             self._later(GOODBYE_MS, lambda: self._leave(acknowledged=False))
         else:
@@ -132,8 +132,8 @@ class SimAgent:
     def _leave(self, *, acknowledged: bool) -> None:
         self.die(notice_ms=100)
         self.host.goes_on = self._goes_on if acknowledged else []
-        self.host.leases_rest = acknowledged
-        if acknowledged:
+        self.host.leases_rest = bool(self.host.goes_on)
+        if self.host.goes_on:
             shell.suspend_leases(self.machine, self.directory.ledger, self.directory.leases)
         self.world.faults.agent_left(self.host, acknowledged=acknowledged)
 
@@ -442,7 +442,7 @@ class SimAgent:
 
     def _join(self, cluster_id: str) -> None:
         before, self._cluster_id = self._cluster_id, cluster_id
-        shell.join(self.directory.ledger, before, cluster_id)
+        shell.join(self.directory.ledger, before, cluster_id, "sim")
         if self._when_in_cluster is not None:
             take_over, self._when_in_cluster = self._when_in_cluster, None
             self._later(0, take_over)

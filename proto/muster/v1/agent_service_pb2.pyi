@@ -426,7 +426,7 @@ class Goodbye(google.protobuf.message.Message):
     GOES_ON_FIELD_NUMBER: builtins.int
     @property
     def goes_on(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NodeId]:
-        """The nodes of which something may go on."""
+        """The nodes of which something may go on; empty when nothing runs."""
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ class _HostStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enum
     LOST: _HostState.ValueType  # 40
     """Silent for longer than the coordinator tolerates."""
     STOPPED: _HostState.ValueType  # 45
-    """Its agent was stopped in order; what it runs goes on, whatever the time."""
+    """Its agent was stopped in order; what it runs, if anything, goes on, whatever the time."""
     QUARANTINED: _HostState.ValueType  # 50
     """Could not be cleaned up; takes no work until it is."""
     UNUSABLE: _HostState.ValueType  # 60
@@ -56,7 +56,7 @@ BUSY: HostState.ValueType  # 30
 LOST: HostState.ValueType  # 40
 """Silent for longer than the coordinator tolerates."""
 STOPPED: HostState.ValueType  # 45
-"""Its agent was stopped in order; what it runs goes on, whatever the time."""
+"""Its agent was stopped in order; what it runs, if anything, goes on, whatever the time."""
 QUARANTINED: HostState.ValueType  # 50
 """Could not be cleaned up; takes no work until it is."""
 UNUSABLE: HostState.ValueType  # 60
@@ -193,6 +193,7 @@ class ListHostsResponse(google.protobuf.message.Message):
     HOSTS_FIELD_NUMBER: builtins.int
     NEXT_TOKEN_FIELD_NUMBER: builtins.int
     NOTICE_FIELD_NUMBER: builtins.int
+    REFUSED_FIELD_NUMBER: builtins.int
     next_token: builtins.str
     """Absent on the last page."""
     notice: builtins.str
@@ -203,18 +204,55 @@ class ListHostsResponse(google.protobuf.message.Message):
     def hosts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Host]:
         """By host id."""
 
+    @property
+    def refused(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RefusedAgent]:
+        """Agents that were refused within the last two minutes, the newest 20, oldest first. On the first
+        page.
+        """
+
     def __init__(
         self,
         *,
         hosts: collections.abc.Iterable[global___Host] | None = ...,
         next_token: builtins.str | None = ...,
         notice: builtins.str = ...,
+        refused: collections.abc.Iterable[global___RefusedAgent] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_next_token", b"_next_token", "next_token", b"next_token"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_next_token", b"_next_token", "hosts", b"hosts", "next_token", b"next_token", "notice", b"notice"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_next_token", b"_next_token", "hosts", b"hosts", "next_token", b"next_token", "notice", b"notice", "refused", b"refused"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_next_token", b"_next_token"]) -> typing.Literal["next_token"] | None: ...
 
 global___ListHostsResponse = ListHostsResponse
+
+@typing.final
+class RefusedAgent(google.protobuf.message.Message):
+    """An agent that the coordinator refused, so that its machine is no host. Set by the coordinator."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HOST_ID_FIELD_NUMBER: builtins.int
+    PRIVATE_IPV4_ADDRESS_FIELD_NUMBER: builtins.int
+    AT_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    host_id: builtins.str
+    """The name that it calls itself by."""
+    private_ipv4_address: builtins.str
+    """The address that it says it has."""
+    at: builtins.float
+    """When it was refused last, milliseconds since 1970."""
+    reason: builtins.str
+    """Why, and what would be right."""
+    def __init__(
+        self,
+        *,
+        host_id: builtins.str = ...,
+        private_ipv4_address: builtins.str = ...,
+        at: builtins.float = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["at", b"at", "host_id", b"host_id", "private_ipv4_address", b"private_ipv4_address", "reason", b"reason"]) -> None: ...
+
+global___RefusedAgent = RefusedAgent
 
 @typing.final
 class DescribeHostsRequest(google.protobuf.message.Message):
@@ -345,14 +383,20 @@ class FenceHostRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     HOST_ID_FIELD_NUMBER: builtins.int
+    NOTHING_RUNS_FIELD_NUMBER: builtins.int
     host_id: builtins.str
     """Required."""
+    nothing_runs: builtins.bool
+    """Nothing runs there any more, although the agent of this host, when it was stopped in order, left
+    something running: the machine is off, or somebody has ended it. Needed of no other host.
+    """
     def __init__(
         self,
         *,
         host_id: builtins.str = ...,
+        nothing_runs: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["host_id", b"host_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["host_id", b"host_id", "nothing_runs", b"nothing_runs"]) -> None: ...
 
 global___FenceHostRequest = FenceHostRequest
 

@@ -1370,6 +1370,7 @@ class ExplainJobResponse(google.protobuf.message.Message):
     NEEDS_FIELD_NUMBER: builtins.int
     HOSTS_FIELD_NUMBER: builtins.int
     HOSTS_LEFT_OUT_FIELD_NUMBER: builtins.int
+    NODES_FIELD_NUMBER: builtins.int
     status: muster.v1.job_pb2.JobStatus.ValueType
     """Status."""
     summary: builtins.str
@@ -1380,11 +1381,17 @@ class ExplainJobResponse(google.protobuf.message.Message):
     """How many hosts are left out at the end of `hosts`, since a reply has at most 4 MiB."""
     @property
     def needs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """What the job needs, one sentence each."""
+        """What the job needs, one sentence each; none once it has started."""
 
     @property
     def hosts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___HostVerdict]:
         """What each host says, by host id; only for a RUNNABLE job."""
+
+    @property
+    def nodes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Of a job that is STARTING or RUNNING: which attempt it is, and where its nodes are, one sentence
+        each: the main, then those that something is the matter with, then others, at most 10.
+        """
 
     def __init__(
         self,
@@ -1395,9 +1402,10 @@ class ExplainJobResponse(google.protobuf.message.Message):
         needs: collections.abc.Iterable[builtins.str] | None = ...,
         hosts: collections.abc.Iterable[global___HostVerdict] | None = ...,
         hosts_left_out: builtins.int = ...,
+        nodes: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_status_reason", b"_status_reason", "status_reason", b"status_reason"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_status_reason", b"_status_reason", "hosts", b"hosts", "hosts_left_out", b"hosts_left_out", "needs", b"needs", "status", b"status", "status_reason", b"status_reason", "summary", b"summary"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_status_reason", b"_status_reason", "hosts", b"hosts", "hosts_left_out", b"hosts_left_out", "needs", b"needs", "nodes", b"nodes", "status", b"status", "status_reason", b"status_reason", "summary", b"summary"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_status_reason", b"_status_reason"]) -> typing.Literal["status_reason"] | None: ...
 
 global___ExplainJobResponse = ExplainJobResponse
