@@ -34,8 +34,6 @@ from agent.core.effects import (
 from agent.core.lease import UNKNOWN_GRACE_MS
 from agent.core.state import AgentState, Slot, Work
 
-RETRY_FIRST_MS = 1_000
-RETRY_MAX_MS = 60_000
 UNKNOWN = "MusterUnknownContainerError: the coordinator does not know this container"
 FORGOTTEN = "CannotStartContainerError: its gang was told another address by older files"
 _RANK = {Desired.PREPARE: 0, Desired.RUN: 1, Desired.STOP: 2}
@@ -398,11 +396,6 @@ class Machine:
                 self.state.released.setdefault(slot.key, seq)
         self._effects.append(Report(seq=seq, slots=slots))
 
-    def _retry_later(self, slot: Slot) -> None:
-        slot.failures += 1
-        pause_ms = min(RETRY_FIRST_MS * 2 ** min(slot.failures - 1, 16), RETRY_MAX_MS)
-        slot.retry_at_ms = self._now + pause_ms
-
     # what the engine says
 
     def _voted(self, given: i.Prepared | i.PrepareFailed) -> None:
@@ -426,7 +419,7 @@ class Machine:
             # The engine did not answer: the container may or may not run. Ask again, never assume.
             slot.start_is_doubtful = True
             self._effects.append(KeepSlot(slot=slot))
-            self._retry_later(slot)
+            slot.retry_later(self._now)
         else:
             slot.reason, slot.permanent = given.reason, given.permanent
             slot.not_started = given.not_started and not slot.start_is_doubtful
@@ -444,7 +437,7 @@ class Machine:
             slot.held = False
             self._effects.append(KeepSlot(slot=slot))
         else:
-            self._retry_later(slot)
+            slot.retry_later(self._now)
         self._go_on(slot)
 
     def _ended(self, given: i.Ended) -> None:
@@ -465,7 +458,7 @@ class Machine:
         slot = self.state.slots.get(given.key)
         if slot is not None:
             slot.waiting = False
-            self._retry_later(slot)
+            slot.retry_later(self._now)
 
     def _stopped(self, given: i.Stopped | i.StopFailed) -> None:
         slot = self.state.slots[given.key]
@@ -498,4 +491,4 @@ class Machine:
             slot.unclean_reason = reason
             self._effects.append(KeepSlot(slot=slot))
             self._report(slot)
-        self._retry_later(slot)
+        slot.retry_later(self._now)

@@ -7,6 +7,9 @@ from enum import StrEnum
 
 from agent.core.assignment import Assignment, Desired, FoundLease, NodeKey, Progress
 
+RETRY_FIRST_MS = 1_000
+RETRY_MAX_MS = 60_000
+
 
 class Work(StrEnum):
     """What the engine is doing for a slot right now; one verb at a time, but for WAIT."""
@@ -74,6 +77,12 @@ class Slot:
     def may_run(self) -> bool:
         """Something of it may be on the host: it may never be forgotten without proof."""
         return Progress.STARTING <= self.progress < Progress.RELEASED
+
+    def retry_later(self, now_ms: int) -> None:
+        """The engine failed: ask it again after a pause, which doubles."""
+        self.failures += 1
+        pause_ms = min(RETRY_FIRST_MS * 2 ** min(self.failures - 1, 16), RETRY_MAX_MS)
+        self.retry_at_ms = now_ms + pause_ms
 
     def keeps_promise(self, assignment: Assignment) -> bool:
         """Whether the node's own address, if it has one, is the one that its gang was told."""

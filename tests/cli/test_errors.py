@@ -171,7 +171,7 @@ async def test_a_reader_that_goes_away_is_no_error(fake: FakeCoordinator) -> Non
     from muster.v1.host_service_pb2 import ListHostsResponse
     from tests.cli.records import host
 
-    fake.answer("ListHosts", ListHostsResponse(hosts=[host(f"h{n}") for n in range(2000)]))
+    fake.answer("ListHosts", ListHostsResponse(hosts=[host(f"h{n}") for n in range(8000)]))
     process = await spawn(fake, "hosts")
     assert process.stdout
     assert process.stderr

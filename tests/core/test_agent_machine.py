@@ -7,7 +7,7 @@ import pytest
 from agent.core import effects as f
 from agent.core import inputs as i
 from agent.core.assignment import Assignment, ContainerSpec, Desired, Gang, NodeKey, Progress
-from agent.core.machine import RETRY_FIRST_MS, RETRY_MAX_MS
+from agent.core.state import RETRY_FIRST_MS, RETRY_MAX_MS
 from agent.ledger.codec import decode
 from tests.core.agent_bench import KEY, OTHER, SPEC, Bench
 
