@@ -173,6 +173,7 @@ class Daemon:
             word = "runs" if each.running else "has ended"
             logger.info("found here: node=%s, which %s", each.key.name, word)
         await asyncio.to_thread(self._kit.keep_only, here.keys)
+        await asyncio.to_thread(self._logs.finish_others, here.keys)
         self._leases.keep_only([key.name for key in here.keys])
         self._take(
             i.Started(

@@ -9,7 +9,7 @@ import asyncio
 import errno
 import functools
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
@@ -109,6 +109,15 @@ class LogDesk:
                 raise FileNotFoundError(errno.ENOENT, "the output was deleted", str(directory))
             yield pb.DeliverLogRequest(request_id=request.request_id, offset=at, data=data)
             offset = at + len(data)
+
+    def finish_others(self, keys: Collection[NodeKey]) -> None:
+        """Nobody writes to the output of another node than these: who follows it waits for no more.
+        A directory that was brought back from before has nodes that have ended since. Raises
+        OSError."""
+        names = {key.name for key in keys}
+        for path in self._dir.iterdir():
+            if path.is_dir() and path.name not in names:
+                spool.finish(path)
 
     def prune(self, in_use: Sequence[NodeKey]) -> None:
         """Delete the oldest spools while all together are larger than allowed. A spool that cannot

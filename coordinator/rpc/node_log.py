@@ -43,6 +43,7 @@ async def node_log(
     """Pieces of output in order. Following, it waits for a node that is still to be launched."""
     key = await _launched(cluster, _wanted(request), wait=request.follow)
     position = request.offset
+    known = await cluster.log_tail(key)
     try:
         pieces = cluster.read_log(key, offset=request.offset, follow=request.follow)
         async with aclosing(pieces):
@@ -52,6 +53,10 @@ async def node_log(
                     notice = f"bytes {position} to {offset - 1} are not kept any more"
                 position = offset + len(data)
                 yield GetNodeLogResponse(offset=offset, data=data, notice=notice)
+        if known is not None:
+            # A disk that was copied, or brought back from before, may have the beginning alone.
+            for response in _from_tail(known, position, "the host's own copy ends before them"):
+                yield response
     except Unreachable as unreachable:
         tail = await cluster.log_tail(key)
         # Who follows wants all of it, and the host that is back soon has all of it.

@@ -166,6 +166,16 @@ async def test_a_stream_whose_source_fails_ends(tmp_path: Path) -> None:
         assert await coordinator.last() == pb.DeliverLogRequest(request_id="r")
 
 
+def test_only_nodes_that_are_here_may_write_more(tmp_path: Path, written: Path) -> None:
+    other = tmp_path / "muster-other-1-0"
+    other.mkdir()
+    desk = LogDesk(tmp_path, total_bytes=1024)
+    spool.unfinish(written)
+    desk.finish_others([KEY])
+    assert spool.is_finished(other)
+    assert not spool.is_finished(written)
+
+
 def test_old_output_that_cannot_be_deleted_keeps_nothing_from_being_done(
     tmp_path: Path, written: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:

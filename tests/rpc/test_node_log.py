@@ -121,6 +121,20 @@ async def test_a_delivery_that_breaks_off_goes_on_with_what_is_kept(
     ]
 
 
+@pytest.mark.parametrize("follow", [False, True])
+async def test_a_host_with_older_files_is_not_the_last_word(
+    client: Client, cluster: FakeCluster, hosts: FakeHosts, running: str, follow: bool
+) -> None:
+    """Its disk was brought back from before the end."""
+    hosts.exit(running, 2, 0, log_tail=b"6789", log_tail_offset=6)
+    cluster.logs[hosts.key(running, 2)] = FakeLog([b"0123", b"4567"])
+    assert (await _read(client, f"{running}#2", follow=follow))[2:] == [(8, b"89", "")]
+    cluster.logs[hosts.key(running, 2)] = FakeLog([])
+    why = "the host's own copy ends before them"
+    notice = f"only the last 4 bytes of the output are kept here, and {why}"
+    assert await _read(client, f"{running}#2", follow=follow) == [(6, b"6789", notice)]
+
+
 async def test_who_follows_is_not_put_off_with_less_than_the_host_has(
     client: Client, cluster: FakeCluster, hosts: FakeHosts, running: str
 ) -> None:

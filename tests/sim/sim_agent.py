@@ -167,7 +167,7 @@ class SimAgent:
             return
         for key, spool in self.host.spools.items():
             if key not in here.keys:
-                spool.finish()  # it is deleted
+                spool.finish()
         leases = self.directory.leases
         leases.keep_only([key.name for key in here.keys])
         self.take(

@@ -6,7 +6,7 @@ when it dies. A start that was under way when the agent died has happened or it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -239,9 +239,16 @@ class SimEngine:
 
     def wait(self, effect: f.Wait, answer: Callable[[i.Input], None]) -> None:
         container = self.containers.get(effect.key)
-        if container is None or self._fails(self.world.knobs.engine_gone):
+        if self._fails(self.world.knobs.engine_gone):
             failed = i.WaitFailed(key=effect.key, reason=GONE)
             self.host.in_this_boot(self._pause(), lambda: answer(failed))
+            return
+        if container is None:
+            # A removal that the agent before had begun was done after this agent had looked.
+            unseen = i.Ended(
+                key=effect.key, exit_code=None, reason="gone", stopped_at_ms=self.host.wall()
+            )
+            self.host.in_this_boot(self._pause(), lambda: answer(unseen))
             return
 
         def reply() -> None:
@@ -356,14 +363,14 @@ class SimEngine:
             for key, found in sorted(self.containers.items())
         )
 
-    def remember(self, containers: Iterable[Container]) -> None:
+    def remember(self, other_host: SimHost) -> None:
         """As ended: its records are on a disk that was copied from where they ran."""
-        for other in containers:
+        for other in other_host.engine.containers.values():
             ended_at_ms = other.ended_at_ms or self.host.wall()
             self.containers[other.key] = replace(
                 other, ended_at_ms=ended_at_ms, exit_code=other.exit_code, holder=None, waiters=[]
             )
-            self.host.spools[other.key] = SimSpool(other.key)
+            self.host.spools[other.key] = other_host.spools[other.key].copied()
 
     def lose_records(self) -> None:
         """What was known of ended containers was in a directory that is gone."""

@@ -213,4 +213,4 @@ class Clone(SimHost):
         self.address = f"10.0.9.{original.number + 1}"
         self.black_hole = original.black_hole
         self.directory = original.directory.copied()
-        self.engine.remember(original.engine.containers.values())
+        self.engine.remember(original)

@@ -14,11 +14,18 @@ PIECE_BYTES = 8
 
 class SimSpool:
     def __init__(self, key: NodeKey) -> None:
+        self._key = key
         self._first = crc32(key.name.encode())
         self.end = 0
         self.is_finished = False
         self.readers: dict[Callable[[], None], None] = {}
         """Called when there is more, or when there will be no more."""
+
+    def copied(self) -> SimSpool:
+        """As it is now, on another disk."""
+        copy = SimSpool(self._key)
+        copy.end, copy.is_finished = self.end, self.is_finished
+        return copy
 
     def write(self, count: int) -> None:
         self.end += count
