@@ -35,6 +35,7 @@ def an_older_journal_acknowledges_a_goodbye(patch: Patch) -> None:
 
 
 def an_older_journal_launches_what_agents_do_not_have(patch: Patch) -> None:
+    """Two rules keep it from that."""
     real = derive._assignment
 
     def assignment(state: ClusterState, *rest: object) -> object:
@@ -46,6 +47,7 @@ def an_older_journal_launches_what_agents_do_not_have(patch: Patch) -> None:
             state.outrun, state.hosts_awaited = before
 
     patch.setattr(derive, "_assignment", assignment)
+    patch.setattr(hello, "_not_there", lambda *_, **__: None)
 
 
 def an_older_journal_stops_what_it_does_not_know(patch: Patch) -> None:
