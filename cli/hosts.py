@@ -56,15 +56,9 @@ def arguments(parser: Parser) -> None:
         help="vouch that nothing runs any more on a host that is LOST or STOPPED",
         description="Vouch that nothing runs any more on a host that is LOST or STOPPED. What ran "
         "there counts as failed at once, and its job may start elsewhere. Look first that the "
-        "machine is off: if it lives, two attempts of the job run until its agent is back. A "
-        "STOPPED host on which something went on is refused without --nothing-runs.",
+        "machine is off: if it lives, two attempts of the job run until its agent is back.",
     )
     fence.add_argument("host", metavar="HOST")
-    fence.add_argument(
-        "--nothing-runs",
-        action="store_true",
-        help="nothing runs there, although its agent left something running when it was stopped",
-    )
     forget = actions.add_parser(
         "forget",
         help="take a host that will not come back off the list",
@@ -231,8 +225,7 @@ async def _change(there: Coordinator, args: argparse.Namespace) -> int:
             )
         case _:
             reply = await there.hosts.FenceHost(
-                FenceHostRequest(host_id=host_id, nothing_runs=args.nothing_runs),
-                timeout=ANSWER_SECONDS,
+                FenceHostRequest(host_id=host_id), timeout=ANSWER_SECONDS
             )
     if args.output == "json":
         from cli.jsonout import show

@@ -157,7 +157,7 @@ def _silence(state: ClusterState, job: Job, attempt: Attempt) -> str | None:
         return (
             f"The agent of the main node's host {host_id} was stopped at "
             f"{clock(host.stopped_at_ms)}; the job goes on. Start the agent again; or, if the "
-            f"machine is off, run: muster hosts fence {host_id} --nothing-runs"
+            f"machine is off, run: muster hosts fence {host_id}"
         )
     if not presence.lost:
         return None
@@ -315,7 +315,7 @@ def _proof_awaited(left: Leftover) -> str:
     if left.goes_on:
         return (
             f"{where} goes on, as the agent there was stopped; start the agent again, or, if the "
-            f"machine is off, run: muster hosts fence {left.host_id} --nothing-runs"
+            f"machine is off, run: muster hosts fence {left.host_id}"
         )
     sentence = (
         f"{where} may still run, as the host is silent; goes on when the host is back and clean, "

@@ -19,7 +19,7 @@ from coordinator.core.errors import Conflict, NotFound
 from coordinator.core.gang import observe
 from coordinator.core.hello import forget_waiting, waits_since_ms
 from coordinator.core.ids import HostId
-from coordinator.core.leftovers import may_run_on, may_still_run
+from coordinator.core.leftovers import may_still_run
 from coordinator.core.placing import acknowledge, may_believe_goodbye
 from coordinator.core.silence import contact, give_up, leave_votes, show_jobs
 from coordinator.core.state import Host
@@ -103,8 +103,7 @@ def resume(turn: Turn, request: i.ResumeHost) -> None:
 
 def fence(turn: Turn, request: i.FenceHost) -> str:
     """The operator's word that nothing of ours runs any more on a host that is lost or stopped.
-    What counts as gone by that, as a list for people; empty when nothing could run there anyway.
-    Of a lost host nobody knows better. Of what its agent has left running it is said twice."""
+    What counts as gone by that, as a list for people; empty when nothing could run there anyway."""
     host = _known(turn, request.host_id)
     presence = turn.presence(request.host_id)
     if not presence.lost and not (host.stopped_at_ms and presence.session_id is None):
@@ -121,15 +120,6 @@ def fence(turn: Turn, request: i.FenceHost) -> str:
             f"an agent of host {request.host_id} called {(turn.now - since_ms) // 1000} s ago, so "
             "its machine is not off; it speaks for the host as soon as the session before has had "
             "the time to be heard"
-        )
-    going = [key for key in may_run_on(turn.state, request.host_id) if key in host.goes_on]
-    if going and not request.nothing_runs:
-        raise Conflict(
-            f"the agent of host {request.host_id} was stopped in order, and "
-            f"{', '.join(map(str, going))} went on there without it: if that lives, another "
-            "attempt would run beside it. Start the agent again; or, if the machine is certainly "
-            "off, or you have ended what ran there, say so: muster hosts fence "
-            f'{request.host_id} --nothing-runs (in the API: "nothingRuns": true)'
         )
     held = may_still_run(turn.state, request.host_id)
     give_up(turn, request.host_id, FENCED)

@@ -94,8 +94,6 @@ class ResumeHost:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FenceHost:
     host_id: HostId
-    nothing_runs: bool = False
-    """The operator vouches for what an agent that was stopped in order has left running, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,8 +89,7 @@ class HostService(HostServiceServicer):
         self, request: pb.FenceHostRequest, context: Context
     ) -> pb.FenceHostResponse:
         host_id = _host_id(request.host_id)
-        fence = i.FenceHost(host_id=host_id, nothing_runs=request.nothing_runs)
-        gone = await self._cluster.ask(fence)
+        gone = await self._cluster.ask(i.FenceHost(host_id=host_id))
         return pb.FenceHostResponse(host=await self._one(host_id), gone=str(gone))
 
     async def ForgetHost(

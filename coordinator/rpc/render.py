@@ -427,7 +427,7 @@ def _host_state(
         elif goes_on:
             reasons.append(
                 f"{goes_on} may go on; start the agent again, or, if the machine is off: muster "
-                f"hosts fence {host_id} --nothing-runs"
+                f"hosts fence {host_id}"
             )
         return host_service_pb2.STOPPED, reasons + calls
     if presence.lost:

@@ -134,11 +134,7 @@ def test_an_operator_may_fence_it_without_waiting_for_its_silence(cluster: Clust
     job, main, _ = stopped_main(cluster, nodes=1)
     with pytest.raises(Conflict, match="muster hosts fence"):
         cluster.do(i.ForgetHost(host_id=main))
-    with pytest.raises(Conflict, match=f"{job}#0 attempt 1 went on there .* --nothing-runs"):
-        cluster.do(i.FenceHost(host_id=main))
-    assert cluster.is_(job) is JobState.RUNNING, "that it lives is what is known of it last"
-    fence = i.FenceHost(host_id=main, nothing_runs=True)
-    assert cluster.do(fence) == f"{job}#0 attempt 1"
+    assert cluster.do(i.FenceHost(host_id=main)) == f"{job}#0 attempt 1"
     attempt = cluster.job(job).attempts[0]
     assert (attempt.over, attempt.status_reason) == (True, GONE.format(main))
     assert cluster.job(job).current is not None, "the next attempt is placed"
@@ -156,7 +152,7 @@ def test_it_is_not_fenced_while_its_agent_is_on_its_way_back(cluster: Cluster) -
     assert cluster.is_(job) is JobState.RUNNING
     # One that hangs, and never answers, is no reason to wait for ever.
     cluster.wait(cluster.settings.lost_after_ms / 1000, silent=(main,))
-    assert cluster.do(i.FenceHost(host_id=main, nothing_runs=True)) == f"{job}#0 attempt 1"
+    assert cluster.do(i.FenceHost(host_id=main)) == f"{job}#0 attempt 1"
 
 
 def test_a_reboot_is_proof_as_ever(cluster: Cluster) -> None:
@@ -222,7 +218,7 @@ def test_it_is_told_why_a_job_goes_on_unseen(cluster: Cluster) -> None:
     assert told.startswith(f"The agent of the main node's host {main} was stopped at 2023-11-14 ")
     assert told.endswith(
         "; the job goes on. Start the agent again; or, if the machine is off, run: muster hosts "
-        f"fence {main} --nothing-runs"
+        f"fence {main}"
     )
     other = cluster.submit(3)
     told = status_reason(cluster.state, cluster.settings, cluster.job(other))

@@ -22,7 +22,7 @@ from coordinator.core.definition import (
     Submission,
 )
 from coordinator.core.errors import InvalidArgument, NoRoom, Rejected
-from coordinator.core.ids import HostId, JobId
+from coordinator.core.ids import JobId
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -38,11 +38,6 @@ def _container(vcpus: int, image: str = "good") -> ContainerProperties:
             ResourceRequirement(type=ResourceType.MEMORY, value="64"),
         ),
     )
-
-
-def _fence(host_id: HostId) -> i.FenceHost:
-    """Of a host that is certainly off."""
-    return i.FenceHost(host_id=host_id, nothing_runs=True)
 
 
 def _gang(name: str, main_node: int, **ranges: ContainerProperties) -> JobDefinition:
@@ -121,7 +116,7 @@ class Users:
         speakers = self.world.coordinator.hearing.speakers
         gone = [host_id for host_id, host in speakers.items() if not host.powered]
         if gone:
-            self._ask_until_answered(lambda: [_fence(host_id) for host_id in gone])
+            self._ask_until_answered(lambda: [i.FenceHost(host_id=host_id) for host_id in gone])
             self.world.after(PATIENCE_MS, self._fence_clones)
 
     def _give_up(self) -> None:
@@ -269,7 +264,7 @@ class Users:
         host = rng.choice(self.world.hosts)
         off = [host for host in self.world.hosts if not host.powered]
         if off:
-            given: i.Input = _fence(rng.choice(off).host_id)
+            given: i.Input = i.FenceHost(host_id=rng.choice(off).host_id)
         elif rng.random() < 0.5:
             given = i.DrainHost(host_id=host.host_id, reason="maintenance")
         else:

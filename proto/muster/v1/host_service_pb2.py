@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmuster/v1/host_service.proto\x12\tmuster.v1\"\x91\x03\n\x04Host\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.muster.v1.HostState\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x13\n\x06job_id\x18\x05 \x01(\tH\x00\x88\x01\x01\x12\x1c\n\x14private_ipv4_address\x18\x06 \x01(\t\x12\x15\n\rinstance_type\x18\x07 \x01(\t\x12\r\n\x05vcpus\x18\x08 \x01(\x05\x12\x12\n\nmemory_mib\x18\t \x01(\x03\x12\x0c\n\x04gpus\x18\n \x01(\x05\x12\x0e\n\x06\x65ngine\x18\x0b \x01(\t\x12\x15\n\ragent_version\x18\x0c \x01(\t\x12+\n\x06labels\x18\r \x03(\x0b\x32\x1b.muster.v1.Host.LabelsEntry\x12\x17\n\x0flast_contact_at\x18\x0e \x01(\x01\x12\x0f\n\x07\x62oot_id\x18\x0f \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_job_id\"d\n\x10ListHostsRequest\x12\x18\n\x0bmax_results\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nnext_token\x18\x02 \x01(\tH\x01\x88\x01\x01\x42\x0e\n\x0c_max_resultsB\r\n\x0b_next_token\"\x95\x01\n\x11ListHostsResponse\x12\x1e\n\x05hosts\x18\x01 \x03(\x0b\x32\x0f.muster.v1.Host\x12\x17\n\nnext_token\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06notice\x18\x03 \x01(\t\x12(\n\x07refused\x18\x04 \x03(\x0b\x32\x17.muster.v1.RefusedAgentB\r\n\x0b_next_token\"Y\n\x0cRefusedAgent\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\x1c\n\x14private_ipv4_address\x18\x02 \x01(\t\x12\n\n\x02\x61t\x18\x03 \x01(\x01\x12\x0e\n\x06reason\x18\x04 \x01(\t\"(\n\x14\x44\x65scribeHostsRequest\x12\x10\n\x08host_ids\x18\x01 \x03(\t\"7\n\x15\x44\x65scribeHostsResponse\x12\x1e\n\x05hosts\x18\x01 \x03(\x0b\x32\x0f.muster.v1.Host\"3\n\x10\x44rainHostRequest\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"2\n\x11\x44rainHostResponse\x12\x1d\n\x04host\x18\x01 \x01(\x0b\x32\x0f.muster.v1.Host\"$\n\x11ResumeHostRequest\x12\x0f\n\x07host_id\x18\x01 \x01(\t\"3\n\x12ResumeHostResponse\x12\x1d\n\x04host\x18\x01 \x01(\x0b\x32\x0f.muster.v1.Host\"9\n\x10\x46\x65nceHostRequest\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\x14\n\x0cnothing_runs\x18\x02 \x01(\x08\"@\n\x11\x46\x65nceHostResponse\x12\x1d\n\x04host\x18\x01 \x01(\x0b\x32\x0f.muster.v1.Host\x12\x0c\n\x04gone\x18\x02 \x01(\t\"$\n\x11\x46orgetHostRequest\x12\x0f\n\x07host_id\x18\x01 \x01(\t\"\x14\n\x12\x46orgetHostResponse*}\n\tHostState\x12\x1a\n\x16HOST_STATE_UNSPECIFIED\x10\x00\x12\n\n\x06UNSEEN\x10\n\x12\x08\n\x04\x46REE\x10\x14\x12\x08\n\x04\x42USY\x10\x1e\x12\x08\n\x04LOST\x10(\x12\x0b\n\x07STOPPED\x10-\x12\x0f\n\x0bQUARANTINED\x10\x32\x12\x0c\n\x08UNUSABLE\x10<2\xcf\x03\n\x0bHostService\x12\x46\n\tListHosts\x12\x1b.muster.v1.ListHostsRequest\x1a\x1c.muster.v1.ListHostsResponse\x12R\n\rDescribeHosts\x12\x1f.muster.v1.DescribeHostsRequest\x1a .muster.v1.DescribeHostsResponse\x12\x46\n\tDrainHost\x12\x1b.muster.v1.DrainHostRequest\x1a\x1c.muster.v1.DrainHostResponse\x12I\n\nResumeHost\x12\x1c.muster.v1.ResumeHostRequest\x1a\x1d.muster.v1.ResumeHostResponse\x12\x46\n\tFenceHost\x12\x1b.muster.v1.FenceHostRequest\x1a\x1c.muster.v1.FenceHostResponse\x12I\n\nForgetHost\x12\x1c.muster.v1.ForgetHostRequest\x1a\x1d.muster.v1.ForgetHostResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmuster/v1/host_service.proto\x12\tmuster.v1\"\x91\x03\n\x04Host\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.muster.v1.HostState\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x13\n\x06job_id\x18\x05 \x01(\tH\x00\x88\x01\x01\x12\x1c\n\x14private_ipv4_address\x18\x06 \x01(\t\x12\x15\n\rinstance_type\x18\x07 \x01(\t\x12\r\n\x05vcpus\x18\x08 \x01(\x05\x12\x12\n\nmemory_mib\x18\t \x01(\x03\x12\x0c\n\x04gpus\x18\n \x01(\x05\x12\x0e\n\x06\x65ngine\x18\x0b \x01(\t\x12\x15\n\ragent_version\x18\x0c \x01(\t\x12+\n\x06labels\x18\r \x03(\x0b\x32\x1b.muster.v1.Host.LabelsEntry\x12\x17\n\x0flast_contact_at\x18\x0e \x01(\x01\x12\x0f\n\x07\x62oot_id\x18\x0f \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_job_id\"d\n\x10ListHostsRequest\x12\x18\n\x0bmax_results\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nnext_token\x18\x02 \x01(\tH\x01\x88\x01\x01\x42\x0e\n\x0c_max_resultsB\r\n\x0b_next_token\"\x95\x01\n\x11ListHostsResponse\x12\x1e\n\x05hosts\x18\x01 \x03(\x0b\x32\x0f.muster.v1.Host\x12\x17\n\nnext_token\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06notice\x18\x03 \x01(\t\x12(\n\x07refused\x18\x04 \x03(\x0b\x32\x17.muster.v1.RefusedAgentB\r\n\x0b_next_token\"Y\n\x0cRefusedAgent\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\x1c\n\x14private_ipv4_address\x18\x02 \x01(\t\x12\n\n\x02\x61t\x18\x03 \x01(\x01\x12\x0e\n\x06reason\x18\x04 \x01(\t\"(\n\x14\x44\x65scribeHostsRequest\x12\x10\n\x08host_ids\x18\x01 \x03(\t\"7\n\x15\x44\x65scribeHostsResponse\x12\x1e\n\x05hosts\x18\x01 \x03(\x0b\x32\x0f.muster.v1.Host\"3\n\x10\x44rainHostRequest\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"2\n\x11\x44rainHostResponse\x12\x1d\n\x04host\x18\x01 \x01(\x0b\x32\x0f.muster.v1.Host\"$\n\x11ResumeHostRequest\x12\x0f\n\x07host_id\x18\x01 \x01(\t\"3\n\x12ResumeHostResponse\x12\x1d\n\x04host\x18\x01 \x01(\x0b\x32\x0f.muster.v1.Host\"#\n\x10\x46\x65nceHostRequest\x12\x0f\n\x07host_id\x18\x01 \x01(\t\"@\n\x11\x46\x65nceHostResponse\x12\x1d\n\x04host\x18\x01 \x01(\x0b\x32\x0f.muster.v1.Host\x12\x0c\n\x04gone\x18\x02 \x01(\t\"$\n\x11\x46orgetHostRequest\x12\x0f\n\x07host_id\x18\x01 \x01(\t\"\x14\n\x12\x46orgetHostResponse*}\n\tHostState\x12\x1a\n\x16HOST_STATE_UNSPECIFIED\x10\x00\x12\n\n\x06UNSEEN\x10\n\x12\x08\n\x04\x46REE\x10\x14\x12\x08\n\x04\x42USY\x10\x1e\x12\x08\n\x04LOST\x10(\x12\x0b\n\x07STOPPED\x10-\x12\x0f\n\x0bQUARANTINED\x10\x32\x12\x0c\n\x08UNUSABLE\x10<2\xcf\x03\n\x0bHostService\x12\x46\n\tListHosts\x12\x1b.muster.v1.ListHostsRequest\x1a\x1c.muster.v1.ListHostsResponse\x12R\n\rDescribeHosts\x12\x1f.muster.v1.DescribeHostsRequest\x1a .muster.v1.DescribeHostsResponse\x12\x46\n\tDrainHost\x12\x1b.muster.v1.DrainHostRequest\x1a\x1c.muster.v1.DrainHostResponse\x12I\n\nResumeHost\x12\x1c.muster.v1.ResumeHostRequest\x1a\x1d.muster.v1.ResumeHostResponse\x12\x46\n\tFenceHost\x12\x1b.muster.v1.FenceHostRequest\x1a\x1c.muster.v1.FenceHostResponse\x12I\n\nForgetHost\x12\x1c.muster.v1.ForgetHostRequest\x1a\x1d.muster.v1.ForgetHostResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HOST_LABELSENTRY']._loaded_options = None
   _globals['_HOST_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_HOSTSTATE']._serialized_start=1272
-  _globals['_HOSTSTATE']._serialized_end=1397
+  _globals['_HOSTSTATE']._serialized_start=1250
+  _globals['_HOSTSTATE']._serialized_end=1375
   _globals['_HOST']._serialized_start=44
   _globals['_HOST']._serialized_end=445
   _globals['_HOST_LABELSENTRY']._serialized_start=389
@@ -58,13 +58,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESUMEHOSTRESPONSE']._serialized_start=1034
   _globals['_RESUMEHOSTRESPONSE']._serialized_end=1085
   _globals['_FENCEHOSTREQUEST']._serialized_start=1087
-  _globals['_FENCEHOSTREQUEST']._serialized_end=1144
-  _globals['_FENCEHOSTRESPONSE']._serialized_start=1146
-  _globals['_FENCEHOSTRESPONSE']._serialized_end=1210
-  _globals['_FORGETHOSTREQUEST']._serialized_start=1212
-  _globals['_FORGETHOSTREQUEST']._serialized_end=1248
-  _globals['_FORGETHOSTRESPONSE']._serialized_start=1250
-  _globals['_FORGETHOSTRESPONSE']._serialized_end=1270
-  _globals['_HOSTSERVICE']._serialized_start=1400
-  _globals['_HOSTSERVICE']._serialized_end=1863
+  _globals['_FENCEHOSTREQUEST']._serialized_end=1122
+  _globals['_FENCEHOSTRESPONSE']._serialized_start=1124
+  _globals['_FENCEHOSTRESPONSE']._serialized_end=1188
+  _globals['_FORGETHOSTREQUEST']._serialized_start=1190
+  _globals['_FORGETHOSTREQUEST']._serialized_end=1226
+  _globals['_FORGETHOSTRESPONSE']._serialized_start=1228
+  _globals['_FORGETHOSTRESPONSE']._serialized_end=1248
+  _globals['_HOSTSERVICE']._serialized_start=1378
+  _globals['_HOSTSERVICE']._serialized_end=1841
 # @@protoc_insertion_point(module_scope)

@@ -383,20 +383,14 @@ class FenceHostRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     HOST_ID_FIELD_NUMBER: builtins.int
-    NOTHING_RUNS_FIELD_NUMBER: builtins.int
     host_id: builtins.str
     """Required."""
-    nothing_runs: builtins.bool
-    """Nothing runs there any more, although the agent of this host, when it was stopped in order, left
-    something running: the machine is off, or somebody has ended it. Needed of no other host.
-    """
     def __init__(
         self,
         *,
         host_id: builtins.str = ...,
-        nothing_runs: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["host_id", b"host_id", "nothing_runs", b"nothing_runs"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["host_id", b"host_id"]) -> None: ...
 
 global___FenceHostRequest = FenceHostRequest
 

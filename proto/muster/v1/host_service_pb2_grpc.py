@@ -103,8 +103,7 @@ class HostServiceServicer(object):
     def FenceHost(self, request, context):
         """The operator's word that nothing of Muster's runs any more on a host that is LOST or STOPPED
         (it was switched off): what it ran counts as failed, and jobs that wait for it go on.
-        Idempotent. Adds NOT_FOUND and FAILED_PRECONDITION (the host is neither LOST nor STOPPED, or it
-        is STOPPED, something went on there, and the request does not say nothing_runs).
+        Idempotent. Adds NOT_FOUND and FAILED_PRECONDITION (the host is neither LOST nor STOPPED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -53,8 +53,7 @@ class HostServiceStub:
     ]
     """The operator's word that nothing of Muster's runs any more on a host that is LOST or STOPPED
     (it was switched off): what it ran counts as failed, and jobs that wait for it go on.
-    Idempotent. Adds NOT_FOUND and FAILED_PRECONDITION (the host is neither LOST nor STOPPED, or it
-    is STOPPED, something went on there, and the request does not say nothing_runs).
+    Idempotent. Adds NOT_FOUND and FAILED_PRECONDITION (the host is neither LOST nor STOPPED).
     """
 
     ForgetHost: grpc.UnaryUnaryMultiCallable[
@@ -101,8 +100,7 @@ class HostServiceAsyncStub:
     ]
     """The operator's word that nothing of Muster's runs any more on a host that is LOST or STOPPED
     (it was switched off): what it ran counts as failed, and jobs that wait for it go on.
-    Idempotent. Adds NOT_FOUND and FAILED_PRECONDITION (the host is neither LOST nor STOPPED, or it
-    is STOPPED, something went on there, and the request does not say nothing_runs).
+    Idempotent. Adds NOT_FOUND and FAILED_PRECONDITION (the host is neither LOST nor STOPPED).
     """
 
     ForgetHost: grpc.aio.UnaryUnaryMultiCallable[
@@ -159,8 +157,7 @@ class HostServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[muster.v1.host_service_pb2.FenceHostResponse, collections.abc.Awaitable[muster.v1.host_service_pb2.FenceHostResponse]]:
         """The operator's word that nothing of Muster's runs any more on a host that is LOST or STOPPED
         (it was switched off): what it ran counts as failed, and jobs that wait for it go on.
-        Idempotent. Adds NOT_FOUND and FAILED_PRECONDITION (the host is neither LOST nor STOPPED, or it
-        is STOPPED, something went on there, and the request does not say nothing_runs).
+        Idempotent. Adds NOT_FOUND and FAILED_PRECONDITION (the host is neither LOST nor STOPPED).
         """
 
     @abc.abstractmethod
