@@ -333,6 +333,7 @@ class Machine:
             self._launch(slot, slot.assignment, slot.assignment.spec)
 
     def _launch(self, slot: Slot, assignment: Assignment, spec: ContainerSpec) -> None:
+        spec = replace(spec, stop_grace_seconds=assignment.stop_grace_seconds)
         if slot.progress is Progress.ASSIGNED:
             self._begin(slot, Work.PREPARE, Prepare(key=slot.key, spec=spec))
         elif slot.desired is not Desired.RUN:
@@ -350,11 +351,9 @@ class Machine:
             slot.up_boot_ms = slot.up_boot_ms or self._now
             self._advance(slot, Progress.STARTING)
             self._renew(slot)
-            grace_seconds = assignment.stop_grace_seconds
-            spec = replace(spec, address=slot.private_ipv4, stop_grace_seconds=grace_seconds)
             start = Start(
                 key=slot.key,
-                spec=spec,
+                spec=replace(spec, address=slot.private_ipv4),
                 gang=assignment.gang,
                 hold=slot.held,
                 lease_seconds=assignment.lease_seconds,

@@ -128,6 +128,7 @@ class ContainerEngine(abc.ABC):
             spool.check_room(self._spool_dir, self._spool_limit_bytes)
         except OSError as error:
             raise _transient(f"CannotCreateContainerError: {error}") from error
+        await self._keepers.expect(key, spec.stop_grace_seconds)
         await self._images.pull(spec)
         return await self._network.choose_address(self._site.network)
 
@@ -345,6 +346,7 @@ class ContainerEngine(abc.ABC):
     async def remove(self, key: NodeKey) -> None:
         """The engine's `rm`, and proof: no container, no process, no port is left."""
         self._just_started.pop(key, None)
+        await self._keepers.forget(key)
         try:
             container = None
             if not self._survivors.knows(key):
@@ -391,6 +393,7 @@ class ContainerEngine(abc.ABC):
     async def close(self) -> None:
         """End the copying of output; the next engine goes on with it."""
         await self._copies.close()
+        await self._keepers.close()
 
     async def _run(self, key: NodeKey, spec: ContainerSpec) -> Output:
         secrets = dict.fromkeys(secret.name for secret in spec.secrets)

@@ -7,9 +7,11 @@ configuration. Who lists processes sees what it is for:
     muster-keeper LEASE-FILE STOP-GRACE-SECONDS CONTAINER -- ENGINE [ENGINE-ARGUMENT...]
 
 It is started before its container, as a launcher that returns once the lease is held; the keeper
-proper stays behind in a session of its own. It locks the lease file, and leaves at once when
-another keeper has. On its standard input the agent tells it `PID CONTAINER-ID` of the container
-that has come up; while that stays open, a container may still come.
+proper stays behind in a session of its own. It begins with the first byte that it reads on its
+standard input, since it may be made long before the lease is, and ends when there is none. It locks
+the lease file, and leaves at once when another keeper has. On its standard input the agent then
+tells it `PID CONTAINER-ID` of the container that has come up; while that stays open, a container
+may still come.
 
     the container ends          the keeper stays: who has the engine may start it again
     `gone` in the lease file    the keeper leaves
@@ -50,6 +52,8 @@ def main(arguments: list[str]) -> NoReturn:
     path, grace_seconds, name, separator, *engine = arguments
     if separator != "--" or not engine:
         sys.exit("usage: LEASE-FILE STOP-GRACE-SECONDS CONTAINER -- ENGINE [ENGINE-ARGUMENT...]")
+    if not os.read(0, 1):
+        sys.exit(0)  # its agent has ended, or the node does not start
     try:
         lease = HeldLease(path)
         fcntl.flock(lease.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

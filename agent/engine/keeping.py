@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 
 from agent.core.assignment import ContainerSpec, NodeKey
 from agent.engine import own_program
@@ -30,6 +31,10 @@ class Keeping:
     def __init__(self, pipe: int = -1) -> None:
         self._pipe = pipe
 
+    def begin(self) -> None:
+        """The lease is there. OSError when the keeper is not."""
+        os.write(self._pipe, b"!")
+
     def tell(self, pid: int, container_id: str) -> None:
         """The container has come up as this process; 0 when it has ended already."""
         # Broken where another keeper of before holds the lease.
@@ -44,6 +49,32 @@ class Keeping:
             self._pipe = -1
 
 
+@dataclass(frozen=True, slots=True)
+class _Spare:
+    """A keeper that waits for its lease. `words` say what it is for."""
+
+    words: tuple[str, ...]
+    launcher: own_program.Launcher
+    keeping: Keeping
+
+    async def begin(self) -> tuple[int, str]:
+        """Have it hold the lease; exit code and reason of its launcher. OSError when it cannot be
+        told, or does not say so in time."""
+        try:
+            self.keeping.begin()
+            exit_code, reason = await self.launcher.finish(_START_SECONDS)
+        except BaseException:
+            await self.leave()
+            raise
+        if exit_code:
+            self.keeping.close()
+        return exit_code, reason
+
+    async def leave(self) -> None:
+        self.keeping.close()
+        await self.launcher.abandon()
+
+
 class Keepers:
     """Starts and dismisses the keepers of one engine's containers. `engine` begins its command
     lines. Without `leases` no container has a keeper."""
@@ -53,6 +84,7 @@ class Keepers:
         self._engine = engine
         self._found: set[str] = set()
         """Nodes whose keeper holds a lease, whatever file is in the directory now."""
+        self._spares: dict[str, _Spare] = {}
 
     async def begin(
         self, key: NodeKey, spec: ContainerSpec, meanwhile: Coroutine[None, None, None]
@@ -124,27 +156,54 @@ class Keepers:
         if self._leases is not None:
             self._leases.remove(key.name)
 
-    async def _keep(self, key: NodeKey, lease_file: str, grace_seconds: int) -> Keeping:
+    async def expect(self, key: NodeKey, grace_seconds: int) -> None:
+        """A keeper takes its time to come up: let the one of this node do so before its start."""
+        if self._leases is None or key.name in self._found or key.name in self._spares:
+            return
+        lease_file = self._leases.path(key.name)
+        # What goes wrong is told at the start.
+        with contextlib.suppress(OSError):
+            self._spares[key.name] = await self._spare(key, lease_file, grace_seconds)
+
+    async def forget(self, key: NodeKey) -> None:
+        """The node is not started. Idempotent."""
+        if spare := self._spares.pop(key.name, None):
+            await spare.leave()
+
+    async def close(self) -> None:
+        """Let go of keepers that have nothing to keep yet; the others go on."""
+        for name in list(self._spares):
+            await self._spares.pop(name).leave()
+
+    async def _spare(self, key: NodeKey, lease_file: str, grace_seconds: int) -> _Spare:
         read, write = os.pipe()
-        keeping = Keeping(write)
-        words = (nodes.KEEPER, lease_file, str(grace_seconds), key.name, "--", *self._engine)
+        words = (lease_file, str(grace_seconds), key.name, "--", *self._engine)
         try:
-            exit_code, reason = await own_program.launched(
-                own_program.command_line(_KEEP, *words), limit_seconds=_START_SECONDS, stdin=read
+            launcher = await own_program.Launcher.begin(
+                own_program.command_line(_KEEP, nodes.KEEPER, *words), stdin=read, environment=None
             )
-        except OSError as error:
-            exit_code, reason = 1, str(error)
         except BaseException:
-            keeping.close()
+            os.close(write)
             raise
         finally:
             os.close(read)
-        if exit_code:
-            keeping.close()
+        return _Spare(words, launcher, Keeping(write))
+
+    async def _keep(self, key: NodeKey, lease_file: str, grace_seconds: int) -> Keeping:
+        spare = self._spares.pop(key.name, None)
+        if spare is not None and spare.words[:2] != (lease_file, str(grace_seconds)):
+            await spare.leave()
+            spare = None
+        try:
+            spare = spare or await self._spare(key, lease_file, grace_seconds)
+            exit_code, reason = await spare.begin()
+        except OSError as error:
+            exit_code, reason = 1, str(error)
+        if spare is None or exit_code:
             raise _transient(
                 f"CannotStartContainerError: no keeper for {key.name}: {reason.strip()}"
             )
-        return keeping
+        return spare.keeping
 
 
 def _transient(reason: str) -> EngineError:

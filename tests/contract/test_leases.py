@@ -177,6 +177,43 @@ async def test_one_keeper_holds_a_lease_and_leaves_with_its_container(bench: Ben
 
 
 @CONTAINERS
+async def test_a_keeper_is_made_with_the_vote_and_leaves_when_nothing_starts(bench: Bench) -> None:
+    """It takes its time to come up. Of a vote there is no lease that it could hold."""
+    key = bench.key()
+    leased = bench.leased(key, bench.programs.run)
+    await bench.engine.prepare(key, leased)
+    (spare,) = keepers(key)
+    bench.lease(key, None)
+    await bench.engine.start(key, leased)
+    (keeper,) = keepers(key)
+    assert keeper != spare, "the launcher has ended, and what it left behind holds the lease"
+    other = bench.key()
+    await bench.engine.prepare(other, bench.spec(other, bench.programs.run))
+    assert len(keepers(other)) == 1
+    await bench.engine.remove(other)
+    assert keepers(other) == []
+    third = bench.key()
+    await bench.engine.prepare(third, bench.spec(third, bench.programs.run))
+    await bench.restart_agent()
+    assert keepers(third) == []
+    assert keepers(key) == [keeper]
+
+
+@CONTAINERS
+async def test_a_keeper_that_died_before_it_began_is_made_again(bench: Bench) -> None:
+    key = bench.key()
+    leased = bench.leased(key, bench.programs.run)
+    await bench.engine.prepare(key, leased)
+    (spare,) = keepers(key)
+    os.kill(spare, signal.SIGKILL)
+    bench.lease(key, None)
+    with pytest.raises(EngineError, match="no keeper for"):
+        await bench.engine.start(key, leased)
+    await bench.engine.start(key, leased)
+    assert len(keepers(key)) == 1
+
+
+@CONTAINERS
 async def test_a_second_keeper_leaves_the_lease_to_the_first(bench: Bench) -> None:
     """Its agent does not know of the first, as one that has found the lease file and no keeper."""
     key = await bench.held(bench.programs.run)
