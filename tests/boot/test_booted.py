@@ -270,7 +270,11 @@ async def test_an_agent_is_back_by_itself_once_its_settings_are_right(
             SOON_SECONDS,
             lambda: f"{host.run(*shown)}\n{c.story()}",
         )
-        assert why in host.try_run("systemctl", "status", "muster-agent").stdout
+        await eventually(
+            lambda: why in host.try_run("systemctl", "status", "muster-agent").stdout,
+            SOON_SECONDS,
+            lambda: f"{host.run(*shown)}\n{c.story()}",
+        )
         installation.write_settings(host, "agent", agent_settings(made.head, "process"))
         await c.until_hosts({main: "BUSY"}, SOON_SECONDS + SLACK_SECONDS)
         assert made.runs(job_id) == runs

@@ -8,6 +8,7 @@ that trouble frequent.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -219,8 +220,9 @@ def the_barrier_holds_nobody(patch: Patch) -> None:
 
 
 def a_promised_address_is_not_kept(patch: Patch) -> None:
-    def kept(spec: ContainerSpec, *, address: str, stop_grace_seconds: int) -> ContainerSpec:
-        return spec
+    def kept(spec: ContainerSpec, **members: Any) -> ContainerSpec:
+        members.pop("address", None)
+        return replace(spec, **members)
 
     patch.setattr(agent_machine, "replace", kept)
 
