@@ -112,12 +112,15 @@ class LogDesk:
 
     def finish_others(self, keys: Collection[NodeKey]) -> None:
         """Nobody writes to the output of another node than these: who follows it waits for no more.
-        A directory that was brought back from before has nodes that have ended since. Raises
-        OSError."""
+        A directory that was brought back from before has nodes that have ended since. A spool that
+        cannot be marked is logged, and keeps nothing else from being done."""
         names = {key.name for key in keys}
         for path in self._dir.iterdir():
-            if path.is_dir() and path.name not in names:
-                spool.finish(path)
+            try:
+                if path.is_dir() and path.name not in names and not spool.is_finished(path):
+                    spool.finish(path)
+            except OSError as error:
+                logger.warning("cannot finish old output: %s", error)
 
     def prune(self, in_use: Sequence[NodeKey]) -> None:
         """Delete the oldest spools while all together are larger than allowed. A spool that cannot

@@ -176,6 +176,27 @@ def test_only_nodes_that_are_here_may_write_more(tmp_path: Path, written: Path) 
     assert not spool.is_finished(written)
 
 
+def test_output_that_cannot_be_finished_keeps_nothing_from_being_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    directories = [tmp_path / f"muster-{name}-1-0" for name in "ab"]
+    for directory in directories:
+        directory.mkdir()
+    finish = spool.finish
+
+    def refused(directory: Path) -> None:
+        if directory == directories[0]:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(directory))
+        finish(directory)
+
+    monkeypatch.setattr("agent.logs.spool.finish", refused)
+    LogDesk(tmp_path, total_bytes=1024).finish_others([])
+    assert spool.is_finished(directories[1])
+    assert f"cannot finish old output: [Errno 30] Read-only file system: '{directories[0]}'" in (
+        caplog.text
+    )
+
+
 def test_old_output_that_cannot_be_deleted_keeps_nothing_from_being_done(
     tmp_path: Path, written: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
