@@ -238,14 +238,13 @@ class HeldLease:
         setting = (ctypes.c_long * 4)(0, 0, seconds, milliseconds * 1_000_000)
         _checked(_libc().timerfd_settime(self._timer, _TFD_TIMER_ABSTIME, setting, None))
 
-    def note_end(self) -> bool:
-        """Write down that the node is being ended because its lease is over. False when the disk
-        does not take it, as one that has become read-only: the node has to end all the same."""
+    def note_end(self) -> None:
+        """Write down that the node is being ended because its lease is over; unless the disk does
+        not take it, as one that has become read-only: the node has to end all the same."""
         try:
             os.pwrite(self._fd, _ENDED, _ENDED_AT)
         except OSError:
-            return False
-        return True
+            return
 
     def _read(self) -> bool:
         """Whether there was something to read. What is damaged changes nothing: the deadline that

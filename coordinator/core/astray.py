@@ -14,8 +14,6 @@ from coordinator.core.state import ClusterState
 from coordinator.core.states import Progress
 from coordinator.core.turn import Turn
 
-_MAY_RUN = (Progress.LAUNCHING, Progress.UP)
-
 
 def note(state: ClusterState, host_id: HostId, seen: Observation) -> None:
     """A host has something that nothing places there. Of what this journal knows, what is not up
@@ -24,7 +22,7 @@ def note(state: ClusterState, host_id: HostId, seen: Observation) -> None:
     if job is None:
         return
     is_unknown = job.node(seen.key) is None
-    if seen.progress in _MAY_RUN or (is_unknown and seen.progress is Progress.EXITED):
+    if seen.progress.may_run or (is_unknown and seen.progress is Progress.EXITED):
         state.astray.setdefault(job.job_id, {})[host_id, seen.key] = None
 
 

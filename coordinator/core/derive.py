@@ -14,9 +14,7 @@ from coordinator.core.ids import HostId, NodeKey
 from coordinator.core.lease import lease_seconds, stop_grace_seconds
 from coordinator.core.settings import COMPUTE_ENVIRONMENT, Settings
 from coordinator.core.state import Attempt, ClusterState, Job, NodeRun
-from coordinator.core.states import Desired, NodeState, Progress
-
-_MAY_RUN = (Progress.LAUNCHING, Progress.UP)
+from coordinator.core.states import Desired, NodeState
 
 
 def assignments(state: ClusterState, settings: Settings, host_id: HostId) -> tuple[Assignment, ...]:
@@ -35,7 +33,7 @@ def assignments(state: ClusterState, settings: Settings, host_id: HostId) -> tup
     ]
     for key, progress in presence.kept.items():
         # Of an UNREADABLE job nothing is started; of another the newer journal may start it.
-        is_let_go = key.job_id in state.set_aside and progress not in _MAY_RUN
+        is_let_go = key.job_id in state.set_aside and not progress.may_run
         found.append(_stop(key, grace_seconds) if is_let_go else _let_be(key, grace_seconds))
     for key in state.hosts[host_id].holds:
         job = state.jobs[key.job_id]

@@ -254,7 +254,7 @@ def _obstacle(state: ClusterState, job: Job, host_id: HostId) -> str:
     if all(sizes):
         return sizes[0]
     # An agent that is back and cannot look at its host yet says itself what is the matter.
-    if host.stopped_at_ms and (presence.lost or presence.session_id is None):
+    if host.stopped_at_ms and not presence.is_here:
         return f"is STOPPED: its agent was stopped at {clock(host.stopped_at_ms)}"
     if presence.lost:
         return f"is LOST: silent since {clock(state.wall_of(presence.last_contact_ms))}"

@@ -257,8 +257,7 @@ def _somebody_else(turn: Turn, job: Job, node: NodeRun) -> bool:
         facts = turn.state.hosts[host_id].facts
         if (
             host_id not in job.refusals
-            and presence.session_id is not None
-            and not presence.lost
+            and presence.is_here
             and not presence.unusable_reason
             and job.spec.instance_type in (None, facts.instance_type)
             and not shortfall(group, facts)

@@ -134,7 +134,7 @@ def forget(turn: Turn, request: i.ForgetHost) -> None:
     host_id = request.host_id
     host = _known(turn, host_id)
     presence = turn.presence(host_id)
-    if presence.session_id is not None and not presence.lost:
+    if presence.is_here:
         raise Conflict(
             f"host {host_id} is connected, and would be back at once; stop its agent first"
         )

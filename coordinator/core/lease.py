@@ -34,17 +34,14 @@ def stop_grace_seconds(settings: Settings, attempt: Attempt) -> int:
     """Time from SIGTERM to SIGKILL, as the hosts of the attempt were told."""
     if attempt.stop_grace_seconds is not None:
         return attempt.stop_grace_seconds
-    return max(_BEFORE.stop_grace_seconds, settings.stop_grace_seconds)
+    return _longest_grace_seconds(settings)
 
 
 def stopped_after_ms(settings: Settings, job: Job, attempt: Attempt) -> int | None:
     """How long after the last contact a silent host has stopped what it ran of the attempt; None
     when it never does that by itself."""
-    lease = lease_seconds(settings, job, attempt)
-    if lease == 0:
-        return None
-    grace = stop_grace_seconds(settings, attempt)
-    return 1000 * (lease + grace + settings.fence_margin_seconds)
+    lease, grace = lease_seconds(settings, job, attempt), stop_grace_seconds(settings, attempt)
+    return _stopped_after_ms(settings, lease, grace)
 
 
 def unknown_stopped_after_ms(settings: Settings) -> int | None:
@@ -52,10 +49,16 @@ def unknown_stopped_after_ms(settings: Settings) -> int | None:
     lease = _longest(
         _BEFORE.lease_seconds, settings.lease_seconds, settings.last_attempt_lease_seconds
     )
-    if lease == 0:
-        return None
-    grace = max(_BEFORE.stop_grace_seconds, settings.stop_grace_seconds)
-    return 1000 * (lease + grace + settings.fence_margin_seconds)
+    return _stopped_after_ms(settings, lease, _longest_grace_seconds(settings))
+
+
+def _stopped_after_ms(settings: Settings, lease: int, grace: int) -> int | None:
+    return 1000 * (lease + grace + settings.fence_margin_seconds) if lease else None
+
+
+def _longest_grace_seconds(settings: Settings) -> int:
+    """That may have been told to hosts of which nothing is journaled."""
+    return max(_BEFORE.stop_grace_seconds, settings.stop_grace_seconds)
 
 
 def verdict_after_ms(settings: Settings, job: Job, attempt: Attempt) -> int:

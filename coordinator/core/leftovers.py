@@ -12,7 +12,7 @@ from coordinator.core import astray
 from coordinator.core.ids import HostId, JobId, NodeKey
 from coordinator.core.lease import stopped_after_ms, unknown_stopped_after_ms
 from coordinator.core.settings import Settings
-from coordinator.core.state import Attempt, ClusterState, Job, NodeRun
+from coordinator.core.state import Attempt, ClusterState, Job, NodeRun, Presence
 
 _MOST_NAMED = 3
 
@@ -51,18 +51,13 @@ def leftovers(state: ClusterState, settings: Settings, job: Job) -> tuple[Leftov
 
 def _unknown(state: ClusterState, settings: Settings, host_id: HostId, key: NodeKey) -> Leftover:
     presence = state.presence[host_id]
-    is_silent = presence.lost or presence.session_id is None
-    after_ms = unknown_stopped_after_ms(settings)
-    until_ms = None
-    if is_silent and after_ms is not None:
-        until_ms = state.wall_of(presence.last_contact_ms + after_ms + settings.heartbeat_ms)
     return Leftover(
         attempt=key.attempt,
         node_index=key.node_index,
         host_id=host_id,
-        is_silent=is_silent,
+        is_silent=not presence.is_here,
         goes_on=False,
-        until_ms=until_ms,
+        until_ms=_until_ms(state, settings, presence, unknown_stopped_after_ms(settings)),
         unclean_reason="",
     )
 
@@ -76,22 +71,27 @@ def _leftover(
     state: ClusterState, settings: Settings, job: Job, attempt: Attempt, node: NodeRun
 ) -> Leftover:
     presence = state.presence[node.host_id]
-    is_silent = presence.lost or presence.session_id is None
-    after_ms = stopped_after_ms(settings, job, attempt)
-    until_ms = None
     key = NodeKey(job.job_id, attempt.number, node.node_index)
     goes_on = key in state.hosts[node.host_id].goes_on
-    if is_silent and after_ms is not None and not goes_on:
-        until_ms = state.wall_of(presence.last_contact_ms + after_ms + settings.heartbeat_ms)
+    after_ms = None if goes_on else stopped_after_ms(settings, job, attempt)
     return Leftover(
         attempt=attempt.number,
         node_index=node.node_index,
         host_id=node.host_id,
-        is_silent=is_silent,
+        is_silent=not presence.is_here,
         goes_on=goes_on,
-        until_ms=until_ms,
+        until_ms=_until_ms(state, settings, presence, after_ms),
         unclean_reason=node.unclean_reason,
     )
+
+
+def _until_ms(
+    state: ClusterState, settings: Settings, presence: Presence, after_ms: int | None
+) -> int | None:
+    """When a silent host has stopped by itself what it has, `after_ms` after the last contact."""
+    if presence.is_here or after_ms is None:
+        return None
+    return state.wall_of(presence.last_contact_ms + after_ms + settings.heartbeat_ms)
 
 
 def may_run_on(state: ClusterState, host_id: HostId) -> list[NodeKey]:

@@ -30,8 +30,7 @@ def is_free(state: ClusterState, host_id: HostId) -> bool:
     """True when the host could get a node this moment."""
     host, presence = state.hosts[host_id], state.presence[host_id]
     return (
-        presence.session_id is not None
-        and not presence.lost
+        presence.is_here
         and not presence.unusable_reason
         and not presence.strays
         and not presence.kept

@@ -237,6 +237,11 @@ class Presence:
     owed_ack: int | None = None
     """The newest report of the session that is durable and not acknowledged yet."""
 
+    @property
+    def is_here(self) -> bool:
+        """Whether its agent is connected, and heard."""
+        return self.session_id is not None and not self.lost
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:

@@ -56,6 +56,11 @@ class Progress(IntEnum):
     EXITED = 60
     RELEASED = 70
 
+    @property
+    def may_run(self) -> bool:
+        """Whether something of the node runs, or is about to."""
+        return self in (Progress.LAUNCHING, Progress.UP)
+
 
 class Desired(StrEnum):
     """What a host should do about a node. It only moves forward."""

@@ -31,7 +31,7 @@ _PIECES_AHEAD = 4
 def away(state: ClusterState, host_id: HostId, session_id: SessionId | None) -> Unreachable | None:
     """Why a host cannot deliver on a session; None when it can."""
     host, presence = state.hosts.get(host_id), state.presence.get(host_id)
-    is_here = presence is not None and presence.session_id is not None and not presence.lost
+    is_here = presence is not None and presence.is_here
     # An agent that is back may not have looked at its host yet, and has the output nevertheless.
     if host is not None and host.stopped_at_ms and not is_here:
         return Unreachable(f"the agent of host {host_id} was stopped", is_passing=True)

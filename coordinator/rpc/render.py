@@ -380,7 +380,7 @@ def host(state: ClusterState, host_id: HostId) -> host_service_pb2.Host:
     facts = known.facts
     word, reasons = _host_state(state, host_id)
     # Of an agent that is not there its last words are not true any more, such as that it starts.
-    if presence.unusable_reason and presence.session_id is not None and not presence.lost:
+    if presence.unusable_reason and presence.is_here:
         reasons.append(presence.unusable_reason)
     if known.draining:
         why = f": {known.drain_reason}" if known.drain_reason else ""
@@ -416,9 +416,8 @@ def _host_state(
     """The one word for a host, and what there is to say about that. LOST comes before
     QUARANTINED: as long as the host is away, only a fence helps."""
     known, presence = state.hosts[host_id], state.presence[host_id]
-    is_here = presence.session_id is not None and not presence.lost
     # An agent that is back and cannot look at its host yet says itself what is the matter.
-    if known.stopped_at_ms and not is_here:
+    if known.stopped_at_ms and not presence.is_here:
         goes_on = ", ".join(str(key) for key in known.goes_on if key in known.holds)
         reasons = [f"its agent was stopped at {clock(known.stopped_at_ms)}"]
         calls = _calls(state, host_id)
