@@ -241,6 +241,8 @@ class SimAgent:
             before, progress = self._progress.get(key, (slot, slot.progress))
             if slot is before and slot.progress < progress:
                 self.world.fail(f"{self.host.host_id} {key.name} went back to {slot.progress}")
+            if slot.desired is Desired.STOP and not slot.lease_over:
+                self.host.to_stop[key] = None
             if slot.lease_over and key not in self._lease_over:
                 self._lease_over[key] = None
                 if self.host.runs(key):  # of what has ended the lease file may be gone

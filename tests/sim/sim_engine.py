@@ -43,8 +43,6 @@ class Container:
     remove_failures: int
     holder: Holder | None = None
     lease_ended: bool = False
-    is_to_stop: bool = False
-    """An agent was to stop it for another reason than its lease; the next may not know."""
     exit_code: int | None = None
     reason: str = ""
     ended_at_ms: int = 0
@@ -285,7 +283,7 @@ class SimEngine:
         if not container.lease_ended:
             container.lease_ended = True
             # What is being stopped has no new lease, and no other end by the old one.
-            if not (container.is_to_stop or self.host.is_stopping(container.key)):
+            if container.key not in self.host.to_stop:
                 self.world.promises.blame.ended_by_lease(self.host, container.key)
 
     def _obey(self, container: Container, grace_ms: int) -> None:
@@ -303,7 +301,6 @@ class SimEngine:
         if container is None or not container.running:
             self.host.in_this_boot(self._pause(), stopped)
             return
-        container.is_to_stop |= isinstance(effect, f.Stop)
         if container.stop_failures:
             container.stop_failures -= 1
             self.host.disturb()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from agent.core.assignment import Desired, NodeKey
+from agent.core.assignment import NodeKey
 from agent.host.machine import MachineId
 from coordinator.core.ids import HostId
 from tests.sim.knobs import SKEW_MAX
@@ -59,6 +59,8 @@ class SimHost:
         """When its agent last went on, having hung."""
         self.cut_until_ms = 0
         self.goes_on: list[NodeKey] = []
+        self.to_stop: dict[NodeKey, None] = {}
+        """What an agent was to stop for another reason than a lease; the next may not know."""
         """What its agent, whose goodbye was acknowledged, has left running; the coordinator has not
         heard that it is back."""
         self.leases_rest = False
@@ -148,18 +150,6 @@ class SimHost:
         """The next start of the agent is with these files."""
         self.directory = directory
         self.changed_directory_ms = self.world.now
-
-    def is_stopping(self, key: NodeKey) -> bool:
-        """Whether an agent, alive or not, was to stop the node for another reason than a lease."""
-        slots = [
-            agent.machine.state.slots.get(key)
-            for agent in (self.agent, self.second)
-            if agent is not None
-        ]
-        return any(
-            slot is not None and slot.desired is Desired.STOP and not slot.lease_over
-            for slot in slots
-        )
 
     def lose_output(self) -> None:
         """Of what has ended: it was in the directory."""
