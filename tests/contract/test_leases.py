@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.assignment import NodeKey
+from agent.core.assignment import ContainerSpec, NodeKey
 from agent.engine.keeping import Keepers
 from agent.engine.port import EngineError, ErrorClass
 from agent.host.pidfd import ended
@@ -176,14 +176,20 @@ async def test_one_keeper_holds_a_lease_and_leaves_with_its_container(bench: Ben
     await eventually(lambda: not keepers(key), DEADLINE_SECONDS, lambda: (keeper, keepers(key)))
 
 
-@CONTAINERS
-async def test_a_keeper_is_made_with_the_vote_and_leaves_when_nothing_starts(bench: Bench) -> None:
-    """It takes its time to come up. Of a vote there is no lease that it could hold."""
+async def voted(bench: Bench) -> tuple[NodeKey, ContainerSpec, int]:
+    """A node that may start now, and the keeper that waits for that."""
     key = bench.key()
     leased = bench.leased(key, bench.programs.run)
     await bench.engine.prepare(key, leased)
     (spare,) = keepers(key)
     bench.lease(key, None)
+    return key, leased, spare
+
+
+@CONTAINERS
+async def test_a_keeper_is_made_with_the_vote_and_leaves_when_nothing_starts(bench: Bench) -> None:
+    """It takes its time to come up. Of a vote there is no lease that it could hold."""
+    key, leased, spare = await voted(bench)
     await bench.engine.start(key, leased)
     (keeper,) = keepers(key)
     assert keeper != spare, "the launcher has ended, and what it left behind holds the lease"
@@ -201,12 +207,8 @@ async def test_a_keeper_is_made_with_the_vote_and_leaves_when_nothing_starts(ben
 
 @CONTAINERS
 async def test_a_keeper_that_died_before_it_began_is_made_again(bench: Bench) -> None:
-    key = bench.key()
-    leased = bench.leased(key, bench.programs.run)
-    await bench.engine.prepare(key, leased)
-    (spare,) = keepers(key)
+    key, leased, spare = await voted(bench)
     os.kill(spare, signal.SIGKILL)
-    bench.lease(key, None)
     with pytest.raises(EngineError, match="no keeper for"):
         await bench.engine.start(key, leased)
     await bench.engine.start(key, leased)

@@ -110,6 +110,15 @@ async def everything(call: Any) -> list[Any]:
     return responses
 
 
+async def one_that_runs(client: Client, hosts: FakeHosts) -> str:
+    """A job of one node, which runs on a new host h-1; its id."""
+    hosts.join("h-1")
+    job_id = await client.submit(ONE)
+    hosts.vote(job_id)
+    hosts.up(job_id, 0)
+    return job_id
+
+
 @pytest.fixture
 def cluster() -> FakeCluster:
     return FakeCluster()

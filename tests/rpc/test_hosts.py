@@ -11,7 +11,7 @@ from coordinator.core.state import Outrun
 from coordinator.core.states import Progress
 from muster.v1 import host_service_pb2 as pb
 from tests.fakes.cluster import FakeCluster, FakeHosts
-from tests.rpc.conftest import GANG, ONE, Client, refusal, shown
+from tests.rpc.conftest import GANG, ONE, Client, one_that_runs, refusal, shown
 
 
 async def _host(client: Client, host_id: str) -> pb.Host:
@@ -125,10 +125,7 @@ async def test_silence_and_a_fence(client: Client, cluster: FakeCluster, hosts: 
 async def test_a_host_that_was_stopped_says_no_more_that_it_starts(
     client: Client, cluster: FakeCluster, hosts: FakeHosts
 ) -> None:
-    hosts.join("h-1")
-    job_id = await client.submit(ONE)
-    hosts.vote(job_id)
-    hosts.up(job_id, 0)
+    job_id = await one_that_runs(client, hosts)
     host, key = hosts.by_id["h-1"], hosts.key(job_id, 0)
     host.hello((i.Observation(key=key, progress=Progress.UP),), "the agent is starting")
     cluster.feed(i.HostGoodbye(session_id=host.session_id, goes_on=(key,)))

@@ -10,16 +10,13 @@ from coordinator.rpc.log_source import read_log
 from coordinator.rpc.outbox import Outbox
 from muster.v1 import agent_service_pb2 as pb
 from tests.fakes.cluster import FakeCluster, FakeHosts
-from tests.rpc.conftest import ONE, Client
+from tests.rpc.conftest import Client, one_that_runs
 
 
 async def test_a_reader_that_leaves_ends_the_delivery(
     client: Client, cluster: FakeCluster, hosts: FakeHosts
 ) -> None:
-    hosts.join("h-1")
-    job_id = await client.submit(ONE)
-    hosts.vote(job_id)
-    hosts.up(job_id, 0)
+    job_id = await one_that_runs(client, hosts)
     relay, outbox = LogRelay(), Outbox()
     outboxes: dict[SessionId, Outbox] = {hosts.by_id["h-1"].session_id: outbox}
     output = read_log(cluster, relay, outboxes, hosts.key(job_id, 0), offset=0, follow=True)

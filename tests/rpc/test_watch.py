@@ -20,7 +20,7 @@ from coordinator.watch import EVENTS_MAX
 from muster.v1 import job_service_pb2 as pb
 from tests.core.shapes import SUBMISSION, multinode
 from tests.fakes.cluster import FakeCluster, FakeHosts
-from tests.rpc.conftest import ONE, Client, everything, refusal
+from tests.rpc.conftest import ONE, Client, everything, one_that_runs, refusal
 
 
 def _watch(client: Client, job_id: str) -> Any:
@@ -291,10 +291,7 @@ async def test_a_new_attempt_replaces_the_nodes_shown(client: Client, hosts: Fak
 
 
 async def test_an_unclean_node_says_so(client: Client, hosts: FakeHosts) -> None:
-    hosts.join("h-1")
-    job_id = await client.submit(ONE)
-    hosts.vote(job_id)
-    hosts.up(job_id, 0)
+    job_id = await one_that_runs(client, hosts)
     key = hosts.key(job_id, 0)
     hosts.host_of(key).say(key, Progress.EXITED, exit_code=0, unclean_reason="pid 7 will not die")
     call = _watch(client, job_id)
@@ -352,10 +349,7 @@ async def test_why_a_job_waits_and_how_it_ended(
 
 
 async def test_a_job_that_is_being_stopped_says_why(client: Client, hosts: FakeHosts) -> None:
-    hosts.join("h-1")
-    job_id = await client.submit(ONE)
-    hosts.vote(job_id)
-    hosts.up(job_id, 0)
+    job_id = await one_that_runs(client, hosts)
     call = _watch(client, job_id)
     assert not (await call.read()).job.status_reason
     await client.jobs.TerminateJob(pb.TerminateJobRequest(job_id=job_id, reason="hang"))
