@@ -320,11 +320,14 @@ class Daemon:
         which nothing changes, since no step runs."""
         until = 0.0
         for waiting in batch:
-            if waiting.query is None or waiting.reply is None or waiting.reply.done():
+            if waiting.query is None or waiting.reply is None:
                 continue
             if time.monotonic() >= until:
                 await asyncio.sleep(0)
                 until = time.monotonic() + READ_SECONDS
+            # After the pause, since whoever asked may hang up in it.
+            if waiting.reply.done():
+                continue
             try:
                 waiting.reply.set_result(waiting.query(self._machine.state))
             except Exception as error:  # a defect in a reader's query is the reader's

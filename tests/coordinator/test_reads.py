@@ -46,6 +46,40 @@ async def test_the_loop_turns_between_long_reads() -> None:
     assert "read read" not in " ".join(order)
 
 
+async def test_a_reader_that_goes_away_in_a_pause_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A caller may hang up in each turn of the loop, also between its turn and its answer."""
+    monkeypatch.setattr("coordinator.daemon.READ_SECONDS", 0)
+    daemon = Daemon(MemoryJournal(), Settings())
+    await daemon.open()
+    asked: list[str] = []
+
+    def first_read(_: ClusterState) -> None:
+        # It runs within the pause before the second read.
+        asyncio.get_running_loop().call_soon(second.cancel)
+
+    def second_read(_: ClusterState) -> None:
+        asked.append("second")
+
+    def third_read(_: ClusterState) -> None:
+        asked.append("third")
+
+    first = asyncio.create_task(daemon.read(first_read))
+    second = asyncio.create_task(daemon.read(second_read))
+    third = asyncio.create_task(daemon.read(third_read))
+    await asyncio.sleep(0)
+    running = asyncio.create_task(daemon.run())
+    await asyncio.wait((running, third), return_when=asyncio.FIRST_COMPLETED)
+    assert not running.done(), running.exception()
+    await first
+    assert second.cancelled()
+    assert asked == ["third"]
+    running.cancel()
+    await asyncio.wait((running,))
+    await daemon.close()
+
+
 @pytest.fixture
 def untouched() -> Iterator[None]:
     before = list(gc.callbacks)
