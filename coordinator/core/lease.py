@@ -57,7 +57,7 @@ def _stopped_after_ms(settings: Settings, lease: int, grace: int) -> int | None:
 
 
 def _longest_grace_seconds(settings: Settings) -> int:
-    """That may have been told to hosts of which nothing is journaled."""
+    """The longest that a host may have been told where the journal does not say it."""
     return max(_BEFORE.stop_grace_seconds, settings.stop_grace_seconds)
 
 

@@ -59,12 +59,12 @@ class SimHost:
         """When its agent last went on, having hung."""
         self.cut_until_ms = 0
         self.goes_on: list[NodeKey] = []
-        self.to_stop: dict[NodeKey, None] = {}
-        """What an agent was to stop for another reason than a lease; the next may not know."""
         """What its agent, whose goodbye was acknowledged, has left running; the coordinator has not
         heard that it is back."""
         self.leases_rest = False
         """Since that goodbye, until its agent starts again."""
+        self.to_stop: dict[NodeKey, None] = {}
+        """What an agent was to stop for another reason than a lease; the next may not know."""
         self.disturbed_at_ms = 0
         """When something last kept this host from doing what it was told at once."""
 
